@@ -1,0 +1,35 @@
+//! Counters; all per CPU with one writer each, summed by the reader.
+
+/// Counts of one service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCount {
+    /// Well-formed queries for a name of the service, whoever answers them.
+    pub queries: u64,
+    /// Of these, answered by the program.
+    pub answered: u64,
+}
+
+/// Counts of one instance, taken at the host's end of its interface. Only unicast IP packets that
+/// are not neighbour discovery count, so a silent instance stands still.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCount {
+    /// Packets towards the instance.
+    pub packets_to: u64,
+    /// Bytes of frames towards the instance.
+    pub bytes_to: u64,
+    /// Packets from the instance.
+    pub packets_from: u64,
+    /// Bytes of frames from the instance.
+    pub bytes_from: u64,
+    /// TCP connections opened towards the instance (SYN without ACK).
+    pub connections: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding, any bit pattern valid.
+unsafe impl aya::Pod for ServiceCount {}
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding, any bit pattern valid.
+unsafe impl aya::Pod for FlowCount {}

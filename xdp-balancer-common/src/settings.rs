@@ -1,0 +1,24 @@
+//! What the program needs to know besides the tables.
+
+/// Local addresses per family that queries may be addressed to.
+pub const LOCAL_ADDRESSES: usize = 8;
+
+/// The program's settings, written by user space before the program is attached and on a reload.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Secret of the name hash; new per load of the object.
+    pub secret: u64,
+    /// Generation of the published tables, for `status`; the program does not read it.
+    pub generation: u64,
+    /// Used entries of `local4` and of `local6`.
+    pub local_lens: [u32; 2],
+    /// IPv4 addresses that we answer for, as they stand in the packet.
+    pub local4: [u32; LOCAL_ADDRESSES],
+    /// IPv6 addresses that we answer for, as they stand in the packet.
+    pub local6: [[u32; 4]; LOCAL_ADDRESSES],
+}
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding, any bit pattern valid.
+unsafe impl aya::Pod for Settings {}

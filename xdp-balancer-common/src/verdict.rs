@@ -1,0 +1,106 @@
+//! Why the program did what it did with a packet. The list stands here alone: map index, metric
+//! label, `--json` name and documentation come from it.
+
+/// What the kernel is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The frame goes on into the stack, unchanged.
+    Pass,
+    /// The frame was turned into its answer and goes back out.
+    Answer,
+}
+
+macro_rules! verdicts {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal => $action:ident,)+) => {
+        /// The reason for a packet's treatment; each packet has exactly one.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Verdict {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Verdict {
+            /// Every verdict, in map order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Short fixed name: metric label and JSON key.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc,)+),)+ }
+            }
+
+            /// What the kernel is told.
+            #[inline(always)]
+            #[must_use]
+            pub const fn action(self) -> Action {
+                match self { $(Self::$name => Action::$action,)+ }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Answered from the tables.
+    Answered = "answered" => Answer,
+    /// Neither IPv4 nor IPv6 behind a plain Ethernet header (ARP, VLAN tags and the rest).
+    NotIp = "not_ip" => Pass,
+    /// Shorter than its headers say.
+    ShortFrame = "short_frame" => Pass,
+    /// IPv4 with options.
+    IpOptions = "ip_options" => Pass,
+    /// A fragment of a datagram.
+    Fragment = "fragment" => Pass,
+    /// IPv6 with extension headers.
+    ExtensionHeader = "extension_header" => Pass,
+    /// Not UDP.
+    NotUdp = "not_udp" => Pass,
+    /// UDP to another port than 53.
+    NotDns = "not_dns" => Pass,
+    /// To an address that is not configured as ours.
+    NotLocal = "not_local" => Pass,
+    /// UDP and IP lengths disagree, or the IPv6 checksum is missing.
+    BadLength = "bad_length" => Pass,
+    /// A DNS message that is no query (QR set).
+    NotQuery = "not_query" => Pass,
+    /// Another opcode than QUERY, or flags that a query does not carry.
+    OddHeader = "odd_header" => Pass,
+    /// Not exactly one question and at most one additional record.
+    OddCounts = "odd_counts" => Pass,
+    /// A name with a compression pointer, an unknown label type, or no end.
+    OddName = "odd_name" => Pass,
+    /// Another class than IN.
+    OddClass = "odd_class" => Pass,
+    /// Bytes behind the question that are not one well-formed OPT of version 0.
+    OddAdditional = "odd_additional" => Pass,
+    /// No such name in the tables.
+    UnknownName = "unknown_name" => Pass,
+    /// The name exists, the type is for the daemon to answer.
+    UnknownType = "unknown_type" => Pass,
+    /// The service has nothing published.
+    NoBackend = "no_backend" => Pass,
+    /// The answer does not fit what the client can take.
+    TooLarge = "too_large" => Pass,
+    /// The frame could not be resized for its answer.
+    NoRoom = "no_room" => Pass,
+    /// A table was missing or inconsistent; should not happen.
+    Broken = "broken" => Pass,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique_and_indices_dense() {
+        for (i, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(*verdict as usize, i);
+            assert!(Verdict::ALL[i + 1..].iter().all(|other| other.label() != verdict.label()));
+        }
+    }
+}
