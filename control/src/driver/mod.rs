@@ -1,0 +1,171 @@
+//! Technologies behind one contract. A driver starts, observes and stops instances; it knows nothing
+//! of names, tables or other drivers, and its vendor's crate is named in its own module only.
+
+pub mod docker;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::model::{InstanceId, OwnerId, ServiceName, ServiceSpec, Technology};
+
+/// What a driver is asked to start.
+#[derive(Debug, Clone)]
+pub struct InstanceSpec {
+    /// The instance.
+    pub id: InstanceId,
+    /// Mark of ownership.
+    pub owner: OwnerId,
+    /// The service.
+    pub service: ServiceName,
+    /// Image, in the technology's own naming.
+    pub image: String,
+    /// Virtual CPUs.
+    pub vcpus: f64,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
+impl InstanceSpec {
+    /// What `service` asks for, as instance `id`.
+    #[must_use]
+    pub fn of(service: &ServiceSpec, id: InstanceId, owner: OwnerId) -> Self {
+        Self {
+            id,
+            owner,
+            service: service.name.clone(),
+            image: service.image.clone(),
+            vcpus: service.vcpus,
+            memory_mib: service.memory_mib,
+        }
+    }
+}
+
+/// An instance that a driver found or made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The instance.
+    pub id: InstanceId,
+    /// The driver's own handle, for people and logs (container id).
+    pub handle: String,
+    /// Process whose network namespace its interface is moved into; `None` where it does not run.
+    pub pid: Option<u32>,
+    /// Its service, from its mark.
+    pub service: String,
+}
+
+/// What a driver tells by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DriverEvent {
+    /// An instance of ours ended, by whatever cause.
+    Exited {
+        /// The instance.
+        id: InstanceId,
+        /// Exit status or what is known of the cause.
+        cause: String,
+    },
+    /// The engine went away; instances may still run.
+    Lost,
+    /// The engine is back; a look at [`Driver::list_owned`] is due.
+    Back,
+}
+
+/// What one instance uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    /// CPU time since start, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Why a driver could not do something: operation, object, and whose fault it is.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The technology cannot be reached (engine not running, no permission on its socket).
+    #[error("{technology}: not available: {source}")]
+    Unavailable {
+        /// The technology's label.
+        technology: &'static str,
+        /// What was met.
+        source: BoxError,
+    },
+    /// The image is not on this node.
+    #[error("{technology}: no image {image:?} on this node; load or build it first")]
+    NoImage {
+        /// The technology's label.
+        technology: &'static str,
+        /// As it was asked for.
+        image: String,
+    },
+    /// No instance with that identifier bears our mark.
+    #[error("{technology}: no instance {id} of ours")]
+    Unknown {
+        /// The technology's label.
+        technology: &'static str,
+        /// As it was asked for.
+        id: InstanceId,
+    },
+    /// The engine refused or failed.
+    #[error("{technology}: {operation} {object}: {source}")]
+    Failed {
+        /// The technology's label.
+        technology: &'static str,
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// What was met.
+        source: BoxError,
+    },
+}
+
+/// Source of an error of whatever vendor.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl DriverError {
+    /// Short fixed name: metric label and log field.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::NoImage { .. } => "no_image",
+            Self::Unknown { .. } => "unknown_instance",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// What a driver's calls give.
+pub type Result<T> = std::result::Result<T, DriverError>;
+
+/// One technology. All calls are idempotent where the words allow it, and only touch what bears
+/// the owner's mark.
+pub trait Driver: Send + Sync {
+    /// Which technology this is.
+    fn technology(&self) -> Technology;
+
+    /// Whether the technology can be used now; called at start and after [`DriverEvent::Lost`].
+    fn check(&self) -> BoxFuture<'_, Result<String>>;
+
+    /// Whether `spec` could be started (its image is there); changes nothing.
+    fn validate<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<()>>;
+
+    /// Creates and starts the instance without any network of the technology's own. An instance of ours with
+    /// the same identifier that is left from an interrupted start is removed first.
+    fn start<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Running>>;
+
+    /// Stops it, by force after `grace`, and removes it. One that is already gone is a success.
+    fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>>;
+
+    /// All that bears our mark, running or not.
+    fn list_owned(&self) -> BoxFuture<'_, Result<Vec<Running>>>;
+
+    /// What each running instance of ours uses.
+    fn usage(&self) -> BoxFuture<'_, Result<BTreeMap<InstanceId, Usage>>>;
+
+    /// Events from now on; reconnects by itself and says so with [`DriverEvent::Lost`] and [`DriverEvent::Back`].
+    fn events(&self) -> BoxStream<'_, DriverEvent>;
+}

@@ -1,0 +1,70 @@
+//! The one interface between orchestrator and operator: documents with revisions.
+//!
+//! The orchestrator writes [`Desired`], the operator writes [`Observed`]; each reads the other's
+//! newest and nothing else passes between them. In one process they travel through `tokio::sync::watch`
+//! channels; between machines the same documents go through a store. A reader may miss revisions,
+//! never see an older one after a newer one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Instance, NodeName, ServiceName, Timestamp, WindowReport};
+
+/// What one node shall run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Desired {
+    /// Rises with each change; an operator ignores what is not newer than what it has.
+    pub revision: u64,
+    /// The node that is meant.
+    pub node: NodeName,
+    /// Wanted by service. A service that is absent is left as it is: absence is no order.
+    pub services: BTreeMap<ServiceName, DesiredService>,
+}
+
+/// What is wanted of one service on one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DesiredService {
+    /// Instances on this node.
+    pub replicas: u32,
+    /// Why, for people (`selvedge status`).
+    pub reason: String,
+}
+
+/// What one node runs and counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Rises with each change.
+    pub revision: u64,
+    /// The node.
+    pub node: NodeName,
+    /// When it was written.
+    pub at: Timestamp,
+    /// Newest [`Desired`] revision that was taken in; 0 before the first.
+    pub desired_revision: u64,
+    /// State by service.
+    pub services: BTreeMap<ServiceName, ObservedService>,
+    /// The newest closed window, if one was closed.
+    pub window: Option<WindowReport>,
+    /// Generation of the published tables; 0 before the first.
+    pub generation: u64,
+    /// True once the node has read back what it already runs; nothing may be planned before.
+    pub settled: bool,
+}
+
+/// State of one service on one node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ObservedService {
+    /// Its instances that are not stopped.
+    pub instances: Vec<Instance>,
+    /// True where its technology has a working driver now.
+    pub available: bool,
+}
+
+impl ObservedService {
+    /// Instances up or on their way up.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        u32::try_from(self.instances.iter().filter(|i| i.state.counts()).count()).unwrap_or(u32::MAX)
+    }
+}

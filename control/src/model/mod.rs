@@ -1,0 +1,15 @@
+//! The nouns of the control plane. Pure: no clock, no runtime, no files; time comes as an argument.
+
+pub mod documents;
+pub mod ids;
+pub mod instance;
+pub mod service;
+pub mod snapshot;
+pub mod window;
+
+pub use documents::{Desired, DesiredService, Observed, ObservedService};
+pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
+pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
+pub use service::{Limits, ServiceSpec, Technology};
+pub use snapshot::{Backend, PublishedService, Snapshot, Zone};
+pub use window::{Forecast, Timestamp, Window, WindowReport};

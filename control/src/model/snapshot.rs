@@ -1,0 +1,62 @@
+//! What is answered: one value from which both the kernel's tables and the daemon's own DNS answers
+//! are made, so that they cannot differ. Never edited in place; a new one replaces it whole.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AddressPair, InstanceId, ServiceName};
+
+/// A zone that we are authoritative for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its apex: lower case, with the final dot.
+    pub apex: String,
+    /// SOA MNAME and first NS, lower case, with the final dot.
+    pub primary: String,
+    /// SOA RNAME, with the final dot.
+    pub contact: String,
+    /// NS targets, at least one.
+    pub nameservers: Vec<String>,
+    /// TTL in seconds of NS and SOA.
+    pub ttl_s: u32,
+    /// SOA MINIMUM, TTL in seconds of negative answers (RFC 2308).
+    pub negative_ttl_s: u32,
+}
+
+/// An instance as the data path sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its addresses.
+    pub addresses: AddressPair,
+    /// Its share among the service's backends; 0 is never chosen.
+    pub weight: u16,
+}
+
+/// A service as it is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedService {
+    /// Its name.
+    pub name: ServiceName,
+    /// Index of its counters; never given to another service.
+    pub index: u32,
+    /// Fully qualified names, lower case, with the final dot.
+    pub names: Vec<String>,
+    /// TTL in seconds.
+    pub ttl_s: u32,
+    /// Most addresses in one answer.
+    pub answers: u32,
+    /// Its backends, by instance.
+    pub backends: Vec<Backend>,
+}
+
+/// All that is answered at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Rises with each snapshot, also over restarts; an older one never replaces a newer one.
+    pub generation: u64,
+    /// Zones; none contains another's apex twice.
+    pub zones: Vec<Zone>,
+    /// Services, by name.
+    pub services: Vec<PublishedService>,
+}
