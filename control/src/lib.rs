@@ -21,3 +21,4 @@ pub mod placement;
 pub mod predict;
 pub mod reconcile;
 pub mod store;
+pub mod telemetry;

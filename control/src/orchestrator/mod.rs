@@ -1,1 +1,241 @@
-//! orchestrator
+//! The orchestrator half: window reports → predict → plan → place → [`Desired`].
+//!
+//! Reads [`Observed`], writes [`Desired`], and touches nothing else of the node.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::model::{
+    Desired, DesiredService, Forecast, NodeName, Observed, ServiceName, ServiceSpec, Timestamp, Window, WindowReport,
+};
+use crate::placement::{NodeView, PlanInput, place, plan};
+use crate::predict::{self, Predictor};
+use crate::store::Store;
+
+/// Windows kept for the status.
+const HISTORY: usize = 240;
+
+/// One window of one service: what was expected, what came, what was decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowRecord {
+    /// The report's number.
+    pub window: u64,
+    /// Its start.
+    pub start: Timestamp,
+    /// Requests that came; `None` where they could not be counted.
+    pub observed: Option<f64>,
+    /// Requests that had been forecast for this window before it began.
+    pub predicted: Option<f64>,
+    /// Instances that served at its end.
+    pub replicas: u32,
+    /// Instances wanted from its end on.
+    pub wanted: u32,
+}
+
+/// One service as the orchestrator sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceOutlook {
+    /// Wanted instances.
+    pub wanted: u32,
+    /// Forecast of the running window.
+    pub forecast: Option<Forecast>,
+    /// The last decision in a sentence.
+    pub decision: String,
+    /// How the forecast comes about.
+    pub model: String,
+    /// Newest windows, oldest first.
+    pub history: VecDeque<WindowRecord>,
+}
+
+/// The orchestrator, as it stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OrchestratorView {
+    /// Revision of the newest [`Desired`].
+    pub revision: u64,
+    /// By service.
+    pub services: BTreeMap<ServiceName, ServiceOutlook>,
+}
+
+/// The orchestrator. [`Orchestrator::run`] is its whole life.
+pub struct Orchestrator {
+    node: NodeName,
+    store: Arc<Store>,
+    models: BTreeMap<ServiceName, Box<dyn Predictor>>,
+    view: OrchestratorView,
+    desired: watch::Sender<Option<Arc<Desired>>>,
+    shown: watch::Sender<Arc<OrchestratorView>>,
+    /// Number of the last window that was taken in.
+    last_window: u64,
+}
+
+impl Orchestrator {
+    /// An orchestrator for `node` that has seen nothing; revisions go on from the stored document.
+    #[must_use]
+    pub fn new(
+        node: NodeName,
+        store: Arc<Store>,
+        desired: watch::Sender<Option<Arc<Desired>>>,
+        shown: watch::Sender<Arc<OrchestratorView>>,
+    ) -> Self {
+        let mut view = OrchestratorView::default();
+        match tokio::task::block_in_place(|| store.desired(&node)) {
+            Ok(Some(last)) => {
+                view.revision = last.revision;
+                for (service, wanted) in last.services {
+                    let outlook = ServiceOutlook { wanted: wanted.replicas, ..ServiceOutlook::default() };
+                    view.services.insert(service, outlook);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => warn!(%error, "the last plan cannot be read; planned afresh"),
+        }
+        Self { node, store, models: BTreeMap::new(), view, desired, shown, last_window: 0 }
+    }
+
+    /// Plans after each closed window, and once when the node has settled, until `shutdown` turns true.
+    pub async fn run(
+        mut self,
+        mut observed: watch::Receiver<Arc<Observed>>,
+        mut config: watch::Receiver<Arc<Config>>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let mut planned = false;
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|s| *s) => return,
+                changed = observed.changed() => if changed.is_err() { return },
+                changed = config.changed() => {
+                    if changed.is_err() { return }
+                    planned = false;
+                }
+            }
+            let now = observed.borrow_and_update().clone();
+            let current = config.borrow().clone();
+            if !now.settled {
+                continue;
+            }
+            let fresh = now.window.as_ref().filter(|w| w.sequence > self.last_window);
+            if fresh.is_none() && planned {
+                continue;
+            }
+            planned = true;
+            if let Some(report) = fresh {
+                self.last_window = report.sequence;
+                self.learn(report, &current);
+            }
+            self.decide(fresh, &now, &current);
+        }
+    }
+
+    fn learn(&mut self, report: &WindowReport, config: &Config) {
+        self.models.retain(|name, _| config.services.iter().any(|s| s.name == *name));
+        for service in &config.services {
+            let model = self.models.entry(service.name.clone()).or_insert_with(|| {
+                let mut model = predict::build(config.predictor(&service.name));
+                if let Ok(Some(state)) = tokio::task::block_in_place(|| self.store.predictor_state(&service.name))
+                    && !model.restore(&state)
+                {
+                    info!(service = %service.name, "the model's stored state does not fit; it starts afresh");
+                }
+                model
+            });
+            let requests = report.requests.get(&service.name).copied();
+            model.observe(&Window { start: report.start, length_ms: report.length_ms, requests });
+            let kept = tokio::task::block_in_place(|| self.store.put_predictor_state(&service.name, &model.save()));
+            if let Err(error) = kept {
+                warn!(service = %service.name, %error, "the model's state could not be stored");
+            }
+        }
+    }
+
+    fn decide(&mut self, report: Option<&WindowReport>, observed: &Observed, config: &Config) {
+        let mut wanted: BTreeMap<ServiceName, DesiredService> = BTreeMap::new();
+        for service in &config.services {
+            let (replicas, reason) = self.decide_service(service, report, observed, config);
+            wanted.insert(service.name.clone(), DesiredService { replicas, reason });
+        }
+        self.view.services.retain(|name, _| wanted.contains_key(name));
+        let node = NodeView::of(observed, config.limits.instances);
+        let specs: Vec<&ServiceSpec> = config.services.iter().collect();
+        let placed = place(&wanted, &specs, &[node]);
+        let Some(services) = placed.into_iter().find(|(name, _)| *name == self.node).map(|(_, s)| s) else { return };
+        for (name, service) in &services {
+            if let Some(outlook) = self.view.services.get_mut(name) {
+                outlook.decision.clone_from(&service.reason);
+            }
+        }
+        self.send(services);
+    }
+
+    fn decide_service(
+        &mut self,
+        service: &ServiceSpec,
+        report: Option<&WindowReport>,
+        observed: &Observed,
+        config: &Config,
+    ) -> (u32, String) {
+        let state = observed.services.get(&service.name);
+        let running = state.map_or(0, crate::model::ObservedService::running);
+        let model = self.models.get(&service.name);
+        let forecast = model.and_then(|m| m.forecast(1));
+        let outlook = self.view.services.entry(service.name.clone()).or_default();
+        let count = report.and_then(|r| r.requests.get(&service.name).copied());
+        let decision = plan(&PlanInput {
+            service: service.name.clone(),
+            forecast: forecast.clone(),
+            observed: count,
+            complete: report.is_some_and(|r| r.complete) && count.is_some(),
+            running,
+            wanted: outlook.wanted,
+            capacity: service.capacity,
+            min: service.min,
+            max: service.max,
+            limit: config.limits.instances,
+        });
+        if let Some(report) = report {
+            if outlook.history.len() == HISTORY {
+                outlook.history.pop_front();
+            }
+            let serving = state.map_or(0, |s| {
+                s.instances.iter().filter(|i| i.state == crate::model::InstanceState::Serving).count()
+            });
+            outlook.history.push_back(WindowRecord {
+                window: report.sequence,
+                start: report.start,
+                observed: count,
+                predicted: outlook.forecast.as_ref().map(|f| f.mean),
+                replicas: serving as u32,
+                wanted: decision.wanted,
+            });
+        }
+        outlook.wanted = decision.wanted;
+        outlook.forecast = forecast;
+        outlook.model = model.map_or_else(String::new, |m| m.explain());
+        (decision.wanted, decision.to_string())
+    }
+
+    /// Stores and sends the document, if it says something new.
+    fn send(&mut self, services: BTreeMap<ServiceName, DesiredService>) {
+        let replicas = |s: &BTreeMap<ServiceName, DesiredService>| -> Vec<(ServiceName, u32)> {
+            s.iter().map(|(name, wanted)| (name.clone(), wanted.replicas)).collect()
+        };
+        let same = self.desired.borrow().as_ref().is_some_and(|d| replicas(&d.services) == replicas(&services));
+        if !same {
+            self.view.revision += 1;
+            let document = Desired { revision: self.view.revision, node: self.node.clone(), services };
+            for (service, wanted) in &document.services {
+                info!(%service, replicas = wanted.replicas, reason = wanted.reason, revision = document.revision, "wanted");
+            }
+            if let Err(error) = tokio::task::block_in_place(|| self.store.put_desired(&document)) {
+                error!(%error, "the plan could not be stored");
+            }
+            self.desired.send_replace(Some(Arc::new(document)));
+        }
+        self.shown.send_replace(Arc::new(self.view.clone()));
+    }
+}

@@ -1,1 +1,41 @@
-//! reconcile
+//! The operator half: makes this node what [`Desired`](crate::model::Desired) says and reports what is.
+//!
+//! One task, [`Operator`], owns all instance states; nothing else writes them. Work that takes time
+//! (starting, probing, draining) runs in one task per instance that reports by [`Event`] and holds no
+//! state of its own, so a restart of the daemon can take up any of it from store, engine and links.
+
+mod adopt;
+mod bring_up;
+mod decide;
+mod operator;
+mod probe;
+mod publish;
+mod take_down;
+mod view;
+mod world;
+
+pub use decide::{Action, InstanceView, ServiceView, decide};
+pub use operator::{Command, Operator, OperatorChannels};
+pub use probe::{Probe, ProbeError};
+pub use view::{InstanceReport, OperatorView, ProbeReport, TechnologyReport};
+pub use world::World;
+
+use crate::driver::DriverEvent;
+use crate::model::{InstanceId, InstanceState, Technology, WindowReport};
+
+/// What the operator's helpers tell it.
+#[derive(Debug)]
+enum Event {
+    /// A start reached the next state.
+    Advanced { id: InstanceId, to: InstanceState, reason: String, handle: Option<String> },
+    /// A probe was answered, or not.
+    Probed { id: InstanceId, report: ProbeReport },
+    /// A start failed and was undone, or a serving instance stopped answering.
+    Failed { id: InstanceId, reason: String },
+    /// Nothing of the instance is left, or its removal failed and will be tried again.
+    TakenDown { id: InstanceId, outcome: take_down::Outcome },
+    /// A technology told something by itself.
+    Driver { technology: Technology, event: DriverEvent },
+    /// A counting period was closed.
+    Window(WindowReport),
+}

@@ -1,0 +1,188 @@
+//! One instance's way up: image, port, start, network, probe; then its health.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+use super::probe::Probe;
+use super::world::in_full;
+use super::{Event, ProbeReport, World};
+use crate::driver::{Driver, InstanceSpec};
+use crate::model::{Instance, InstanceState, ServiceSpec, Timestamp};
+use crate::netlink::PortSpec;
+
+/// How often readiness is asked for (section III of the paper).
+const READINESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a serving instance is asked.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for one probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Probes in a row that a serving instance may miss.
+const FALL: u32 = 3;
+
+/// What a start needs to know; owned, so that the task borrows nothing of the operator.
+pub(super) struct BringUp {
+    pub world: Arc<World>,
+    pub driver: Arc<dyn Driver>,
+    pub service: ServiceSpec,
+    pub instance: Instance,
+    pub events: mpsc::Sender<Event>,
+    /// Turns true when the instance is not wanted any more; looked at between steps, never inside one,
+    /// so that no step is left half done.
+    pub cancelled: watch::Receiver<bool>,
+    /// The instance serves already (adopted): only its health is watched.
+    pub resume: bool,
+}
+
+/// Why a start ended early.
+enum Stop {
+    /// It is not wanted any more; whoever said so cleans up.
+    Cancelled,
+    /// It failed; this text says at what.
+    Failed(String),
+}
+
+impl BringUp {
+    /// Runs the start, then watches the instance until it fails or is not wanted any more.
+    pub async fn run(mut self) {
+        let probe = self.probe();
+        let outcome = if self.resume { Ok(()) } else { self.come_up(&probe).await };
+        match outcome {
+            Ok(()) => self.watch_health(&probe).await,
+            Err(Stop::Cancelled) => {}
+            // What was made is removed by the way down, which every failed instance takes.
+            Err(Stop::Failed(reason)) => self.tell(Event::Failed { id: self.instance.id.clone(), reason }).await,
+        }
+    }
+
+    async fn come_up(&mut self, probe: &Probe) -> Result<(), Stop> {
+        self.start().await?;
+        self.until_ready(probe).await
+    }
+
+    fn probe(&self) -> Probe {
+        Probe {
+            addresses: self.instance.addresses,
+            port: self.service.port,
+            path: self.service.probe_path.clone(),
+            timeout: PROBE_TIMEOUT,
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), Stop> {
+        let failed = |what: &str, error: &dyn std::error::Error| Stop::Failed(format!("{what}: {}", in_full(error)));
+        let spec = InstanceSpec::of(&self.service, self.instance.id.clone(), self.world.owner.clone());
+        let Some(bridge) = self.world.bridges.get(&self.instance.technology).cloned() else {
+            return Err(Stop::Failed(format!("{}: no bridge is configured", self.instance.technology.label())));
+        };
+
+        self.advance(InstanceState::Fetching, "looking for the image", None).await?;
+        self.driver.validate(&spec).await.map_err(|e| failed("image", &e))?;
+
+        self.advance(InstanceState::Starting, "image is there", None).await?;
+        let port = PortSpec { instance: self.instance.id.clone(), bridge, addresses: self.instance.addresses };
+        let port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
+        let running = self.driver.start(&spec).await.map_err(|e| failed("start", &e))?;
+        let Some(pid) = running.pid else {
+            return Err(Stop::Failed("start: it ended at once".to_owned()));
+        };
+        self.world.net.attach_port(&port, pid).await.map_err(|e| failed("network", &e))?;
+        if let Err(error) = self.world.datapath.count_flows(&self.instance.id.interface()) {
+            // The drain then falls back on the interface's own counters.
+            warn!(instance = %self.instance.id, error = %in_full(&error), "packets cannot be counted");
+        }
+        self.advance(InstanceState::Starting, "started", Some(running.handle)).await
+    }
+
+    /// Asks every 0.1 s until the first answer or the deadline.
+    async fn until_ready(&mut self, probe: &Probe) -> Result<(), Stop> {
+        let begun = Instant::now();
+        let mut ticks = interval(READINESS_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = self.cancelled.wait_for(|c| *c) => return Err(Stop::Cancelled),
+            }
+            let error = match self.ask(probe).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            if begun.elapsed() > self.service.start_deadline {
+                let after = self.service.start_deadline;
+                return Err(Stop::Failed(format!("not ready within {after:?}: {error}")));
+            }
+        }
+        self.advance(InstanceState::Ready, "answered its probe", None).await
+    }
+
+    async fn watch_health(&mut self, probe: &Probe) {
+        let mut ticks = interval(HEALTH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut missed = 0;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = self.cancelled.wait_for(|c| *c) => return,
+            }
+            match self.ask(probe).await {
+                Ok(()) => missed = 0,
+                Err(error) => {
+                    missed += 1;
+                    if missed >= FALL {
+                        let reason = format!("missed {missed} probes: {error}");
+                        self.tell(Event::Failed { id: self.instance.id.clone(), reason }).await;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One probe, reported; its error as text.
+    async fn ask(&self, probe: &Probe) -> Result<(), String> {
+        let (took_ms, error) = match probe.ask().await {
+            Ok(took) => (Some(took.as_secs_f64() * 1e3), None),
+            Err(error) => (None, Some(in_full(&error))),
+        };
+        let report = ProbeReport { at: Timestamp::now(), took_ms, error: error.clone() };
+        self.tell(Event::Probed { id: self.instance.id.clone(), report }).await;
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Tells the next state, unless the instance is not wanted any more.
+    async fn advance(&self, to: InstanceState, reason: &str, handle: Option<String>) -> Result<(), Stop> {
+        if *self.cancelled.borrow() {
+            return Err(Stop::Cancelled);
+        }
+        self.tell(Event::Advanced { id: self.instance.id.clone(), to, reason: reason.to_owned(), handle }).await;
+        Ok(())
+    }
+
+    async fn tell(&self, event: Event) {
+        // The operator's end of the channel closes at shutdown only; there is nobody left to tell then.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// Stops an instance and gives back its port; goes on after a failure and tells all that failed.
+pub(super) async fn remove(
+    world: &World,
+    driver: &dyn Driver,
+    instance: &Instance,
+    grace: Duration,
+) -> Result<(), String> {
+    let mut errors = Vec::new();
+    if let Err(error) = driver.stop(&instance.id, grace).await {
+        errors.push(in_full(&error));
+    }
+    world.datapath.forget_flows(&instance.id.interface());
+    if let Err(error) = world.net.delete_port(&instance.id).await {
+        errors.push(in_full(&error));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+}
+

@@ -1,0 +1,91 @@
+//! The tiny request that tells whether an instance serves: HTTP through the address that is, or will be,
+//! published. A process that exists is not health.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::model::AddressPair;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The instance's addresses; each has to answer.
+    pub addresses: AddressPair,
+    /// TCP port.
+    pub port: u16,
+    /// Path of the request.
+    pub path: String,
+    /// Longest wait for the status line.
+    pub timeout: Duration,
+}
+
+/// Why a probe failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No answer in time.
+    #[error("{0}: no answer within {1:?}")]
+    Late(SocketAddr, Duration),
+    /// No connection.
+    #[error("{0}: {1}")]
+    Connect(SocketAddr, std::io::Error),
+    /// Not HTTP, or cut off.
+    #[error("{0}: {1}")]
+    Http(SocketAddr, hyper::Error),
+    /// The path cannot be asked for.
+    #[error("{0}: {1}")]
+    Request(SocketAddr, hyper::http::Error),
+    /// Answered, but not well.
+    #[error("{0}: HTTP status {1}")]
+    Status(SocketAddr, StatusCode),
+}
+
+impl Probe {
+    /// Asks every address once; the time taken by the slowest, or the first failure.
+    ///
+    /// # Errors
+    /// [`ProbeError`] of the first address that did not answer with a status below 400.
+    pub async fn ask(&self) -> Result<Duration, ProbeError> {
+        let start = Instant::now();
+        let v4 = self.addresses.v4.map(IpAddr::from);
+        let v6 = self.addresses.v6.map(IpAddr::from);
+        for address in [v4, v6].into_iter().flatten() {
+            let target = SocketAddr::new(address, self.port);
+            match timeout(self.timeout, ask(target, &self.path)).await {
+                Ok(result) => result?,
+                Err(_) => return Err(ProbeError::Late(target, self.timeout)),
+            }
+        }
+        Ok(start.elapsed())
+    }
+}
+
+async fn ask(target: SocketAddr, path: &str) -> Result<(), ProbeError> {
+    let stream = TcpStream::connect(target).await.map_err(|e| ProbeError::Connect(target, e))?;
+    let http = |e| ProbeError::Http(target, e);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    let request = Request::get(path)
+        .header(hyper::header::HOST, target.to_string())
+        .header(hyper::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| ProbeError::Request(target, e))?;
+    // The connection is driven beside the request and dropped with it: the body is of no interest.
+    tokio::pin!(connection);
+    let response = tokio::select! {
+        response = sender.send_request(request) => response.map_err(http)?,
+        ended = &mut connection => match ended {
+            Ok(()) => return Err(ProbeError::Connect(target, std::io::ErrorKind::UnexpectedEof.into())),
+            Err(e) => return Err(http(e)),
+        },
+    };
+    match response.status() {
+        status if status.as_u16() < 400 => Ok(()),
+        status => Err(ProbeError::Status(target, status)),
+    }
+}

@@ -1,0 +1,118 @@
+//! One instance's way down: out of the answers first (the operator did that), then the largest TTL that
+//! was handed out, then until its traffic has ended, then stop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{info, warn};
+
+use super::bring_up::remove;
+use super::{Event, World};
+use crate::driver::Driver;
+use crate::model::Instance;
+
+/// How often the kernel's packet counts are read while traffic runs out. There is no event for "no
+/// packet came".
+const QUIET_POLL: Duration = Duration::from_millis(100);
+/// What an instance gets to end by itself before it is killed; clients have left by then.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How a removal went.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Nothing is left.
+    Gone {
+        /// Stop to gone, in milliseconds.
+        removal_ms: f64,
+        /// How its traffic ended, for people.
+        reason: String,
+    },
+    /// Something is left; to be tried again.
+    Failed(String),
+}
+
+/// What a drain waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Largest TTL that named the instance, counted from now.
+    pub ttl: Duration,
+    /// Time without a packet after which traffic counts as ended.
+    pub quiet: Duration,
+    /// Longest wait behind the TTL.
+    pub deadline: Duration,
+}
+
+/// What a removal needs to know.
+pub(super) struct TakeDown {
+    pub world: Arc<World>,
+    pub driver: Arc<dyn Driver>,
+    pub instance: Instance,
+    pub events: mpsc::Sender<Event>,
+    /// `None` where nobody can be talking to it: never published, or dead already.
+    pub patience: Option<Patience>,
+    /// The instance's start or watch, told to end; its step in hand is finished first.
+    pub after: Option<JoinHandle<()>>,
+}
+
+impl TakeDown {
+    /// Drains, stops, removes and reports.
+    pub async fn run(mut self) {
+        if let Some(task) = self.after.take()
+            && let Err(error) = task.await
+        {
+            warn!(instance = %self.instance.id, %error, "its task ended badly");
+        }
+        let reason = match self.patience {
+            Some(patience) => self.drain(patience).await,
+            None => "was not in use".to_owned(),
+        };
+        let begun = Instant::now();
+        let grace = if self.patience.is_some() { STOP_GRACE } else { Duration::ZERO };
+        let outcome = match remove(&self.world, self.driver.as_ref(), &self.instance, grace).await {
+            Ok(()) => Outcome::Gone { removal_ms: begun.elapsed().as_secs_f64() * 1e3, reason },
+            Err(error) => Outcome::Failed(error),
+        };
+        let _ = self.events.send(Event::TakenDown { id: self.instance.id.clone(), outcome }).await;
+    }
+
+    async fn drain(&self, patience: Patience) -> String {
+        // An answer handed out just before the publish may be used for its whole TTL: time itself is
+        // what is waited for here.
+        sleep(patience.ttl).await;
+        let begun = Instant::now();
+        let mut last = self.packets().await;
+        let mut still_since = Instant::now();
+        let mut ticks = interval(QUIET_POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = self.packets().await;
+            if now != last {
+                last = now;
+                still_since = Instant::now();
+            }
+            // Counts that cannot be read are no proof of silence: the deadline decides then.
+            if now.is_some() && still_since.elapsed() >= patience.quiet {
+                info!(instance = %self.instance.id, waited = ?begun.elapsed(), "traffic has ended");
+                return "its traffic has ended".to_owned();
+            }
+            if begun.elapsed() >= patience.deadline {
+                warn!(instance = %self.instance.id, deadline = ?patience.deadline, "stopped while clients still use it");
+                return format!("still had traffic after {:?}", patience.deadline);
+            }
+        }
+    }
+
+    /// Packets to and from the instance so far: the program's counts at its interface, or the interface's
+    /// own where the program could not be attached.
+    async fn packets(&self) -> Option<u64> {
+        if let Some(flow) = self.world.datapath.flow(&self.instance.id.interface()) {
+            return Some(flow.packets_to + flow.packets_from);
+        }
+        let counters = self.world.net.port_counters(&self.instance.id).await.ok()?;
+        Some(counters.rx_packets + counters.tx_packets)
+    }
+}

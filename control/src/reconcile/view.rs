@@ -1,0 +1,87 @@
+//! What the operator shows of itself, for `status`, metrics and the demo; read by others, never decided on.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Instance, InstanceId, ServiceName, Technology, Timestamp, Transition};
+
+/// Outcome of one probe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Time to the answer in milliseconds; `None` where there was none.
+    pub took_ms: Option<f64>,
+    /// Why there was none.
+    pub error: Option<String>,
+}
+
+/// One instance, as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// Its record.
+    pub instance: Instance,
+    /// Its last probe.
+    pub last_probe: Option<ProbeReport>,
+    /// Whether it is in the tables.
+    pub published: bool,
+    /// Its share of its service's answers, 0 to 1.
+    pub share: f64,
+}
+
+/// One technology, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TechnologyReport {
+    /// Whether it can be used now.
+    pub available: bool,
+    /// Version, or why it cannot be used.
+    pub detail: String,
+}
+
+/// How many samples and transitions are kept for the status.
+const KEPT: usize = 512;
+
+/// The operator, as it stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorView {
+    /// Generation of the published tables.
+    pub generation: u64,
+    /// Publishes that were refused because a service would have become empty.
+    pub refused_empty: u64,
+    /// Publishes that failed.
+    pub publish_failures: u64,
+    /// Instances that are not stopped.
+    pub instances: BTreeMap<InstanceId, InstanceReport>,
+    /// Technologies.
+    pub technologies: BTreeMap<Technology, TechnologyReport>,
+    /// Services that are answered from their last good backends because none serves.
+    pub last_good: Vec<ServiceName>,
+    /// Trigger to ready, in milliseconds, newest last (the paper's resource allocation time).
+    pub allocation_ms: VecDeque<f64>,
+    /// Stop to gone, in milliseconds, newest last (the paper's resource removal time).
+    pub removal_ms: VecDeque<f64>,
+    /// Newest transitions, oldest first.
+    pub transitions: VecDeque<Transition>,
+}
+
+impl OperatorView {
+    pub(super) fn note(&mut self, transition: Transition) {
+        keep(&mut self.transitions, transition);
+    }
+
+    pub(super) fn note_allocation(&mut self, millis: f64) {
+        keep(&mut self.allocation_ms, millis);
+    }
+
+    pub(super) fn note_removal(&mut self, millis: f64) {
+        keep(&mut self.removal_ms, millis);
+    }
+}
+
+fn keep<T>(list: &mut VecDeque<T>, item: T) {
+    if list.len() == KEPT {
+        list.pop_front();
+    }
+    list.push_back(item);
+}

@@ -1,0 +1,44 @@
+//! Everything outside that the operator and its helpers act upon, built once at start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::datapath::Datapath;
+use crate::driver::Driver;
+use crate::model::{NodeName, OwnerId, Technology};
+use crate::netlink::{BridgeSpec, Net};
+use crate::store::Store;
+
+/// The operator's hands.
+pub struct World {
+    /// This node.
+    pub node: NodeName,
+    /// Mark of ownership.
+    pub owner: OwnerId,
+    /// What survives a restart.
+    pub store: Arc<Store>,
+    /// Links and addresses.
+    pub net: Net,
+    /// Technologies by name.
+    pub drivers: BTreeMap<Technology, Arc<dyn Driver>>,
+    /// Bridge of each technology.
+    pub bridges: BTreeMap<Technology, BridgeSpec>,
+    /// Kernel tables and counters.
+    pub datapath: Datapath,
+}
+
+/// An error with all its causes in one line: for reasons and logs.
+pub(super) fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        // Many types repeat their source in their own text; once is enough.
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
