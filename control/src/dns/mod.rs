@@ -1,1 +1,30 @@
-//! dns
+//! DNS answers. One renderer for both ways out: the records that the XDP program sends and those that
+//! the daemon's own sockets send for what the program passed on (TCP, negative answers, other types).
+//! No other module of this crate knows hickory.
+//!
+//! ```text
+//! Snapshot ─Index::new─> Index ─┬─ Index::published: rendered rings ──> datapath (kernel tables)
+//!                               └─ respond(query) ──> Response ──> sockets (serve), counted in DnsStats
+//! ```
+
+mod answer;
+mod index;
+mod query;
+mod render;
+mod ring;
+mod server;
+mod sockets;
+mod stats;
+
+pub use answer::{Pick, Response, respond};
+pub use index::{Index, IndexError, Published};
+pub use render::{RenderError, RenderedAnswer, RenderedRrset, rrsets};
+pub use ring::MAX_RING;
+pub use server::{Listeners, serve};
+pub use sockets::BindError;
+pub use stats::{DnsStats, Outcome, ServiceStats, Transport, TransportStats};
+
+/// QTYPE of IPv4 addresses.
+pub const TYPE_A: u16 = 1;
+/// QTYPE of IPv6 addresses.
+pub const TYPE_AAAA: u16 = 28;
