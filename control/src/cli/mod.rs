@@ -1,1 +1,203 @@
-//! cli
+//! The words of `selvedged` and `selvedge`. Exit codes: 0 done, 1 could not be done, 2 wrong usage or
+//! wrong configuration.
+
+mod dataplane;
+mod paint;
+mod status;
+mod top;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::daemon::DaemonOptions;
+use crate::load::LoadArgs;
+
+/// Where the package puts the configuration.
+const CONFIG: &str = "/etc/selvedge/selvedge.toml";
+/// Where the daemon's API listens unless configured otherwise.
+const SOCKET: &str = "/run/selvedge/selvedged.sock";
+
+/// The edge dataplane daemon: answers DNS in the kernel, and has the right number of instances running.
+///
+/// SIGHUP reloads the configuration (a wrong one is refused and the old one stays), SIGTERM ends the daemon.
+/// Attached programs, tables and instances outlive it.
+#[derive(Debug, Parser)]
+#[command(name = "selvedged", version, after_help = "Example:\n  selvedged --config /etc/selvedge/selvedge.toml")]
+pub struct DaemonArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+    /// Log one JSON object per line
+    #[arg(long)]
+    json_log: bool,
+}
+
+impl From<DaemonArgs> for DaemonOptions {
+    fn from(args: DaemonArgs) -> Self {
+        Self { config: args.config, json_log: args.json_log }
+    }
+}
+
+/// Looks at and works on a node of Selvedge.
+#[derive(Debug, Parser)]
+#[command(
+    name = "selvedge",
+    version,
+    after_help = "Examples:\n  selvedge status\n  selvedge config check /etc/selvedge/selvedge.toml\n  \
+                  selvedge dataplane detach      # works without the daemon"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show services, instances and the XDP program
+    #[command(after_help = "Examples:\n  selvedge status\n  selvedge status --json | jq '.services[].instances[].instance.state'")]
+    Status(StatusArgs),
+    /// Watch the same, live; q ends
+    Top(TopArgs),
+    /// Work on configuration files
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Look at or take off the program in the kernel; works without the daemon
+    Dataplane {
+        #[command(subcommand)]
+        command: DataplaneCommand,
+    },
+    /// Offer load: look the name up for each request, then download over HTTP
+    Load(Box<LoadArgs>),
+    /// Print shell completions
+    #[command(after_help = "Example:\n  selvedge completions bash > /etc/bash_completion.d/selvedge")]
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct SocketArg {
+    /// The daemon's API socket
+    #[arg(long, value_name = "PATH", default_value = SOCKET, env = "SELVEDGE_SOCKET")]
+    socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    socket: SocketArg,
+    /// Print the whole status document as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TopArgs {
+    #[command(flatten)]
+    socket: SocketArg,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a file without any effect; exit code 2 and one line per problem where it is wrong
+    #[command(after_help = "Example:\n  selvedge config check /etc/selvedge/selvedge.toml && systemctl reload selvedged")]
+    Check {
+        /// The file
+        #[arg(default_value = CONFIG)]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PinArg {
+    /// Directory of the pins (dataplane.pin_dir)
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/selvedge")]
+    pin_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum DataplaneCommand {
+    /// Show interfaces, modes, verdicts
+    Show {
+        #[command(flatten)]
+        pins: PinArg,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the program off; queries then reach the daemon or whoever listens
+    Detach {
+        /// This interface only; all where none is named
+        interface: Option<String>,
+        /// Forget tables and counters too
+        #[arg(long)]
+        tables: bool,
+        #[command(flatten)]
+        pins: PinArg,
+    },
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Status(args) => on_runtime(status::run(&args.socket.socket, args.json)),
+        Command::Top(args) => on_runtime(top::run(&args.socket.socket)),
+        Command::Config { command: ConfigCommand::Check { file } } => {
+            let (code, text) = crate::config::check_command(&file);
+            let mut out: Box<dyn Write> =
+                if code == 0 { Box::new(std::io::stdout()) } else { Box::new(std::io::stderr()) };
+            // A closed pipe on the reader's side is the reader's choice.
+            let _ = writeln!(out, "{}", text.trim_end());
+            return ExitCode::from(code);
+        }
+        Command::Dataplane { command: DataplaneCommand::Show { pins, json } } => dataplane::show(&pins.pin_dir, json),
+        Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
+            dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
+        }
+        Command::Load(args) => return crate::load::run_command(*args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { directory } => man(&directory),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command gives: an error is already a whole sentence.
+type Done = Result<(), String>;
+
+fn on_runtime(work: impl Future<Output = Done>) -> Done {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| format!("the runtime could not be started: {e}"))?.block_on(work)
+}
+
+fn man(directory: &std::path::Path) -> Done {
+    let failed = |e: std::io::Error| format!("{}: {e}", directory.display());
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    clap_mangen::generate_to(Cli::command(), directory).map_err(failed)?;
+    // The daemon's page belongs to section 8.
+    let page = clap_mangen::Man::new(DaemonArgs::command()).section("8");
+    let mut file = std::fs::File::create(directory.join("selvedged.8")).map_err(failed)?;
+    page.render(&mut file).map_err(failed)
+}

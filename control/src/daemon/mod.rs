@@ -1,1 +1,321 @@
-//! daemon
+//! Builds every part, joins them with channels, and owns the order of start and shutdown. The only place
+//! that knows all modules.
+
+mod logging;
+mod privileges;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval_at};
+use tracing::{error, info, warn};
+
+use crate::api::{ApiError, Sources, serve_metrics, serve_socket};
+use crate::config::{self, Config, ConfigErrors};
+use crate::datapath::{Datapath, DatapathError};
+use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners};
+use crate::driver::{Driver, docker::Docker};
+use crate::model::{OwnerId, Technology, Timestamp, WindowReport, in_full};
+use crate::netlink::{BridgeSpec, Net};
+use crate::orchestrator::{Orchestrator, OrchestratorView};
+use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Reading, Windows};
+
+/// The DNS port.
+const DNS_PORT: u16 = 53;
+
+/// What the daemon is told on its command line.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Log lines as JSON objects.
+    pub json_log: bool,
+}
+
+/// Why the daemon could not start. Each is one plain sentence with a remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// Not enough privileges.
+    #[error("{0}")]
+    Privileges(#[from] privileges::Missing),
+    /// The store cannot be used.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The kernel refused, and the configuration does not allow to go on without it.
+    #[error("{}", in_full(.0))]
+    Datapath(#[from] DatapathError),
+    /// A DNS socket cannot be had.
+    #[error("{}", in_full(.0))]
+    Dns(#[from] BindError),
+    /// The last published tables cannot be answered from.
+    #[error("stored tables: {0}")]
+    Index(#[from] IndexError),
+    /// A listener cannot be had.
+    #[error("{0}")]
+    Api(#[from] ApiError),
+    /// Netlink cannot be used.
+    #[error("netlink: {}", in_full(.0))]
+    Netlink(#[from] crate::netlink::NetError),
+    /// Signals cannot be caught.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+}
+
+impl StartError {
+    /// Exit code: 2 for a wrong configuration, 77 (as `sysexits`' EX_NOPERM) for missing privileges, 1 otherwise.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Privileges(_) => 77,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT. Instances, tables and attached programs stay.
+///
+/// # Errors
+/// [`StartError`]; nothing that was found running has been changed then.
+pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
+    let config = Arc::new(config::load(&options.config)?);
+    logging::start(config.control.log, options.json_log);
+    privileges::check(&config)?;
+    for remark in config.remarks() {
+        warn!("{remark}");
+    }
+    let started = Instant::now();
+    let mut signals = Signals::new().map_err(StartError::Signals)?;
+    let (stop, stopped) = watch::channel(false);
+
+    let store = Arc::new(Store::open(&config.control.state_dir.join("selvedge.redb"))?);
+    let owner = store.owner()?;
+    let datapath = Datapath::open(&config.dataplane, !config.services.is_empty())?;
+    let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
+    let last = store.snapshot()?.unwrap_or_default();
+    let dns = Arc::new(DnsStats::default());
+    let (index_in, index) = watch::channel(Arc::new(Index::new(&last)?));
+
+    let net = Net::new(owner.clone())?;
+    let world = Arc::new(world(&config, &owner, net, Arc::clone(&store), datapath.clone()).await);
+
+    let (desired_in, desired) = watch::channel(None);
+    let (observed_in, observed) = watch::channel(Arc::new(unsettled(&config)));
+    let (operator_in, operator_view) = watch::channel(Arc::new(OperatorView::default()));
+    let (orchestrator_in, orchestrator_view) = watch::channel(Arc::new(OrchestratorView::default()));
+    let (config_in, config_out) = watch::channel(Arc::clone(&config));
+    let (windows_in, windows) = mpsc::channel(4);
+    let (commands_in, commands) = mpsc::channel(4);
+
+    let sources = Sources {
+        config: config_out.clone(),
+        operator: operator_view,
+        orchestrator: orchestrator_view,
+        datapath: datapath.clone(),
+        dns: Arc::clone(&dns),
+        store: Arc::clone(&store),
+        config_rejected: Arc::new(AtomicU64::new(0)),
+        started,
+    };
+    serve_socket(&config.control.socket, sources.clone(), stopped.clone()).await?;
+    serve_metrics(config.control.metrics, sources.clone(), stopped.clone()).await?;
+
+    let mut dns_stop = stopped.clone();
+    let answers = tokio::spawn(listeners.serve(index, Arc::clone(&dns), async move {
+        let _ = dns_stop.wait_for(|s| *s).await;
+    }));
+    let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store) };
+    let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
+    let orchestrator = Orchestrator::new(config.node.clone(), Arc::clone(&store), desired_in, orchestrator_in);
+    let orchestrator = tokio::spawn(orchestrator.run(observed, config_out, stopped.clone()));
+    let channels =
+        OperatorChannels { desired, observed: observed_in, view: operator_in, index: index_in, windows, commands };
+    let operator = Operator::new(world, Arc::clone(&config), last, channels);
+    let operator = tokio::spawn(operator.run(stopped));
+
+    info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");
+    notify(&[sd_notify::NotifyState::Ready]);
+    while signals.next().await == Signal::Reload {
+        reload(&options.config, &config_in, &commands_in, &sources.config_rejected).await;
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop.send_replace(true);
+    for (what, task) in [("operator", operator), ("orchestrator", orchestrator), ("telemetry", telemetry), ("dns", answers)] {
+        if let Err(error) = task.await {
+            error!(what, %error, "ended badly");
+        }
+    }
+    info!("selvedged ends; programs, tables and instances stay");
+    Ok(())
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    // Not started by systemd is no error, and one that cannot be told is none of the daemon's work.
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd could not be told");
+    }
+}
+
+/// The operator's hands: a bridge and a driver for each technology that some service uses.
+async fn world(config: &Config, owner: &OwnerId, net: Net, store: Arc<Store>, datapath: Datapath) -> World {
+    let mut drivers: BTreeMap<Technology, Arc<dyn Driver>> = BTreeMap::new();
+    let mut bridges = BTreeMap::new();
+    for technology in config.technologies_in_use() {
+        let pool = config.pool(technology);
+        let bridge = BridgeSpec {
+            name: pool.bridge.clone(),
+            v4: (pool.gateway, pool.v4),
+            v6: pool.gateway6().and_then(|gateway| pool.v6.map(|prefix| (gateway, prefix))),
+        };
+        match net.ensure_bridge(&bridge).await {
+            Ok(changed) => {
+                for change in changed {
+                    info!(bridge = bridge.name, change, "network");
+                }
+                bridges.insert(technology, bridge);
+            }
+            Err(error) => {
+                error!(bridge = bridge.name, error = %in_full(&error), "no bridge; nothing of this technology can be started");
+            }
+        }
+        let driver: Arc<dyn Driver> = match technology {
+            Technology::Docker => Arc::new(Docker::new(config.technologies.docker.socket.clone(), owner.clone())),
+        };
+        drivers.insert(technology, driver);
+    }
+    World { node: config.node.clone(), owner: owner.clone(), store, net, drivers, bridges, datapath }
+}
+
+fn unsettled(config: &Config) -> crate::model::Observed {
+    crate::model::Observed {
+        revision: 0,
+        node: config.node.clone(),
+        at: Timestamp::now(),
+        desired_revision: 0,
+        services: BTreeMap::new(),
+        window: None,
+        generation: 0,
+        settled: false,
+    }
+}
+
+/// Takes a changed configuration, or keeps the old one and says why.
+async fn reload(
+    path: &Path,
+    current: &watch::Sender<Arc<Config>>,
+    commands: &mpsc::Sender<Command>,
+    rejected: &AtomicU64,
+) {
+    let fresh = match config::load(path) {
+        Ok(fresh) => Arc::new(fresh),
+        Err(errors) => {
+            rejected.fetch_add(1, Ordering::Relaxed);
+            for problem in errors.list() {
+                error!("{problem}");
+            }
+            error!("the configuration was not taken; the old one stays in force");
+            return;
+        }
+    };
+    let diff = config::diff(&current.borrow(), &fresh);
+    for key in &diff.restart {
+        warn!(key, "changed, but takes effect at the next restart only");
+    }
+    // What needs a restart keeps its old value, so that the parts do not disagree about it.
+    let fresh = Arc::new(fresh.with_fixed_of(&current.borrow()));
+    info!(diff = %diff, "configuration taken");
+    current.send_replace(Arc::clone(&fresh));
+    if commands.send(Command::Reload(fresh)).await.is_err() {
+        warn!("the operator has ended; the configuration takes effect at the next start");
+    }
+}
+
+/// Where request counts come from.
+struct Counts {
+    config: watch::Receiver<Arc<Config>>,
+    datapath: Datapath,
+    dns: Arc<DnsStats>,
+    store: Arc<Store>,
+}
+
+impl Counts {
+    /// Cumulative requests by service: what the kernel has seen, and what only the daemon has. Without the
+    /// program in the kernel the daemon sees every query.
+    fn read(&self, clock: Instant) -> Option<Reading> {
+        let config = self.config.borrow().clone();
+        let attached = self.datapath.is_attached();
+        let kernel = if attached { Some(self.datapath.counts()?) } else { None };
+        let mut totals = BTreeMap::new();
+        for spec in &config.services {
+            let index = self.store.service_index(&spec.name).ok()?;
+            let daemon = self.dns.service(index);
+            let seen = match &kernel {
+                Some(kernel) => kernel.services.get(index as usize)?.queries,
+                None => daemon.udp.queries,
+            };
+            totals.insert(spec.name.clone(), seen + daemon.tcp.queries);
+        }
+        let epoch = kernel.map_or(0, |k| k.epoch);
+        Some(Reading { epoch, at_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX), totals })
+    }
+}
+
+async fn close_windows(counts: Counts, windows_in: mpsc::Sender<WindowReport>, mut stopped: watch::Receiver<bool>) {
+    let length: Duration = counts.config.borrow().control.window;
+    let clock = Instant::now();
+    let first = tokio::task::block_in_place(|| counts.read(clock));
+    let mut windows = Windows::new(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), first);
+    let mut ticks = interval_at(tokio::time::Instant::now() + length, length);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|s| *s) => return,
+            _ = ticks.tick() => {}
+        }
+        let reading = tokio::task::block_in_place(|| counts.read(clock));
+        if windows_in.send(windows.close(Timestamp::now(), reading)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Signals that mean something to the daemon.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+    hup: tokio::signal::unix::Signal,
+}
+
+#[derive(PartialEq, Eq)]
+enum Signal {
+    Reload,
+    Stop,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.term.recv() => Signal::Stop,
+            _ = self.int.recv() => Signal::Stop,
+            _ = self.hup.recv() => Signal::Reload,
+        }
+    }
+}

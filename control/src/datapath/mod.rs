@@ -1,1 +1,289 @@
-//! datapath
+//! Snapshot → kernel tables, and counters out. The only module that names `xdp-balancer`.
+//!
+//! The daemon works without it: where the program cannot be loaded or attached, the daemon's own DNS
+//! answers alone, and status, metrics and log say why.
+
+pub mod offline;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+use xdp_balancer::{Attachment, AttachedMode, Dataplane, Mode, Options, Sizes, Table};
+use xdp_balancer_common::{FlowCount, ServiceCount, Verdict};
+
+use crate::config::{self, AttachMode};
+use crate::dns::Index;
+use crate::model::{Snapshot, in_full};
+
+/// Why the kernel could not be made to do something.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The loader's own error.
+    #[error(transparent)]
+    Kernel(#[from] xdp_balancer::Error),
+    /// `dataplane.mode = "native"` and the driver cannot.
+    #[error("dataplane.mode is \"native\", but {interface} could not be attached so: {source}")]
+    Required {
+        /// The interface.
+        interface: String,
+        /// What was met.
+        source: xdp_balancer::Error,
+    },
+    /// The snapshot cannot be rendered.
+    #[error("render answers: {0}")]
+    Render(#[from] crate::dns::IndexError),
+}
+
+/// One interface as it is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub interface: String,
+    /// `native`, `generic`, or `none`.
+    pub mode: String,
+    /// The kernel's id of the attached program.
+    pub program_id: Option<u32>,
+    /// Why it is not attached, or not as asked for.
+    pub problem: Option<String>,
+}
+
+/// How full a kernel map is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFill {
+    /// The map.
+    pub map: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that it can hold.
+    pub capacity: u64,
+}
+
+/// Counters at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelCounts {
+    /// Which maps they come from; another value means that the old counts are gone.
+    pub epoch: u64,
+    /// By verdict label.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// By service index.
+    pub services: Vec<ServiceCount>,
+}
+
+/// The kernel's side; cheap to clone.
+#[derive(Clone)]
+pub struct Datapath {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    plane: Option<Dataplane>,
+    /// Why there is no plane.
+    problem: Option<String>,
+    interfaces: Vec<InterfaceStatus>,
+}
+
+impl Datapath {
+    /// Loads or adopts the program and attaches it where the configuration says. Failure is not the end:
+    /// what could not be had is in [`Datapath::interfaces`].
+    ///
+    /// # Errors
+    /// [`DatapathError::Required`] where the configuration demands driver mode and it cannot be had.
+    pub fn open(settings: &config::Dataplane, has_services: bool) -> Result<Self, DatapathError> {
+        let mut state = State { plane: None, problem: None, interfaces: Vec::new() };
+        if settings.interfaces.is_empty() && !has_services {
+            info!("no interface and no service is configured; nothing is loaded into the kernel");
+            return Ok(Self { state: Arc::new(Mutex::new(state)) });
+        }
+        match Dataplane::open(&Options { pin_dir: settings.pin_dir.clone(), sizes: Sizes::default() }) {
+            Ok(plane) => state.plane = Some(plane),
+            Err(problem) if settings.mode == AttachMode::Native && !settings.interfaces.is_empty() => {
+                let interface = settings.interfaces.join(", ");
+                return Err(DatapathError::Required { interface, source: problem });
+            }
+            Err(problem) => {
+                let problem = in_full(&problem);
+                error!(problem, "the program cannot be loaded; the daemon answers alone");
+                state.problem = Some(problem);
+            }
+        }
+        for interface in &settings.interfaces {
+            let status = state.attach(interface, settings.mode)?;
+            state.interfaces.push(status);
+        }
+        Ok(Self { state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Makes the kernel's tables equal to `snapshot`, all at once.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; the tables are then as they were.
+    pub fn publish(&self, snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Result<(), DatapathError> {
+        let mut state = self.lock();
+        let Some(plane) = state.plane.as_mut() else { return Ok(()) };
+        plane.publish(&table(snapshot, index, listen))?;
+        Ok(())
+    }
+
+    /// Counters, where the program runs.
+    #[must_use]
+    pub fn counts(&self) -> Option<KernelCounts> {
+        let state = self.lock();
+        match state.plane.as_ref()?.counters() {
+            Ok(counters) => {
+                let by_label = Verdict::ALL.iter().map(|v| v.label()).zip(counters.verdicts.iter().copied());
+                Some(KernelCounts { epoch: counters.epoch, verdicts: by_label.collect(), services: counters.services })
+            }
+            Err(error) => {
+                warn!(error = %in_full(&error), "counters cannot be read");
+                None
+            }
+        }
+    }
+
+    /// True where the program answers on at least one interface, so that its counters hold all UDP queries.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.lock().interfaces.iter().any(|i| i.program_id.is_some())
+    }
+
+    /// The configured interfaces, as they are attached.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<InterfaceStatus> {
+        self.lock().interfaces.clone()
+    }
+
+    /// Why the program is not loaded, if it is not.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.lock().problem.clone()
+    }
+
+    /// How full the maps are.
+    #[must_use]
+    pub fn fill(&self) -> Vec<MapFill> {
+        let state = self.lock();
+        let Some(Ok(fills)) = state.plane.as_ref().map(Dataplane::fill) else { return Vec::new() };
+        fills
+            .into_iter()
+            .map(|f| MapFill { map: f.map.to_owned(), used: f.used.into(), capacity: f.capacity.into() })
+            .collect()
+    }
+
+    /// Counts an instance's packets at the host's end of its interface from now on.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where the classifiers cannot be attached.
+    pub fn count_flows(&self, interface: &str) -> Result<(), DatapathError> {
+        match self.lock().plane.as_mut() {
+            Some(plane) => Ok(plane.count_flows(interface)?),
+            None => Ok(()),
+        }
+    }
+
+    /// An instance's packet counts; `None` where they are not counted.
+    #[must_use]
+    pub fn flow(&self, interface: &str) -> Option<FlowCount> {
+        let index = nix::net::if_::if_nametoindex(interface).ok()?;
+        self.lock().plane.as_ref()?.flow(index).ok()?
+    }
+
+    /// Gives back an instance's counter; to be called before its interface goes.
+    pub fn forget_flows(&self, interface: &str) {
+        let Ok(index) = nix::net::if_::if_nametoindex(interface) else { return };
+        let state = self.lock();
+        let Some(plane) = state.plane.as_ref() else { return };
+        if let Err(error) = plane.forget_flow(index) {
+            warn!(interface, error = %in_full(&error), "a packet counter could not be given back");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every method leaves the state whole, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<InterfaceStatus, DatapathError> {
+        let none = |problem: Option<String>| InterfaceStatus {
+            interface: interface.to_owned(),
+            mode: "none".to_owned(),
+            program_id: None,
+            problem,
+        };
+        let Some(plane) = self.plane.as_mut() else { return Ok(none(self.problem.clone())) };
+        let asked = match mode {
+            AttachMode::Auto => Mode::Auto,
+            AttachMode::Native => Mode::Native,
+            AttachMode::Generic => Mode::Generic,
+        };
+        match plane.attach(interface, asked) {
+            Ok(attachment) => Ok(attached(&attachment, mode)),
+            Err(source) if mode == AttachMode::Native => {
+                Err(DatapathError::Required { interface: interface.to_owned(), source })
+            }
+            Err(source) => {
+                let problem = in_full(&source);
+                error!(interface, problem, "not attached; the daemon answers alone here");
+                Ok(none(Some(problem)))
+            }
+        }
+    }
+}
+
+fn plain(attachment: &Attachment) -> InterfaceStatus {
+    let mode = match attachment.mode {
+        AttachedMode::Native => "native",
+        AttachedMode::Generic => "generic",
+    };
+    InterfaceStatus {
+        interface: attachment.interface.clone(),
+        mode: mode.to_owned(),
+        program_id: Some(attachment.program_id),
+        problem: None,
+    }
+}
+
+fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
+    let mut status = plain(attachment);
+    if attachment.mode == AttachedMode::Generic && asked != AttachMode::Generic {
+        status.problem = Some("its driver cannot run XDP programs; generic mode is slower".to_owned());
+    }
+    match &status.problem {
+        None => info!(interface = status.interface, mode = status.mode, "attached"),
+        Some(problem) => warn!(interface = status.interface, mode = status.mode, problem, "attached"),
+    }
+    status
+}
+
+/// The kernel's form of a snapshot.
+#[must_use]
+pub fn table(snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Table {
+    let mut names = Vec::new();
+    for service in index.published() {
+        let rrsets: Vec<xdp_balancer::Rrset> = service
+            .rrsets
+            .iter()
+            .map(|rrset| xdp_balancer::Rrset {
+                qtype: rrset.qtype,
+                ring: rrset
+                    .ring
+                    .iter()
+                    .map(|answer| xdp_balancer::Rendered {
+                        flags: answer.flags,
+                        ancount: answer.ancount,
+                        nscount: answer.nscount,
+                        bytes: answer.bytes.clone(),
+                    })
+                    .collect(),
+            })
+            .collect();
+        for wire in &service.names {
+            names.push(xdp_balancer::Name { wire: wire.clone(), service: service.index, rrsets: rrsets.clone() });
+        }
+    }
+    Table { generation: snapshot.generation, local: listen.to_vec(), names }
+}

@@ -1,1 +1,127 @@
-//! metrics
+//! Prometheus text from the status document. The only module that names `prometheus`.
+//!
+//! A registry per scrape: every value has its one home elsewhere and is copied here, so metrics and
+//! status cannot disagree.
+
+use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use tracing::error;
+
+use crate::api::{ServiceStatus, Status};
+
+/// Content type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The status as Prometheus text.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let mut out = Vec::new();
+    let encoded = fill(status).and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut out));
+    if let Err(error) = encoded {
+        error!(%error, "metrics cannot be rendered");
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn fill(status: &Status) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+        let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(vec)
+    };
+    let gauge = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+        let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(vec)
+    };
+    let single = |name: &str, help: &str, value: f64| -> prometheus::Result<()> {
+        let one = Gauge::new(name, help)?;
+        one.set(value);
+        registry.register(Box::new(one))
+    };
+
+    let info = gauge("selvedge_build_info", "Version of the daemon; always 1.", &["version", "node"])?;
+    info.with_label_values(&[&status.version, &status.node]).set(1);
+    single("selvedge_uptime_seconds", "Seconds since the daemon started.", status.uptime_s as f64)?;
+    single("selvedge_table_generation", "Generation of the published tables.", status.generation as f64)?;
+
+    let attached = gauge(
+        "selvedge_xdp_attached",
+        "1 where the XDP program is attached to the interface in this mode (native, generic), 0 with mode none.",
+        &["interface", "mode"],
+    )?;
+    for interface in &status.interfaces {
+        let is = i64::from(interface.program_id.is_some());
+        attached.with_label_values(&[&interface.interface, &interface.mode]).set(is);
+    }
+    let verdicts = counter("selvedge_xdp_packets_total", "Packets seen by the XDP program, by verdict.", &["verdict"])?;
+    for (verdict, count) in &status.verdicts {
+        verdicts.with_label_values(&[verdict]).inc_by(*count);
+    }
+    let used = gauge("selvedge_map_entries", "Entries in use of a kernel map.", &["map"])?;
+    let capacity = gauge("selvedge_map_capacity_entries", "Entries that a kernel map can hold.", &["map"])?;
+    for map in &status.maps {
+        used.with_label_values(&[&map.map]).set(map.used.try_into().unwrap_or(i64::MAX));
+        capacity.with_label_values(&[&map.map]).set(map.capacity.try_into().unwrap_or(i64::MAX));
+    }
+    let dns = counter("selvedge_dns_queries_total", "Queries to the daemon's own DNS.", &["transport", "outcome"])?;
+    for (transport, outcomes) in [("udp", &status.dns.udp), ("tcp", &status.dns.tcp)] {
+        for (outcome, count) in outcomes {
+            dns.with_label_values(&[transport, outcome]).inc_by(*count);
+        }
+    }
+    let technologies = gauge("selvedge_technology_available", "1 where the technology can be used.", &["technology"])?;
+    for (name, technology) in &status.technologies {
+        technologies.with_label_values(&[name]).set(i64::from(technology.available));
+    }
+    let refused = counter(
+        "selvedge_refusals_total",
+        "Changes that were refused because they would have made answers worse, by kind.",
+        &["kind"],
+    )?;
+    refused.with_label_values(&["empty_service"]).inc_by(status.refused_empty);
+    refused.with_label_values(&["publish_failed"]).inc_by(status.publish_failures);
+    refused.with_label_values(&["config"]).inc_by(status.config_rejected);
+
+    let queries = counter("selvedge_service_queries_total", "Queries for the service's names.", &["service"])?;
+    let answers = counter("selvedge_service_answers_total", "Answers with records, by who answered.", &["service", "by"])?;
+    let replicas = gauge("selvedge_service_replicas", "Instances, wanted and serving.", &["service", "kind"])?;
+    let states = gauge("selvedge_service_instances", "Instances by state.", &["service", "state"])?;
+    let last_good = gauge("selvedge_service_last_good", "1 while nothing serves and old answers are kept.", &["service"])?;
+    let load = GaugeVec::new(
+        Opts::new("selvedge_service_window_requests", "Requests of the last window, and the forecast of the next."),
+        &["service", "kind"],
+    )?;
+    registry.register(Box::new(load.clone()))?;
+    for (name, service) in &status.services {
+        let name = name.as_str();
+        queries.with_label_values(&[name]).inc_by(service.queries);
+        answers.with_label_values(&[name, "kernel"]).inc_by(service.answered_in_kernel);
+        answers.with_label_values(&[name, "daemon"]).inc_by(service.answered_by_daemon);
+        replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
+        replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
+        last_good.with_label_values(&[name]).set(service.last_good.into());
+        for state in crate::model::InstanceState::ALL {
+            states.with_label_values(&[name, state.label()]).set(count(service, state));
+        }
+        if let Some(observed) = service.history.last().and_then(|w| w.observed) {
+            load.with_label_values(&[name, "observed"]).set(observed);
+        }
+        if let Some(forecast) = &service.forecast {
+            load.with_label_values(&[name, "forecast"]).set(forecast.mean);
+        }
+    }
+    single("selvedge_allocation_last_seconds", "Last time from trigger to ready.", last_s(&status.allocation_ms))?;
+    single("selvedge_removal_last_seconds", "Last time from stop to gone.", last_s(&status.removal_ms))?;
+    Ok(registry)
+}
+
+fn count(service: &ServiceStatus, state: crate::model::InstanceState) -> i64 {
+    let in_state = service.instances.iter().filter(|i| i.report.instance.state == state);
+    i64::try_from(in_state.count()).unwrap_or(i64::MAX)
+}
+
+/// The newest sample in seconds; NaN, Prometheus' word for "none yet", before there is one.
+fn last_s(samples_ms: &[f64]) -> f64 {
+    samples_ms.last().map_or(f64::NAN, |ms| ms / 1e3)
+}

@@ -5,6 +5,7 @@ pub mod ids;
 pub mod instance;
 pub mod service;
 pub mod snapshot;
+mod text;
 pub mod window;
 
 pub use documents::{Desired, DesiredService, Observed, ObservedService};
@@ -12,4 +13,5 @@ pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
 pub use service::{Limits, ServiceSpec, Technology};
 pub use snapshot::{Backend, PublishedService, Snapshot, Zone};
+pub use text::in_full;
 pub use window::{Forecast, Timestamp, Window, WindowReport};

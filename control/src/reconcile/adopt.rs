@@ -6,9 +6,8 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::Operator;
-use super::world::in_full;
 use crate::driver::Running;
-use crate::model::{Instance, InstanceId, InstanceState, Technology};
+use crate::model::{Instance, InstanceId, InstanceState, Technology, in_full};
 
 impl Operator {
     /// Takes up everything that an earlier run of the daemon left: serving instances go on serving, drains go

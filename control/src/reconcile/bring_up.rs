@@ -8,10 +8,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::probe::Probe;
-use super::world::in_full;
 use super::{Event, ProbeReport, World};
 use crate::driver::{Driver, InstanceSpec};
-use crate::model::{Instance, InstanceState, ServiceSpec, Timestamp};
+use crate::model::{Instance, InstanceState, ServiceSpec, Timestamp, in_full};
 use crate::netlink::PortSpec;
 
 /// How often readiness is asked for (section III of the paper).

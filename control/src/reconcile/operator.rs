@@ -15,14 +15,13 @@ use super::bring_up::BringUp;
 use super::publish::{content, named};
 use super::take_down::{Outcome, Patience, TakeDown};
 use super::view::{InstanceReport, OperatorView, ProbeReport, TechnologyReport};
-use super::world::in_full;
 use super::{Action, Event, InstanceView, ServiceView, World, decide};
 use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
     Desired, Instance, InstanceId, InstanceState, Observed, ObservedService, ServiceName, ServiceSpec, Snapshot,
-    Technology, Timestamp, WindowReport,
+    Technology, Timestamp, WindowReport, in_full,
 };
 use crate::placement::lease::lease;
 
@@ -499,7 +498,7 @@ impl Operator {
         let next = tokio::task::block_in_place(|| self.world.store.next_generation());
         snapshot.generation = next.map_err(|e| in_full(&e))?;
         let index = Index::new(&snapshot).map_err(|e| in_full(&e))?;
-        tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &self.config.listen))
+        tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index, &self.config.listen))
             .map_err(|e| in_full(&e))?;
         if let Err(error) = tokio::task::block_in_place(|| self.world.store.save_snapshot(&snapshot)) {
             // Only a restart reads it back, and then the kernel's tables still answer.

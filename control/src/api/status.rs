@@ -1,0 +1,214 @@
+//! The status document: what `selvedge status`, `selvedge top` and the metrics show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::datapath::{Datapath, InterfaceStatus, MapFill};
+use crate::dns::{DnsStats, Outcome, Transport};
+use crate::model::{Forecast, ServiceName, Timestamp, Transition};
+use crate::orchestrator::{OrchestratorView, WindowRecord};
+use crate::reconcile::{InstanceReport, OperatorView, TechnologyReport};
+use crate::store::Store;
+
+/// Everything that can be seen of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The node's name.
+    pub node: String,
+    /// When this was written.
+    pub at: Timestamp,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// Length of a counting period in milliseconds.
+    pub window_ms: u64,
+    /// Generation of the published tables.
+    pub generation: u64,
+    /// Configurations that were refused since the start.
+    pub config_rejected: u64,
+    /// Why the program is not in the kernel, if it is not.
+    pub dataplane_problem: Option<String>,
+    /// Interfaces, as attached.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Packets by verdict.
+    pub verdicts: BTreeMap<String, u64>,
+    /// How full the kernel's maps are.
+    pub maps: Vec<MapFill>,
+    /// What the daemon's own DNS did.
+    pub dns: DnsStatus,
+    /// Technologies.
+    pub technologies: BTreeMap<String, TechnologyReport>,
+    /// Services.
+    pub services: BTreeMap<ServiceName, ServiceStatus>,
+    /// Publishes that were refused because a service would have become empty.
+    pub refused_empty: u64,
+    /// Publishes that failed.
+    pub publish_failures: u64,
+    /// Trigger to ready, in milliseconds, newest last.
+    pub allocation_ms: Vec<f64>,
+    /// Stop to gone, in milliseconds, newest last.
+    pub removal_ms: Vec<f64>,
+    /// Newest transitions, oldest first.
+    pub transitions: Vec<Transition>,
+}
+
+/// What the daemon's own DNS did, by outcome.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// Over UDP: what the program in the kernel passed on.
+    pub udp: BTreeMap<String, u64>,
+    /// Over TCP.
+    pub tcp: BTreeMap<String, u64>,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its names.
+    pub names: Vec<String>,
+    /// Its technology's label.
+    pub technology: String,
+    /// Fewest and most instances.
+    pub min: u32,
+    /// Most instances.
+    pub max: u32,
+    /// TTL of its answers in seconds.
+    pub ttl_s: u32,
+    /// Wanted instances.
+    pub wanted: u32,
+    /// Instances in the tables.
+    pub serving: u32,
+    /// True where its last good answers are kept because nothing serves.
+    pub last_good: bool,
+    /// Queries for its names, whoever answered.
+    pub queries: u64,
+    /// Answered by the program in the kernel.
+    pub answered_in_kernel: u64,
+    /// Answered by the daemon.
+    pub answered_by_daemon: u64,
+    /// What is expected of the running window.
+    pub forecast: Option<Forecast>,
+    /// The last decision in a sentence.
+    pub decision: String,
+    /// How the forecast comes about.
+    pub model: String,
+    /// Newest windows, oldest first.
+    pub history: Vec<WindowRecord>,
+    /// Its instances that are not stopped.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Its record, last probe and share.
+    #[serde(flatten)]
+    pub report: InstanceReport,
+    /// Packets towards it, where they are counted.
+    pub packets_to: Option<u64>,
+    /// Packets from it.
+    pub packets_from: Option<u64>,
+    /// TCP connections opened towards it.
+    pub connections: Option<u64>,
+}
+
+/// Where the status comes from; each part has one writer elsewhere.
+#[derive(Clone)]
+pub struct Sources {
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// The operator's side.
+    pub operator: watch::Receiver<Arc<OperatorView>>,
+    /// The orchestrator's side.
+    pub orchestrator: watch::Receiver<Arc<OrchestratorView>>,
+    /// The kernel's side.
+    pub datapath: Datapath,
+    /// The daemon's own DNS.
+    pub dns: Arc<DnsStats>,
+    /// Counter indices of the services.
+    pub store: Arc<Store>,
+    /// Configurations that were refused.
+    pub config_rejected: Arc<std::sync::atomic::AtomicU64>,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+impl Sources {
+    /// Reads everything at this moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let config = self.config.borrow().clone();
+        let operator = self.operator.borrow().clone();
+        let orchestrator = self.orchestrator.borrow().clone();
+        let counts = self.datapath.counts().unwrap_or_default();
+        let services = config.services.iter().map(|spec| {
+            let outlook = orchestrator.services.get(&spec.name).cloned().unwrap_or_default();
+            let index = self.store.service_index(&spec.name).ok();
+            let kernel = index.and_then(|i| counts.services.get(i as usize)).copied().unwrap_or_default();
+            let daemon = index.map(|i| self.dns.service(i)).unwrap_or_default();
+            let unseen = if self.datapath.is_attached() { 0 } else { daemon.udp.queries };
+            let of_service = operator.instances.values().filter(|r| r.instance.service == spec.name);
+            let instances: Vec<InstanceStatus> = of_service.map(|r| self.instance(r)).collect();
+            let status = ServiceStatus {
+                names: spec.names.clone(),
+                technology: spec.technology.label().to_owned(),
+                min: spec.min,
+                max: spec.max,
+                ttl_s: spec.ttl_s,
+                wanted: outlook.wanted,
+                serving: instances.iter().filter(|i| i.report.published).count() as u32,
+                last_good: operator.last_good.contains(&spec.name),
+                queries: kernel.queries + daemon.tcp.queries + unseen,
+                answered_in_kernel: kernel.answered,
+                answered_by_daemon: daemon.udp.answered + daemon.tcp.answered,
+                forecast: outlook.forecast,
+                decision: outlook.decision,
+                model: outlook.model,
+                history: outlook.history.into(),
+                instances,
+            };
+            (spec.name.clone(), status)
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: config.node.to_string(),
+            at: Timestamp::now(),
+            uptime_s: self.started.elapsed().as_secs(),
+            window_ms: u64::try_from(config.control.window.as_millis()).unwrap_or(u64::MAX),
+            generation: operator.generation,
+            config_rejected: self.config_rejected.load(std::sync::atomic::Ordering::Relaxed),
+            dataplane_problem: self.datapath.problem(),
+            interfaces: self.datapath.interfaces(),
+            verdicts: counts.verdicts.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect(),
+            maps: self.datapath.fill(),
+            dns: DnsStatus { udp: self.outcomes(Transport::Udp), tcp: self.outcomes(Transport::Tcp) },
+            technologies: operator.technologies.iter().map(|(t, r)| (t.label().to_owned(), r.clone())).collect(),
+            services: services.collect(),
+            refused_empty: operator.refused_empty,
+            publish_failures: operator.publish_failures,
+            allocation_ms: operator.allocation_ms.iter().copied().collect(),
+            removal_ms: operator.removal_ms.iter().copied().collect(),
+            transitions: operator.transitions.iter().cloned().collect(),
+        }
+    }
+
+    fn instance(&self, report: &InstanceReport) -> InstanceStatus {
+        let flow = self.datapath.flow(&report.instance.id.interface());
+        InstanceStatus {
+            report: report.clone(),
+            packets_to: flow.map(|f| f.packets_to),
+            packets_from: flow.map(|f| f.packets_from),
+            connections: flow.map(|f| f.connections),
+        }
+    }
+
+    fn outcomes(&self, transport: Transport) -> BTreeMap<String, u64> {
+        Outcome::ALL.iter().map(|o| (o.label().to_owned(), self.dns.outcome(transport, *o))).collect()
+    }
+}

@@ -1,0 +1,136 @@
+//! `selvedge status`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::Done;
+use super::paint::{Paint, Tone, age, table};
+use crate::api::{InstanceStatus, ServiceStatus, Status, client};
+use crate::model::{InstanceState, ServiceName};
+
+pub(super) async fn run(socket: &Path, json: bool) -> Done {
+    let status = client::status(socket).await.map_err(|e| e.to_string())?;
+    let text = if json {
+        serde_json::to_string_pretty(&status).map_err(|e| format!("status: {e}"))?
+    } else {
+        text(&status, Paint::detect())
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+/// The status for people.
+pub(super) fn text(status: &Status, paint: Paint) -> String {
+    let mut out = String::new();
+    // Writing into a String does not fail.
+    let _ = writeln!(
+        out,
+        "node {}  version {}  up {}  window {} s  table generation {}\n",
+        status.node,
+        status.version,
+        age(status.uptime_s * 1000),
+        status.window_ms as f64 / 1e3,
+        status.generation
+    );
+    out.push_str(&interfaces(status, paint));
+    for (name, technology) in &status.technologies {
+        let tone = if technology.available { Tone::Good } else { Tone::Bad };
+        let word = paint.text(tone, if technology.available { "available" } else { "off" });
+        let _ = writeln!(out, "technology {name}: {word} ({})", technology.detail);
+    }
+    out.push('\n');
+    out.push_str(&services(status, paint));
+    out.push('\n');
+    out.push_str(&instances(status, paint));
+    for (name, service) in &status.services {
+        if !service.decision.is_empty() {
+            let _ = writeln!(out, "\n{name}: {}", service.decision);
+        }
+    }
+    out
+}
+
+fn interfaces(status: &Status, paint: Paint) -> String {
+    if status.interfaces.is_empty() {
+        let problem = status.dataplane_problem.as_deref().unwrap_or("no interface is configured");
+        return format!("XDP: {} ({problem})\n", paint.text(Tone::Under, "none"));
+    }
+    let mut out = String::new();
+    for interface in &status.interfaces {
+        let tone = match interface.mode.as_str() {
+            "native" => Tone::Good,
+            "generic" => Tone::Under,
+            _ => Tone::Bad,
+        };
+        let mode = paint.text(tone, &interface.mode);
+        let problem = interface.problem.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
+        let _ = writeln!(out, "XDP on {}: {mode}{problem}", interface.interface);
+    }
+    let answered = status.verdicts.get("answered").copied().unwrap_or(0);
+    let total: u64 = status.verdicts.values().sum();
+    let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel");
+    out
+}
+
+fn services(status: &Status, paint: Paint) -> String {
+    let head = ["SERVICE", "TECHNOLOGY", "SERVING", "WANTED", "MIN-MAX", "QUERIES", "KERNEL", "DAEMON", "FORECAST", ""];
+    let row = |(name, service): (&ServiceName, &ServiceStatus)| {
+        let serving_tone = match service.serving {
+            0 => Tone::Bad,
+            n if n < service.wanted => Tone::Under,
+            _ => Tone::Good,
+        };
+        let forecast = service.forecast.as_ref().map_or("-".to_owned(), |f| format!("{:.1}", f.mean));
+        let note = if service.last_good { "last good answers" } else { "" };
+        vec![
+            (name.to_string(), None),
+            (service.technology.clone(), None),
+            (service.serving.to_string(), Some(serving_tone)),
+            (service.wanted.to_string(), None),
+            (format!("{}-{}", service.min, service.max), None),
+            (service.queries.to_string(), None),
+            (service.answered_in_kernel.to_string(), None),
+            (service.answered_by_daemon.to_string(), None),
+            (forecast, None),
+            (note.to_owned(), Some(Tone::Bad)),
+        ]
+    };
+    let rows: Vec<_> = status.services.iter().map(row).collect();
+    if rows.is_empty() { "no service is configured\n".to_owned() } else { table(&head, &rows, paint) }
+}
+
+fn instances(status: &Status, paint: Paint) -> String {
+    let head = ["INSTANCE", "SERVICE", "STATE", "SINCE", "ADDRESS", "SHARE", "PROBE", "PACKETS", "REASON"];
+    let row = |instance: &InstanceStatus| {
+        let record = &instance.report.instance;
+        let tone = match record.state {
+            InstanceState::Serving => Tone::Good,
+            InstanceState::Failed => Tone::Bad,
+            _ => Tone::Under,
+        };
+        let v4 = record.addresses.v4.map(|a| a.to_string());
+        let v6 = record.addresses.v6.map(|a| a.to_string());
+        let probe = match &instance.report.last_probe {
+            None => "-".to_owned(),
+            Some(probe) => match (&probe.took_ms, &probe.error) {
+                (Some(ms), _) => format!("{ms:.1} ms"),
+                (None, Some(_)) => "failed".to_owned(),
+                (None, None) => "-".to_owned(),
+            },
+        };
+        let packets = instance.packets_to.map_or("-".to_owned(), |n| n.to_string());
+        vec![
+            (record.id.to_string(), None),
+            (record.service.to_string(), None),
+            (record.state.label().to_owned(), Some(tone)),
+            (age(status.at.millis_since(record.since)), None),
+            ([v4, v6].into_iter().flatten().collect::<Vec<_>>().join(" "), None),
+            (format!("{:.0} %", instance.report.share * 100.0), None),
+            (probe, None),
+            (packets, None),
+            (record.reason.clone(), Some(Tone::Quiet)),
+        ]
+    };
+    let rows: Vec<_> = status.services.values().flat_map(|s| s.instances.iter().map(row)).collect();
+    if rows.is_empty() { String::new() } else { table(&head, &rows, paint) }
+}
