@@ -1,1 +1,140 @@
-//! config
+//! The configuration file → checked [`model`](crate::model) values, and the difference of two.
+//!
+//! Every fault is told at once, one line each: `FILE:LINE: KEY: what is wrong; what to do`. Reading the
+//! one file is the only effect here.
+
+mod cross;
+mod diff;
+mod errors;
+mod names;
+mod reader;
+mod sections;
+mod services;
+mod types;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use diff::{ConfigDiff, ServiceChange, diff};
+pub use errors::{ConfigError, ConfigErrors};
+pub use names::lies_in;
+pub use sections::MOST_INSTANCES;
+pub use types::{AttachMode, Config, Control, Dataplane, Docker, LogLevel, Pool, Technologies};
+pub use values::{parse_duration, show_duration};
+
+use crate::model::{Limits, NodeName};
+use errors::Complaint;
+use reader::{Reader, Section};
+
+/// More than any hand-written configuration has; keeps a wrong path from filling the memory.
+const LARGEST_FILE: u64 = 4 << 20;
+const DEFAULT_NODE: &str = "node";
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// [`ConfigErrors`] with every fault that was found.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let fix = "check that the path is right and that you may read it";
+        return Err(ConfigErrors::of_file(&name, 1, format!("cannot be read: {error}"), fix));
+    }
+    if bytes.len() as u64 > LARGEST_FILE {
+        let what = format!("is larger than {} MiB", LARGEST_FILE >> 20);
+        return Err(ConfigErrors::of_file(&name, 1, what, "check that this is the configuration"));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &name),
+        Err(error) => {
+            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+            Err(ConfigErrors::of_file(&name, line, "is not UTF-8 from here on".to_owned(), "save it as UTF-8"))
+        }
+    }
+}
+
+/// Checks the text of a configuration; `file_name` is how complaints name it.
+///
+/// # Errors
+/// [`ConfigErrors`] with every fault that was found; those of the syntax alone where there are such,
+/// since what follows them cannot be told.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
+    let reader = Reader::new(file_name, text);
+    let (table, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        let line = reader.line(&error.span().unwrap_or(text.len()..text.len()));
+        let fix = "correct this line: KEY = VALUE, with texts in \"quotes\", lists in [ ], each key once in a section";
+        reader.complain(line, "(syntax)", Complaint::new(error.message(), fix));
+    }
+    if !syntax.is_empty() {
+        return Err(ConfigErrors::new(reader.into_errors()).unwrap_or_else(|| no_errors(file_name)));
+    }
+    let Ok(default_node) = NodeName::new(DEFAULT_NODE) else { return Err(no_errors(file_name)) };
+    let config = check(&Section::root(&reader, table.get_ref()), &default_node);
+    match ConfigErrors::new(reader.into_errors()) {
+        Some(errors) => Err(errors),
+        None => Ok(config),
+    }
+}
+
+/// Cannot come up; an error rather than a panic, should a later change prove this wrong.
+fn no_errors(file_name: &str) -> ConfigErrors {
+    ConfigErrors::of_file(file_name, 1, "cannot be checked".to_owned(), "report this as a defect of selvedge")
+}
+
+fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
+    let reader = root.reader;
+    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "technology", "service"]);
+    let technology = root.section("technology");
+    technology.allow(&["docker"]);
+
+    let limit = sections::limits(&root.section("limits"));
+    let listen = sections::dns(&root.section("dns"));
+    let docker = sections::docker(&technology.section("docker"));
+    let mut zones: Vec<_> = root.sections("zone").iter_mut().filter_map(sections::zone).collect();
+    let services = root.sections("service").into_iter().filter_map(|mut s| services::service(&mut s, &limit));
+    let mut services: Vec<_> = services.collect();
+    cross::zones(reader, &zones);
+    cross::services(reader, &services, &zones);
+    cross::limits(reader, &services, &limit);
+    cross::pools(reader, &docker, &listen, &limit);
+
+    zones.sort_by(|a, b| a.value.apex.cmp(&b.value.apex));
+    services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    Config {
+        node: sections::node(&root.section("node"), default_node),
+        dataplane: sections::dataplane(&root.section("dataplane")),
+        listen: listen.into_iter().map(|f| f.value).collect(),
+        zones: zones.into_iter().map(|f| f.value).collect(),
+        control: sections::control(&root.section("control")),
+        limits: Limits { instances: limit.value },
+        technologies: Technologies { docker: docker.docker },
+        predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),
+        services: services.into_iter().map(|s| s.spec).collect(),
+    }
+}
+
+/// What `selvedge config check FILE` prints and exits with: 0 for a sound file, 2 otherwise.
+#[must_use]
+pub fn check_command(path: &Path) -> (u8, String) {
+    match load(path) {
+        Ok(config) => {
+            let (zones, services) = (config.zones.len(), config.services.len());
+            let mut text = format!("{}: sound; zones: {zones}, services: {services}\n", path.display());
+            for remark in config.remarks() {
+                text.push_str(&format!("note: {remark}\n"));
+            }
+            (0, text)
+        }
+        Err(errors) => (2, format!("{errors}\n")),
+    }
+}

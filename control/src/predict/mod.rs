@@ -1,5 +1,16 @@
 //! Windows → forecast. A predictor knows requests only: no limits, no replicas, no clock, no I/O.
 
+mod ema;
+mod kind;
+mod naive;
+
+#[cfg(test)]
+mod tests;
+
+pub use ema::Ema;
+pub use kind::{PredictorKind, build};
+pub use naive::Naive;
+
 use crate::model::{Forecast, Window};
 
 /// A model of one service's load.
@@ -23,4 +34,14 @@ pub trait Predictor: Send {
 
     /// Takes back what [`Predictor::save`] gave. What does not fit is ignored and `false` returned.
     fn restore(&mut self, state: &serde_json::Value) -> bool;
+}
+
+/// The requests of a window where they can be used: counted, finite and not negative.
+fn usable(window: &Window) -> Option<f64> {
+    window.requests.filter(|r| r.is_finite() && *r >= 0.0)
+}
+
+/// A forecast without quantiles.
+fn point(mean: f64, model: &str) -> Forecast {
+    Forecast { mean, quantiles: Vec::new(), model: model.to_owned() }
 }

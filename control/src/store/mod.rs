@@ -1,1 +1,171 @@
-//! store
+//! What outlives the daemon: one file, written through redb.
+//!
+//! Methods are synchronous; an async caller wraps them in `block_in_place`. Each one is a single
+//! transaction, and each that writes returns only when the file has been synced to the disk
+//! (`Durability::Immediate`): after a crash the store holds every change whose call returned and none
+//! of the others in part.
+
+mod error;
+mod records;
+mod tables;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::DirBuilder;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use redb::WriteTransaction;
+use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
+
+pub use error::StoreError;
+pub use tables::{MOST_SERVICE_INDEXES, MOST_TRANSITIONS};
+
+use crate::model::OwnerId;
+use tables::{META, META_TEXT, OWNER, SCHEMA, SCHEMA_VERSION};
+
+/// The file inside the state directory.
+pub const FILE_NAME: &str = "selvedge.redb";
+/// The store is small; the default cache of 1 GiB is out of proportion on an edge node.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// The open store. Only one process has it at a time.
+#[derive(Debug)]
+pub struct Store {
+    db: Database,
+    path: PathBuf,
+    owner: OwnerId,
+}
+
+impl Store {
+    /// Opens the store at `path`, or makes it with a new owner id.
+    ///
+    /// The whole file is verified, so that a damaged one is told here and not met later.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::Schema`] or [`StoreError::Open`],
+    /// each with what to do.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if let Some(dir) = path.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
+            made.map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        }
+        let db = open_database(path)?;
+        let owner =
+            OwnerId::from_number(random().map_err(|source| StoreError::Open { path: path.to_owned(), source })?);
+        let mut store = Self { db, path: path.to_owned(), owner };
+        store.owner = store.prepare()?;
+        Ok(store)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// This installation's mark of ownership; the same as long as the file is.
+    #[must_use]
+    pub const fn owner_id(&self) -> &OwnerId {
+        &self.owner
+    }
+
+    /// Checks the schema, makes missing tables and settles the owner id.
+    fn prepare(&self) -> Result<OwnerId, StoreError> {
+        const OPERATION: &str = "prepare the tables";
+        let found = self.write(OPERATION, |txn| {
+            let mut meta = txn.open_table(META)?;
+            let found = meta.get(SCHEMA)?.map(|v| v.value());
+            if found.is_none() {
+                meta.insert(SCHEMA, SCHEMA_VERSION)?;
+            }
+            Ok(found.unwrap_or(SCHEMA_VERSION))
+        })?;
+        if found != SCHEMA_VERSION {
+            return Err(StoreError::Schema { path: self.path.clone(), found, known: SCHEMA_VERSION });
+        }
+        let owner = self.write(OPERATION, |txn| {
+            tables::create_all(txn)?;
+            let mut meta = txn.open_table(META_TEXT)?;
+            let known = meta.get(OWNER)?.map(|v| v.value().to_owned());
+            if known.is_none() {
+                meta.insert(OWNER, self.owner.as_str())?;
+            }
+            Ok(known)
+        })?;
+        match owner {
+            None => Ok(self.owner.clone()),
+            Some(text) => OwnerId::new(text).map_err(|e| self.unreadable(OPERATION, OWNER, e)),
+        }
+    }
+
+    /// Runs `change` in one transaction, which is synced when this returns.
+    fn write<T>(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let run = || {
+            let mut txn = self.db.begin_write()?;
+            txn.set_durability(Durability::Immediate)?;
+            let result = change(&txn)?;
+            txn.commit()?;
+            Ok(result)
+        };
+        run().map_err(|e: redb::Error| self.failed(operation, e))
+    }
+
+    fn read<T>(
+        &self,
+        operation: &'static str,
+        look: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let run = || look(&self.db.begin_read()?);
+        run().map_err(|e: redb::Error| self.failed(operation, e))
+    }
+
+    fn failed(&self, operation: &'static str, error: redb::Error) -> StoreError {
+        match error {
+            redb::Error::Corrupted(detail) => StoreError::Corrupt { path: self.path.clone(), detail },
+            other => StoreError::Access { operation, path: self.path.clone(), source: Box::new(other) },
+        }
+    }
+
+    fn unreadable(
+        &self,
+        operation: &'static str,
+        key: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> StoreError {
+        let (path, key) = (self.path.clone(), key.to_owned());
+        StoreError::Record { operation, path, key, source: source.into() }
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder.create(path).map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => StoreError::Locked { path },
+            // How redb tells that the file is not, or no longer, one of its own.
+            DatabaseError::Storage(StorageError::Io(e))
+                if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+            {
+                StoreError::Corrupt { path, detail: e.to_string() }
+            }
+            DatabaseError::Storage(StorageError::Io(source)) => StoreError::Open { path, source },
+            other => StoreError::Corrupt { path, detail: other.to_string() },
+        }
+    })
+}
+
+/// Sixty-four bits from the kernel's generator.
+fn random() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}

@@ -1,0 +1,124 @@
+//! Checks over several sections, on fields that were sound by themselves.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::errors::Complaint;
+use super::names::lies_in;
+use super::reader::{Field, Reader};
+use super::sections::DockerSection;
+use super::services::ServiceSection;
+use crate::model::Zone;
+
+/// No apex twice. A zone below another is fine: the longer apex decides.
+pub(super) fn zones(reader: &Reader<'_>, zones: &[Field<Zone>]) {
+    for (i, zone) in zones.iter().enumerate() {
+        if let Some(first) = zones[..i].iter().find(|z| z.value.apex == zone.value.apex) {
+            let what = format!("{} is there twice (line {})", zone.value.apex, first.line);
+            let key = format!("zone.{:?}.name", zone.value.apex.trim_end_matches('.'));
+            reader.complain(zone.line, &key, Complaint::new(what, "remove one"));
+        }
+    }
+}
+
+/// Names and services once, names inside a zone and not its apex.
+pub(super) fn services(reader: &Reader<'_>, services: &[ServiceSection], zones: &[Field<Zone>]) {
+    let mut owners: BTreeMap<&str, &ServiceSection> = BTreeMap::new();
+    for (i, service) in services.iter().enumerate() {
+        if let Some(first) = services[..i].iter().find(|s| s.spec.name == service.spec.name) {
+            let what = format!("{:?} is there twice (line {})", service.spec.name.as_str(), first.name.line);
+            reader.complain(service.name.line, &format!("{}.name", service.path), Complaint::new(what, "rename one"));
+        }
+        let key = format!("{}.names", service.path);
+        for name in &service.names {
+            if let Some(owner) = owners.insert(&name.value, service) {
+                let what = format!("{} belongs to service {} already", name.value, owner.spec.name);
+                reader.complain(name.line, &key, Complaint::new(what, "give each service names of its own"));
+            }
+            if zones.iter().any(|z| z.value.apex == name.value) {
+                let what = format!("{} is the apex of a zone, which holds SOA and NS", name.value);
+                reader.complain(name.line, &key, Complaint::new(what, "use a name below it"));
+            } else if !zones.iter().any(|z| lies_in(&name.value, &z.value.apex)) {
+                let what = format!("{} lies in no configured zone", name.value);
+                let fix = match zones.first() {
+                    Some(zone) => format!("use a name below {} or add a [[zone]]", zone.value.apex),
+                    None => "add a [[zone]] with an apex above it".to_owned(),
+                };
+                reader.complain(name.line, &key, Complaint::new(what, fix));
+            }
+        }
+    }
+}
+
+/// All services' fewest instances fit on the node together.
+pub(super) fn limits(reader: &Reader<'_>, services: &[ServiceSection], limit: &Field<u32>) {
+    // A single `min` above the limit, or a broken one, was complained of where it stands.
+    let fit = |s: &ServiceSection| !s.min.broken && !s.max.broken && s.min.value <= limit.value;
+    let sum: u64 = services.iter().map(|s| u64::from(s.min.value)).sum();
+    if !limit.broken && services.iter().all(fit) && sum > u64::from(limit.value) {
+        let what = format!("{} is less than the sum of the services' min, {sum}", limit.value);
+        let fix = format!("use at least {sum} or lower a min");
+        reader.complain(limit.line, "limits.instances", Complaint::new(what, fix));
+    }
+}
+
+/// Pools are apart, large enough, and hold no address that queries are sent to.
+pub(super) fn pools(reader: &Reader<'_>, docker: &DockerSection, listen: &[Field<IpAddr>], limit: &Field<u32>) {
+    let key = "technology.docker";
+    let size = docker.docker.pool.size();
+    if !docker.v4.broken && !limit.broken && u64::from(limit.value) > size {
+        let what =
+            format!("{} has {size} addresses for instances, limits.instances is {}", docker.v4.value, limit.value);
+        let complaint = Complaint::new(what, "use a larger prefix or lower the limit");
+        // Where the file gives no pool, the limit is what somebody wrote.
+        if docker.v4.written {
+            reader.complain(docker.v4.line, &format!("{key}.pool"), complaint);
+        } else {
+            reader.complain(limit.line, "limits.instances", complaint);
+        }
+    }
+    let v4 = Some(&docker.v4).filter(|f| !f.broken).map(|f| (format!("{key}.pool"), f.line, IpNet::V4(f.value)));
+    let v6 = docker.v6.iter().filter(|f| !f.broken).map(|f| (format!("{key}.pool6"), f.line, IpNet::V6(f.value)));
+    let pools: Vec<_> = v4.into_iter().chain(v6).collect();
+    for (first, line, second) in overlaps(&pools) {
+        let what = format!("overlaps {first}");
+        reader.complain(line, second, Complaint::new(what, "give each pool a prefix of its own"));
+    }
+    for address in listen {
+        if let Some((key, _, net)) = pools.iter().find(|(_, _, net)| net.contains(&address.value)) {
+            let what = format!("{} lies in {key} {net}, which is given to instances", address.value);
+            reader.complain(
+                address.line,
+                "dns.listen",
+                Complaint::new(what, "use an address outside or move the pool"),
+            );
+        }
+    }
+}
+
+/// Pairs of keys whose prefixes share an address, with the second one's line.
+fn overlaps(pools: &[(String, usize, IpNet)]) -> Vec<(&str, usize, &str)> {
+    let share = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    let mut found = Vec::new();
+    for (i, (second, line, net)) in pools.iter().enumerate() {
+        let before = pools[..i].iter().filter(|(_, _, other)| share(net, other));
+        found.extend(before.map(|(first, _, _)| (first.as_str(), *line, second.as_str())));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn pools_overlap_where_one_holds_the_other() {
+        let pool = |key: &str, net: &str| (key.to_owned(), 1, net.parse().unwrap());
+        let pools =
+            [pool("a", "10.0.0.0/24"), pool("b", "10.0.1.0/24"), pool("c", "10.0.0.0/16"), pool("d", "fd00::/64")];
+        assert_eq!(overlaps(&pools), [("a", 1, "c"), ("b", 1, "c")]);
+    }
+}

@@ -1,0 +1,120 @@
+//! What a changed file means for a running daemon.
+
+use super::types::Config;
+use crate::model::{ServiceName, ServiceSpec};
+
+/// The difference of two configurations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigDiff {
+    /// Services that the new one has more.
+    pub added: Vec<ServiceName>,
+    /// Services that the new one lacks.
+    pub removed: Vec<ServiceName>,
+    /// Services that both have, with different settings.
+    pub changed: Vec<ServiceChange>,
+    /// Other keys that take effect at once.
+    pub live: Vec<&'static str>,
+    /// Keys that take effect only when the daemon is started again.
+    pub restart: Vec<&'static str>,
+}
+
+/// A service whose settings differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceChange {
+    /// The service.
+    pub name: ServiceName,
+    /// Its keys that differ.
+    pub keys: Vec<&'static str>,
+    /// True where running instances do not fit the new settings and have to be replaced.
+    pub replaces_instances: bool,
+}
+
+impl ConfigDiff {
+    /// True where the two mean the same.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What `new` changes.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
+    let missing = |from: &Config, of: &Config| {
+        of.services.iter().map(|s| &s.name).filter(|n| from.service(n).is_none()).cloned().collect()
+    };
+    let changed = old.services.iter().filter_map(|before| {
+        let after = new.service(&before.name)?;
+        let mut keys = changed_keys(before, after);
+        if old.predictors.get(&before.name) != new.predictors.get(&before.name) {
+            keys.push("predictor");
+        }
+        let replaces_instances = keys.iter().any(|k| REPLACING.contains(k));
+        (!keys.is_empty()).then(|| ServiceChange { name: before.name.clone(), keys, replaces_instances })
+    });
+    ConfigDiff {
+        added: missing(old, new),
+        removed: missing(new, old),
+        changed: changed.collect(),
+        live: differing([("zone", old.zones != new.zones), ("limits.instances", old.limits != new.limits)]),
+        restart: differing([
+            ("node.name", old.node != new.node),
+            ("dataplane.interfaces", old.dataplane.interfaces != new.dataplane.interfaces),
+            ("dataplane.mode", old.dataplane.mode != new.dataplane.mode),
+            ("dataplane.pin_dir", old.dataplane.pin_dir != new.dataplane.pin_dir),
+            ("dns.listen", old.listen != new.listen),
+            ("control.window", old.control.window != new.control.window),
+            ("control.state_dir", old.control.state_dir != new.control.state_dir),
+            ("control.socket", old.control.socket != new.control.socket),
+            ("control.metrics", old.control.metrics != new.control.metrics),
+            ("control.log", old.control.log != new.control.log),
+            ("technology.docker", old.technologies.docker != new.technologies.docker),
+        ]),
+    }
+}
+
+/// Keys that an instance is made with.
+const REPLACING: [&str; 5] = ["technology", "image", "port", "vcpus", "memory_mib"];
+
+fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
+    // Taken apart, so that a new field of the model cannot be forgotten here.
+    let ServiceSpec {
+        name: _,
+        names,
+        technology,
+        image,
+        port,
+        probe_path,
+        capacity,
+        min,
+        max,
+        ttl_s,
+        answers,
+        vcpus,
+        memory_mib,
+        start_deadline,
+        drain_quiet,
+        drain_deadline,
+    } = old;
+    differing([
+        ("names", *names != new.names),
+        ("technology", *technology != new.technology),
+        ("image", *image != new.image),
+        ("port", *port != new.port),
+        ("probe_path", *probe_path != new.probe_path),
+        ("capacity", *capacity != new.capacity),
+        ("min", *min != new.min),
+        ("max", *max != new.max),
+        ("ttl_s", *ttl_s != new.ttl_s),
+        ("answers", *answers != new.answers),
+        ("vcpus", *vcpus != new.vcpus),
+        ("memory_mib", *memory_mib != new.memory_mib),
+        ("start_deadline", *start_deadline != new.start_deadline),
+        ("drain_quiet", *drain_quiet != new.drain_quiet),
+        ("drain_deadline", *drain_deadline != new.drain_deadline),
+    ])
+}

@@ -1,0 +1,196 @@
+//! Each section of the file to its checked form. Every function tells all it finds and goes on with
+//! stand-ins.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::errors::Complaint;
+use super::names::{domain_name, mailbox};
+use super::reader::{Field, Section};
+use super::types::{AttachMode, Control, Dataplane, Docker, LogLevel, Pool};
+use super::values::{absolute_path, duration, identifier, interface, parsed, socket_address, socket_path};
+use super::values::{unicast, whole32, word};
+use crate::model::{NodeName, Zone};
+
+/// Most instances that a node can be allowed.
+pub const MOST_INSTANCES: u32 = 4096;
+/// Listening addresses per family that the kernel's settings hold.
+const MOST_LISTEN: usize = xdp_balancer_common::LOCAL_ADDRESSES;
+/// Longest TTL (RFC 8767 advises against more than a week).
+pub(super) const LONGEST_TTL_S: u32 = 604_800;
+
+pub(super) fn node(section: &Section<'_, '_>, default: &NodeName) -> NodeName {
+    section.allow(&["name"]);
+    section.or("name", default.clone(), |v| identifier(v, NodeName::new)).value
+}
+
+pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
+    section.allow(&["interfaces", "mode", "pin_dir"]);
+    let modes = [AttachMode::Auto, AttachMode::Native, AttachMode::Generic].map(|m| (m.label(), m));
+    let interfaces = section.list("interfaces", "[\"eth0\"]", interface);
+    Dataplane {
+        interfaces: without_doubles(section, "interfaces", interfaces).into_iter().map(|f| f.value).collect(),
+        mode: section.or("mode", AttachMode::Auto, |v| word(v, &modes)).value,
+        pin_dir: section.or("pin_dir", PathBuf::from("/sys/fs/bpf/selvedge"), absolute_path).value,
+    }
+}
+
+pub(super) fn dns(section: &Section<'_, '_>) -> Vec<Field<IpAddr>> {
+    section.allow(&["listen"]);
+    let list = section.list("listen", "[\"192.0.2.1\"]", unicast);
+    let line = list.as_ref().map_or(section.line, |l| l.line);
+    let listen = without_doubles(section, "listen", list);
+    for (family, wanted) in [("IPv4", true), ("IPv6", false)] {
+        let count = listen.iter().filter(|a| a.value.is_ipv4() == wanted).count();
+        if count > MOST_LISTEN {
+            let what = format!("has {count} {family} addresses");
+            section.complain(line, "listen", what, format!("use at most {MOST_LISTEN} of each family"));
+        }
+    }
+    listen
+}
+
+pub(super) fn control(section: &Section<'_, '_>) -> Control {
+    section.allow(&["window", "state_dir", "socket", "metrics", "log"]);
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(3600));
+    let loopback = (Ipv4Addr::LOCALHOST, 9553).into();
+    Control {
+        window: section.or("window", Duration::from_secs(30), |v| duration(v, shortest, longest)).value,
+        state_dir: section.or("state_dir", PathBuf::from("/var/lib/selvedge"), absolute_path).value,
+        socket: section.or("socket", PathBuf::from("/run/selvedge/selvedged.sock"), socket_path).value,
+        metrics: section.or("metrics", loopback, socket_address).value,
+        log: section.or("log", LogLevel::Info, |v| word(v, &levels.map(|l| (l.label(), l)))).value,
+    }
+}
+
+pub(super) fn limits(section: &Section<'_, '_>) -> Field<u32> {
+    section.allow(&["instances"]);
+    section.or("instances", 32, |v| whole32(v, 1, MOST_INSTANCES))
+}
+
+/// A zone, with the place of its apex. `None` where it has no usable name.
+pub(super) fn zone(section: &mut Section<'_, '_>) -> Option<Field<Zone>> {
+    let apex = section.required("name", String::new(), "\"edge.example.\"", domain_name);
+    if !apex.broken {
+        section.path = format!("zone.{:?}", apex.value.trim_end_matches('.'));
+    }
+    section.allow(&["name", "primary", "contact", "nameservers", "ttl_s", "negative_ttl_s"]);
+    let below = |label: &str| format!("{label}.{}", apex.value);
+
+    let servers = section.list("nameservers", "[\"ns1.edge.example.\"]", domain_name);
+    if let Some(list) = &servers
+        && !list.broken
+        && list.value.is_empty()
+    {
+        let fix = format!("name at least one, as in {:?}, or remove the key", below("ns1"));
+        section.complain(list.line, "nameservers", "is empty", fix);
+    }
+    let mut nameservers: Vec<String> =
+        without_doubles(section, "nameservers", servers).into_iter().map(|f| f.value).collect();
+    let first = nameservers.first().cloned().unwrap_or_else(|| below("ns1"));
+    let primary = section.or("primary", first, domain_name).value;
+    if nameservers.is_empty() {
+        nameservers.push(primary.clone());
+    }
+    let zone = Zone {
+        primary,
+        contact: section.or("contact", below("hostmaster"), mailbox).value,
+        nameservers,
+        ttl_s: section.or("ttl_s", 3600, |v| whole32(v, 1, LONGEST_TTL_S)).value,
+        negative_ttl_s: section.or("negative_ttl_s", 5, |v| whole32(v, 0, 86_400)).value,
+        apex: apex.value.clone(),
+    };
+    (!apex.broken).then(|| apex.map(|_| zone))
+}
+
+/// `[technology.docker]`: the settings and the place of its prefixes.
+pub(super) struct DockerSection {
+    pub(super) docker: Docker,
+    pub(super) v4: Field<Ipv4Net>,
+    pub(super) v6: Option<Field<Ipv6Net>>,
+}
+
+pub(super) fn docker(section: &Section<'_, '_>) -> DockerSection {
+    section.allow(&["socket", "bridge", "pool", "gateway", "pool6"]);
+    let standard = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 24);
+    let v4 = section.or("pool", standard, |v| {
+        let net: Ipv4Net = parsed(v, "an IPv4 prefix", "10.213.0.0/24")?;
+        let addr = net.network();
+        let special = addr.is_loopback() || addr.is_multicast() || addr.is_link_local() || addr.is_unspecified();
+        check_prefix(net, net.trunc(), special, (8..=29).contains(&net.prefix_len()), "/8 to /29")
+    });
+    let first = u32::from(v4.value.network()) + 1;
+    let gateway = section.or("gateway", Ipv4Addr::from(first), |v| parsed(v, "an IPv4 address", "10.213.0.1"));
+    let edge = [v4.value.network(), v4.value.broadcast()].contains(&gateway.value);
+    if !v4.broken && !gateway.broken && (edge || !v4.value.contains(&gateway.value)) {
+        let what = format!("{} is no host address of the pool {}", gateway.value, v4.value);
+        section.complain(gateway.line, "gateway", what, format!("use for example {}", Ipv4Addr::from(first)));
+    }
+    let v6 = section.optional("pool6", Ipv6Net::default(), |v| {
+        let net: Ipv6Net = parsed(v, "an IPv6 prefix", "fd5e:1::/64")?;
+        let addr = net.network();
+        let special = addr.is_loopback() || addr.is_multicast() || addr.is_unicast_link_local();
+        let mapped = addr.to_ipv4_mapped().is_some() || addr.is_unspecified();
+        check_prefix(net, net.trunc(), special || mapped, (32..=120).contains(&net.prefix_len()), "/32 to /120")
+    });
+    // The IPv6 host part mirrors the IPv4 host number, so it must have room for it.
+    if let Some(v6) = &v6
+        && !v6.broken
+        && !v4.broken
+        && 128 - v6.value.prefix_len() < 32 - v4.value.prefix_len()
+    {
+        let most = 96 + v4.value.prefix_len();
+        let what = format!("{} has fewer host addresses than the pool {}", v6.value, v4.value);
+        section.complain(v6.line, "pool6", what, format!("use a prefix of at most /{most}, as in /64"));
+    }
+    let pool = Pool {
+        bridge: section.or("bridge", "selv-docker".to_owned(), interface).value,
+        v4: v4.value,
+        gateway: gateway.value,
+        v6: v6.as_ref().filter(|v6| !v6.broken).map(|v6| v6.value),
+    };
+    let socket = section.or("socket", PathBuf::from("/var/run/docker.sock"), socket_path).value;
+    DockerSection { docker: Docker { socket, pool }, v4, v6 }
+}
+
+fn check_prefix<N: Copy + PartialEq + std::fmt::Display>(
+    net: N,
+    truncated: N,
+    special: bool,
+    fits: bool,
+    lengths: &str,
+) -> Result<N, Complaint> {
+    if !fits {
+        return Err(Complaint::new(format!("{net} is too large or too small"), format!("use {lengths}")));
+    }
+    if net != truncated {
+        return Err(Complaint::new(format!("{net} has bits behind its prefix"), format!("write {truncated}")));
+    }
+    if special {
+        let fix = "use a private prefix such as 10.213.0.0/24 or fd5e:1::/64";
+        return Err(Complaint::new(format!("{net} cannot be given to instances"), fix));
+    }
+    Ok(net)
+}
+
+/// Complains of each element that is there twice and leaves the second out.
+pub(super) fn without_doubles<T: PartialEq + std::fmt::Display>(
+    section: &Section<'_, '_>,
+    key: &str,
+    list: Option<Field<Vec<Field<T>>>>,
+) -> Vec<Field<T>> {
+    let mut once: Vec<Field<T>> = Vec::new();
+    for item in list.into_iter().flat_map(|l| l.value) {
+        if let Some(first) = once.iter().find(|f| f.value == item.value) {
+            let what = format!("{} is there twice (line {})", item.value, first.line);
+            section.complain(item.line, key, what, "remove one");
+        } else {
+            once.push(item);
+        }
+    }
+    once
+}

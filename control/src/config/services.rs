@@ -1,0 +1,130 @@
+//! `[[service]]`: one service to its checked form.
+
+use std::time::Duration;
+
+use super::names::domain_name;
+use super::reader::{Field, Section};
+use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
+use super::values::{duration, identifier, image, number, request_path, whole, whole32, word};
+use crate::model::{ServiceName, ServiceSpec, Technology};
+use crate::predict::PredictorKind;
+
+/// Names of one service that the file may list.
+const MOST_NAMES: usize = 64;
+/// `max` where the file gives none and the node's limit allows it.
+const DEFAULT_MAX: u32 = 8;
+
+const KEYS: [&str; 17] = [
+    "name",
+    "names",
+    "technology",
+    "image",
+    "port",
+    "probe_path",
+    "capacity",
+    "min",
+    "max",
+    "ttl_s",
+    "answers",
+    "vcpus",
+    "memory_mib",
+    "start_deadline",
+    "drain_quiet",
+    "drain_deadline",
+    "predictor",
+];
+
+/// A service with the places that checks over several sections need.
+pub(super) struct ServiceSection {
+    pub(super) spec: ServiceSpec,
+    pub(super) predictor: PredictorKind,
+    /// How its keys are named in complaints.
+    pub(super) path: String,
+    pub(super) name: Field<ServiceName>,
+    pub(super) names: Vec<Field<String>>,
+    pub(super) min: Field<u32>,
+    pub(super) max: Field<u32>,
+}
+
+/// `None` where the service has no usable name.
+pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) -> Option<ServiceSection> {
+    let name = section.required("name", None, "\"video\"", |v| identifier(v, ServiceName::new).map(Some));
+    if let Some(name) = &name.value {
+        section.path = format!("service.{name}");
+    }
+    section.allow(&KEYS);
+
+    let listed = section.list("names", "[\"video.edge.example.\"]", domain_name);
+    let names_line = listed.as_ref().map_or(section.line, |l| l.line);
+    let names_broken = listed.as_ref().is_some_and(|l| l.broken);
+    let names = without_doubles(section, "names", listed);
+    if names.is_empty() && !names_broken {
+        section.complain(names_line, "names", "is missing or empty", "add names = [\"video.edge.example.\"]");
+    }
+    if names.len() > MOST_NAMES {
+        let what = format!("has {} names", names.len());
+        section.complain(names_line, "names", what, format!("use at most {MOST_NAMES}"));
+    }
+
+    let technologies = Technology::ALL.map(|t| (t.label(), t));
+    let kinds = PredictorKind::ALL.map(|k| (k.label(), k));
+    let (min, max) = bounds(section, node_limit);
+    let (quiet, deadline) = drain(section);
+    let time = |key, default: u64, least: u64, most: u64| {
+        let limits = (Duration::from_millis(least), Duration::from_millis(most));
+        section.or(key, Duration::from_millis(default), |v| duration(v, limits.0, limits.1)).value
+    };
+    let image = section.required("image", String::new(), "\"nginx:1.28\"", image).value;
+    let spec = ServiceSpec {
+        names: names.iter().map(|f| f.value.clone()).collect(),
+        technology: section.or("technology", Technology::Docker, |v| word(v, &technologies)).value,
+        image,
+        port: section.or("port", 80, |v| whole(v, 1, 65_535).map(|p| u16::try_from(p).unwrap_or(80))).value,
+        probe_path: section.or("probe_path", "/".to_owned(), request_path).value,
+        capacity: section.or("capacity", 20.0, |v| number(v, 0.001, 1e9)).value,
+        min: min.value,
+        max: max.value,
+        ttl_s: section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S)).value,
+        answers: section.or("answers", 4, |v| whole32(v, 1, 16)).value,
+        vcpus: section.or("vcpus", 1.0, |v| number(v, 0.01, 512.0)).value,
+        memory_mib: section.or("memory_mib", 256, |v| whole(v, 6, 1 << 20)).value,
+        start_deadline: time("start_deadline", 30_000, 100, 3_600_000),
+        drain_quiet: quiet,
+        drain_deadline: deadline,
+        name: name.value.clone()?,
+    };
+    let predictor = section.or("predictor", PredictorKind::Ema, |v| word(v, &kinds)).value;
+    let name = name.map(|_| spec.name.clone());
+    Some(ServiceSection { spec, predictor, path: section.path.clone(), name, names, min, max })
+}
+
+fn bounds(section: &Section<'_, '_>, node_limit: &Field<u32>) -> (Field<u32>, Field<u32>) {
+    let min = section.or("min", 1, |v| whole32(v, 0, MOST_INSTANCES));
+    if !min.broken && min.value == 0 {
+        let what = "0 is not allowed, for starting a service on its first query is not built yet";
+        section.complain(min.line, "min", what, "use at least 1");
+    }
+    let default_max = DEFAULT_MAX.max(min.value).min(node_limit.value).max(1);
+    let max = section.or("max", default_max, |v| whole32(v, 1, MOST_INSTANCES));
+    if !max.broken && !node_limit.broken && max.value > node_limit.value {
+        let what = format!("{} is more than limits.instances = {}", max.value, node_limit.value);
+        section.complain(max.line, "max", what, format!("use at most {} or raise the limit", node_limit.value));
+    }
+    if !min.broken && !max.broken && !node_limit.broken && min.value > max.value {
+        let bound = if max.written { "max" } else { "limits.instances" };
+        let what = format!("{} is more than {bound} = {}", min.value, max.value);
+        section.complain(min.line, "min", what, format!("use at most {} or raise {bound}", max.value));
+    }
+    (min, max)
+}
+
+fn drain(section: &Section<'_, '_>) -> (Duration, Duration) {
+    let (shortest, day) = (Duration::from_millis(100), Duration::from_secs(86_400));
+    let quiet = section.or("drain_quiet", Duration::from_secs(2), |v| duration(v, shortest, day));
+    let deadline = section.or("drain_deadline", Duration::from_secs(300), |v| duration(v, shortest, day));
+    if !quiet.broken && !deadline.broken && quiet.value > deadline.value {
+        let what = "is longer than drain_deadline, so it could never pass";
+        section.complain(quiet.line, "drain_quiet", what, "use a shorter time or raise drain_deadline");
+    }
+    (quiet.value, deadline.value)
+}

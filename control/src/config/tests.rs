@@ -1,0 +1,248 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+//! Whole files: what they mean, and that all their faults are told.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{ServiceName, Technology};
+use crate::predict::PredictorKind;
+
+const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
+
+/// A file that uses every key.
+const FULL: &str = r#"
+[node]
+name = "edge-1"
+[dataplane]
+interfaces = ["eth0", "eth1"]
+mode = "native"
+pin_dir = "/sys/fs/bpf/other"
+[dns]
+listen = ["192.0.2.1", "2001:db8::1"]
+[control]
+window = "1s"
+state_dir = "/tmp/state"
+socket = "/tmp/s.sock"
+metrics = "[::1]:9000"
+log = "debug"
+[limits]
+instances = 10
+[technology.docker]
+socket = "/tmp/docker.sock"
+bridge = "br0"
+pool = "10.9.0.0/28"
+gateway = "10.9.0.14"
+pool6 = "fd5e:9::/64"
+[[zone]]
+name = "Edge.Example"
+primary = "ns1.edge.example."
+contact = "admin.edge.example."
+nameservers = ["ns1.edge.example.", "ns2.edge.example"]
+ttl_s = 60
+negative_ttl_s = 0
+[[zone]]
+name = "other.example."
+[[service]]
+name = "video"
+names = ["VIDEO.edge.example", "v.other.example."]
+technology = "docker"
+image = "nginx@sha256:00"
+port = 8080
+probe_path = "/ready?x=1"
+capacity = 2.5
+min = 2
+max = 9
+ttl_s = 1
+answers = 16
+vcpus = 0.5
+memory_mib = 64
+start_deadline = "10s"
+drain_quiet = "500ms"
+drain_deadline = "1m"
+predictor = "naive"
+[[service]]
+name = "audio"
+names = ["audio.edge.example"]
+image = "nginx:1"
+"#;
+
+fn sound(text: &str) -> Config {
+    parse(text, "f.toml").unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    parse(text, "f.toml").err().map_or_else(Vec::new, |e| e.list().iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn every_key_is_taken() {
+    let config = sound(FULL);
+    assert_eq!(config.node.as_str(), "edge-1");
+    assert_eq!(config.dataplane.interfaces, ["eth0", "eth1"]);
+    assert_eq!(config.dataplane.mode, AttachMode::Native);
+    assert_eq!(config.dataplane.pin_dir, Path::new("/sys/fs/bpf/other"));
+    assert_eq!(config.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(config.control.window, Duration::from_secs(1));
+    assert_eq!(config.control.state_dir, Path::new("/tmp/state"));
+    assert_eq!(config.control.socket, Path::new("/tmp/s.sock"));
+    assert_eq!(config.control.metrics.to_string(), "[::1]:9000");
+    assert_eq!(config.control.log, LogLevel::Debug);
+    assert_eq!(config.limits.instances, 10);
+    assert_eq!(config.technologies.docker.socket, Path::new("/tmp/docker.sock"));
+    let pool = config.pool(Technology::Docker);
+    assert_eq!((pool.bridge.as_str(), pool.v4.to_string().as_str(), pool.size()), ("br0", "10.9.0.0/28", 13));
+    assert_eq!(
+        (pool.gateway.to_string(), pool.gateway6().unwrap().to_string()),
+        ("10.9.0.14".into(), "fd5e:9::e".into())
+    );
+    let zone = &config.zones[0];
+    assert_eq!((zone.apex.as_str(), zone.contact.as_str()), ("edge.example.", "admin.edge.example."));
+    assert_eq!(zone.nameservers, ["ns1.edge.example.", "ns2.edge.example."]);
+    assert_eq!((zone.ttl_s, zone.negative_ttl_s), (60, 0));
+    let video = config.service(&ServiceName::new("video").unwrap()).unwrap();
+    assert_eq!(video.names, ["video.edge.example.", "v.other.example."]);
+    assert_eq!((video.port, video.probe_path.as_str(), video.capacity), (8080, "/ready?x=1", 2.5));
+    assert_eq!((video.min, video.max, video.ttl_s, video.answers), (2, 9, 1, 16));
+    assert_eq!((video.vcpus, video.memory_mib), (0.5, 64));
+    assert_eq!((video.start_deadline, video.drain_deadline), (Duration::from_secs(10), Duration::from_secs(60)));
+    assert_eq!(video.drain_quiet, Duration::from_millis(500));
+    assert_eq!(config.predictors[&video.name], PredictorKind::Naive);
+}
+
+#[test]
+fn an_empty_file_does_no_harm() {
+    let config = sound("");
+    assert!(config.dataplane.interfaces.is_empty() && config.services.is_empty() && config.zones.is_empty());
+    assert!(config.listen.is_empty() && config.technologies_in_use().is_empty());
+    assert!(config.control.metrics.ip().is_loopback());
+    assert_eq!(config.remarks(), [String::new(); 0]);
+}
+
+#[test]
+fn the_packaged_file_holds_the_defaults() {
+    assert_eq!(sound(PACKAGED), sound(""));
+}
+
+/// What the packaged file shows in comments is taken as it stands, and is what it calls the default.
+#[test]
+fn the_packaged_examples_are_sound_and_are_the_defaults() {
+    let key = |line: &&str| {
+        let word = line.trim_start_matches("# ");
+        word.starts_with("[[") || word.split_once(" = ").is_some_and(|(k, _)| !k.contains(' '))
+    };
+    let shown: Vec<&str> = PACKAGED.lines().filter(|l| !l.starts_with('#') || key(l)).collect();
+    let shown = shown.iter().map(|l| l.trim_start_matches("# ")).collect::<Vec<_>>().join("\n");
+    let config = sound(&shown);
+    let minimal = "[[zone]]\nname='edge.example'\n[[service]]\nname='video'\nnames=['video.edge.example']\n\
+                   image='nginx:1.28'\n[technology.docker]\npool6='fd5e:213::/64'";
+    assert_eq!(config, sound(minimal));
+    // And no key is missing in it.
+    for word in FULL.lines().filter_map(|l| l.split_once(" = ")).map(|(key, _)| key) {
+        assert!(shown.lines().any(|l| l.starts_with(&format!("{word} = "))), "{word} is not documented");
+    }
+}
+
+#[test]
+fn all_faults_are_told_at_once_in_their_order() {
+    let text = "[dns]\nlisten = [\n  \"192.0.2.1\",\n  \"nonsense\",\n]\n[[zone]]\nname = \"edge.example\"\n\
+                [[service]]\nname = \"video\"\nnames = [\"video.edge.example\"]\nprot = 80\nttl_s = 0\nmin = \"1\"\n";
+    assert_eq!(
+        faults(text),
+        [
+            "f.toml:4: dns.listen[1]: \"nonsense\" is not an IP address; write it as in \"192.0.2.1\"",
+            "f.toml:8: service.video.image: is missing; add image = \"nginx:1.28\"",
+            "f.toml:11: service.video.prot: unknown key; did you mean \"port\"?",
+            "f.toml:12: service.video.ttl_s: 0 is not allowed; use 1 to 604800",
+            "f.toml:13: service.video.min: expects a whole number, has a text; use 0 to 4096",
+        ]
+    );
+}
+
+#[test]
+fn one_fault_gives_one_line() {
+    // A broken value is not complained of again by the checks over several sections.
+    for text in [
+        "[limits]\ninstances = 0",
+        "[technology.docker]\npool = \"10.0.0.1/24\"",
+        "[technology.docker]\npool = \"nonsense\"\ngateway = \"10.0.0.9\"",
+        "[[zone]]\nname = \"-\"\ncontact = \"a.b\"",
+        "[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['bad..name']\nimage='i'",
+        "[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'\nmin=9\nmax=4",
+        "[limits]\ninstances=4\n[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'\nmin=9",
+    ] {
+        assert_eq!(faults(text).len(), 1, "{text}: {:#?}", faults(text));
+    }
+}
+
+#[test]
+fn defaults_fit_a_small_limit() {
+    let text = "[limits]\ninstances=3\n[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'";
+    assert_eq!(sound(text).services[0].max, 3);
+    assert_eq!(sound(&format!("{}\nmin=3", text)).services[0].max, 3);
+}
+
+#[test]
+fn what_is_probably_not_meant_is_remarked() {
+    let text = "[control]\nmetrics='0.0.0.0:9'\n[limits]\ninstances=3\n[[zone]]\nname='e'\n[[service]]\nname='s'\n\
+                names=['s.e']\nimage='i'\n[[service]]\nname='t'\nnames=['t.e']\nimage='i'";
+    assert_eq!(sound(text).remarks().len(), 4, "{:?}", sound(text).remarks());
+}
+
+#[test]
+fn unreadable_files_are_told_like_any_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.toml");
+    let (code, text) = check_command(&path);
+    assert_eq!(code, 2);
+    assert!(text.contains("f.toml:1: (file): cannot be read: "), "{text}");
+    std::fs::write(&path, b"# fine\n# \xff\n").unwrap();
+    assert!(check_command(&path).1.contains("f.toml:2: (file): is not UTF-8 from here on; "));
+    assert_eq!(check_command(dir.path()).0, 2);
+    std::fs::write(&path, FULL).unwrap();
+    let (code, text) = check_command(&path);
+    assert_eq!((code, text.lines().count()), (0, 2), "{text}");
+}
+
+#[test]
+fn differences_are_named() {
+    let old = sound(FULL);
+    assert!(diff(&old, &old).is_empty());
+    let new = sound(
+        &FULL
+            .replace("name = \"audio\"", "name = \"music\"")
+            .replace("max = 9", "max = 7")
+            .replace("\"naive\"", "\"ema\"")
+            .replace("window = \"1s\"", "window = \"2s\"")
+            .replace("instances = 10", "instances = 9"),
+    );
+    let found = diff(&old, &new);
+    assert_eq!((found.added[0].as_str(), found.removed[0].as_str()), ("music", "audio"));
+    assert_eq!(found.changed.len(), 1);
+    assert_eq!(found.changed[0].keys, ["max", "predictor"]);
+    assert!(!found.changed[0].replaces_instances);
+    assert_eq!((found.live, found.restart), (vec!["limits.instances"], vec!["control.window"]));
+    let image = diff(&old, &sound(&FULL.replace("nginx@sha256:00", "nginx:2")));
+    assert!(image.changed[0].replaces_instances);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever is done to a file, it is taken or told about, one line each with place and remedy.
+    #[test]
+    fn damaged_files_never_panic(
+        cut in 0usize..FULL.len(),
+        len in 0usize..40,
+        insert in prop_oneof!["\\PC{0,12}", "[\\[\\]\"'=.#\n\r\t{}0-9a-z-]{0,12}"],
+    ) {
+        let end = (cut + len).min(FULL.len());
+        let text = format!("{}{insert}{}", &FULL[..cut], &FULL[end..]);
+        for line in faults(&text) {
+            prop_assert!(!line.contains('\n') && line.contains("; "), "{line}");
+            let number: usize = line.split(':').nth(1).unwrap().parse().unwrap();
+            prop_assert!((1..=text.matches('\n').count() + 1).contains(&number), "{line}");
+        }
+    }
+}
