@@ -1,6 +1,7 @@
 //! Technologies behind one contract. A driver starts, observes and stops instances; it knows nothing
 //! of names, tables or other drivers, and its vendor's crate is named in its own module only.
 
+mod cgroup;
 pub mod docker;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,234 @@
+//! An instance's port: a pair of virtual interfaces between its bridge and its namespace.
+
+use std::os::fd::AsRawFd;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo,
+};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::error::{NetError, Result, errno_of, is_gone, refused};
+use super::inside::{INTERFACE, Namespace};
+use super::link;
+use super::mark::{self, Kind, Mac};
+use super::{Net, PortSpec};
+use crate::model::{AddressPair, InstanceId};
+
+/// A port that was made; its instance's end waits in our namespace for the instance's process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// What it was made from.
+    pub spec: PortSpec,
+    /// The host's end.
+    pub interface: String,
+    /// Index of the host's end.
+    pub index: u32,
+    /// Hardware address of the instance's end, the same for the same instance always.
+    pub mac: Mac,
+    /// Index of the bridge.
+    bridge: u32,
+    /// Name of the instance's end until it is moved.
+    peer: String,
+}
+
+/// What went through a port since it was made, as the host's end counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Packets that the instance sent.
+    pub from_instance_packets: u64,
+    /// Bytes that the instance sent.
+    pub from_instance_bytes: u64,
+    /// Packets to the instance.
+    pub to_instance_packets: u64,
+    /// Bytes to the instance.
+    pub to_instance_bytes: u64,
+    /// Packets that were dropped in either direction.
+    pub dropped_packets: u64,
+}
+
+impl Net {
+    /// Makes the pair and joins the host's end to the bridge. A port of ours with the same name, left from
+    /// an interrupted start, is removed first. A failure leaves nothing.
+    ///
+    /// # Errors
+    /// [`NetError::Foreign`] where the interface's name or the bridge is another's, [`NetError::Invalid`]
+    /// where the addresses do not fit the bridge, else what the kernel said.
+    pub async fn create_port(&self, spec: &PortSpec) -> Result<Port> {
+        validate(spec)?;
+        let bridge = self.find_ours("make port on", &spec.bridge.name, &Kind::Bridge).await?;
+        let bridge = bridge.ok_or_else(|| NetError::Refused {
+            operation: "make port on",
+            object: spec.bridge.name.clone(),
+            source: std::io::Error::from_raw_os_error(libc::ENODEV),
+        })?;
+        self.delete_port(&spec.instance).await?;
+
+        let mut port = Port {
+            spec: spec.clone(),
+            interface: spec.instance.interface(),
+            index: 0,
+            mac: mark::instance_mac(&self.owner, &spec.instance),
+            bridge: bridge.index,
+            peer: format!("svp{}", spec.instance),
+        };
+        self.add_pair(&port).await?;
+        match self.join_bridge(&port).await {
+            Ok(index) => {
+                port.index = index;
+                Ok(port)
+            }
+            Err(error) => Err(self.undo(&spec.instance, error).await),
+        }
+    }
+
+    /// Moves the instance's end into the network namespace of `pid`, names it `eth0`, gives it addresses and
+    /// default routes, and tells the bridge where the addresses are, so that the first packet waits
+    /// for no neighbour discovery and an address that is used again meets no old entry. A failure leaves
+    /// nothing, of the port neither.
+    ///
+    /// # Errors
+    /// [`NetError::Namespace`] where the process is gone, has no namespace of its own or one that is in use,
+    /// else what the kernel said.
+    pub async fn attach_port(&self, port: &Port, pid: u32) -> Result<()> {
+        match self.attach(port, pid).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.undo(&port.spec.instance, error).await),
+        }
+    }
+
+    /// Removes a port with everything that belongs to it, in whatever state it is. One that is gone already
+    /// (it goes by itself with the instance's namespace) is a success.
+    ///
+    /// # Errors
+    /// [`NetError::Foreign`] where the interface of that name is not ours.
+    pub async fn delete_port(&self, instance: &InstanceId) -> Result<()> {
+        let found = self.find_ours("remove port", &instance.interface(), &Kind::Port(instance.clone())).await;
+        let removed = match &found {
+            Ok(Some(link)) => link::remove(&self.handle, link).await,
+            Ok(None) => Ok(()),
+            // Another's interface stays; our own neighbour entries go all the same.
+            Err(_) => found.map(drop),
+        };
+        let forgotten = self.forget_neighbours(&mark::instance_mac(&self.owner, instance)).await;
+        removed.and(forgotten)
+    }
+
+    /// What went through a port of ours; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`NetError::Foreign`] where the interface of that name is not ours.
+    pub async fn port_counters(&self, instance: &InstanceId) -> Result<Option<PortCounters>> {
+        let kind = Kind::Port(instance.clone());
+        let link = self.find_ours("read counters of", &instance.interface(), &kind).await?;
+        Ok(link.and_then(|link| link.stats).map(|stats| PortCounters {
+            from_instance_packets: stats.rx_packets,
+            from_instance_bytes: stats.rx_bytes,
+            to_instance_packets: stats.tx_packets,
+            to_instance_bytes: stats.tx_bytes,
+            dropped_packets: stats.rx_dropped.saturating_add(stats.tx_dropped),
+        }))
+    }
+
+    /// Both ends in one request, with the hardware addresses that are their mark until the alias is set.
+    async fn add_pair(&self, port: &Port) -> Result<()> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(port.peer.clone()).address(port.mac.to_vec()).build();
+        let mut message = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(port.interface.clone())
+            .address(mark::host_mac(&self.owner, &port.spec.instance).to_vec())
+            .build();
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.handle.link().add(message).execute().await.map_err(refused("make port", &port.interface))
+    }
+
+    /// Marks the host's end, joins it to the bridge and brings it up. It gets no IPv6 address by itself: it
+    /// is a port of the bridge, no interface of the node's.
+    async fn join_bridge(&self, port: &Port) -> Result<u32> {
+        let host = link::expect(&self.handle, "make port", &port.interface).await?;
+        let quiet = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
+        let marked = LinkUnspec::new_with_index(host.index)
+            .alias(mark::alias(&self.owner, &Kind::Port(port.spec.instance.clone())))
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(quiet))
+            .controller(port.bridge)
+            .build();
+        link::change(&self.handle, "join to its bridge", &port.interface, marked).await?;
+        let up = LinkUnspec::new_with_index(host.index).up().build();
+        link::change(&self.handle, "bring up", &port.interface, up).await?;
+        Ok(host.index)
+    }
+
+    async fn attach(&self, port: &Port, pid: u32) -> Result<()> {
+        let namespace = Namespace::of(pid)?;
+        namespace.check_empty().await?;
+        let peer = link::expect(&self.handle, "attach port", &port.peer).await?;
+        // Moved and named in one request: it is never in the other namespace under a name that may be taken.
+        let moved = LinkUnspec::new_with_index(peer.index)
+            .name(INTERFACE)
+            .setns_by_fd(namespace.file().as_raw_fd())
+            .build();
+        link::change(&self.handle, "move into the instance", &port.peer, moved).await?;
+        namespace.configure(&port.spec).await?;
+        for (address, _) in port.spec.prefixes() {
+            let request = self.handle.neighbours().add(port.bridge, address).link_layer_address(&port.mac);
+            request.replace().execute().await.map_err(|error| NetError::Refused {
+                operation: "add neighbour",
+                object: format!("{address} on {}", port.spec.bridge.name),
+                source: errno_of(error),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a failed step left and gives the step's own error on.
+    async fn undo(&self, instance: &InstanceId, error: NetError) -> NetError {
+        if let Err(left) = self.delete_port(instance).await {
+            tracing::warn!(%instance, error = %left, "a half-made port could not be removed");
+        }
+        error
+    }
+
+    /// Removes neighbour entries with that hardware address, wherever they are: it is ours alone.
+    async fn forget_neighbours(&self, mac: &Mac) -> Result<()> {
+        let has = |m: &NeighbourMessage| {
+            m.attributes.iter().any(|a| matches!(a, NeighbourAttribute::LinkLayerAddress(bytes) if bytes == mac))
+        };
+        let entries: Vec<NeighbourMessage> =
+            self.handle.neighbours().get().execute().try_collect().await.map_err(refused("list", "neighbours"))?;
+        let mut first = Ok(());
+        for entry in entries.into_iter().filter(has) {
+            let object = format!("{:?}", entry.attributes.first());
+            let removed = match self.handle.neighbours().del(entry).execute().await {
+                Err(error) if !is_gone(&error) => Err(refused("remove neighbour", &object)(error)),
+                _ => Ok(()),
+            };
+            first = first.and(removed);
+        }
+        first
+    }
+}
+
+/// What can be seen to be wrong before the kernel is asked.
+fn validate(spec: &PortSpec) -> Result<()> {
+    let invalid =
+        |reason: String| Err(NetError::Invalid { operation: "make port", object: spec.instance.to_string(), reason });
+    let AddressPair { v4, v6 } = spec.addresses;
+    if v4.is_none() && v6.is_none() {
+        return invalid("it has no address".to_owned());
+    }
+    if let Some(v4) = v4
+        && (!spec.bridge.v4.1.contains(&v4) || v4 == spec.bridge.v4.0)
+    {
+        return invalid(format!("{v4} is not a free address of {}", spec.bridge.v4.1));
+    }
+    match (v6, spec.bridge.v6) {
+        (Some(v6), None) => invalid(format!("{v6} on a bridge without IPv6")),
+        (Some(v6), Some((gateway, net))) if !net.contains(&v6) || v6 == gateway => {
+            invalid(format!("{v6} is not a free address of {net}"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,27 @@
+//! Real parts that start in a second: network namespaces, a container engine of its own, an image with a web server.
+//!
+//! Everything here is removed on drop. What a killed run leaves is in its [`record::Record`], from which
+//! [`record::clean_up`] removes it.
+
+pub mod docker;
+mod error;
+pub mod image;
+pub mod netns;
+pub mod process;
+pub mod record;
+
+pub use docker::Engine;
+pub use error::{LabError, Result};
+pub use netns::Namespace;
+pub use record::{Record, Thing};
+
+/// True where the caller may make namespaces; else says on standard output that `test` is skipped, so that a run
+/// without root never looks like a run in which it passed.
+#[must_use]
+pub fn is_root(test: &str) -> bool {
+    let root = nix::unistd::Uid::effective().is_root();
+    if !root {
+        println!("SKIPPED (needs root): {test}");
+    }
+    root
+}
