@@ -28,3 +28,6 @@ pub use stats::{DnsStats, Outcome, ServiceStats, Transport, TransportStats};
 pub const TYPE_A: u16 = 1;
 /// QTYPE of IPv6 addresses.
 pub const TYPE_AAAA: u16 = 28;
+
+#[cfg(test)]
+pub(crate) mod tests;
