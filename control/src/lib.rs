@@ -20,5 +20,6 @@ pub mod orchestrator;
 pub mod placement;
 pub mod predict;
 pub mod reconcile;
+pub mod stop;
 pub mod store;
 pub mod telemetry;

@@ -12,11 +12,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
 use tracing::info;
 
 use super::status::{Sources, Status};
 use crate::metrics;
+use crate::stop::Stop;
 
 /// Why a listener could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ async fn prometheus(State(sources): State<Sources>) -> impl IntoResponse {
 ///
 /// # Errors
 /// [`ApiError`] where the socket cannot be made or another daemon answers on it.
-pub async fn serve_socket(path: &Path, sources: Sources, shutdown: watch::Receiver<bool>) -> Result<(), ApiError> {
+pub async fn serve_socket(path: &Path, sources: Sources, mut shutdown: Stop) -> Result<(), ApiError> {
     let failed = |source| ApiError::Socket { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
@@ -81,7 +81,7 @@ pub async fn serve_socket(path: &Path, sources: Sources, shutdown: watch::Receiv
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     let made = path.to_owned();
     tokio::spawn(async move {
-        let served = axum::serve(listener, router(sources)).with_graceful_shutdown(ended(shutdown)).await;
+        let served = axum::serve(listener, router(sources)).with_graceful_shutdown(async move { shutdown.ordered().await }).await;
         if let Err(error) = served {
             tracing::error!(%error, "API socket");
         }
@@ -94,20 +94,15 @@ pub async fn serve_socket(path: &Path, sources: Sources, shutdown: watch::Receiv
 ///
 /// # Errors
 /// [`ApiError::Metrics`] where the address cannot be had.
-pub async fn serve_metrics(address: SocketAddr, sources: Sources, shutdown: watch::Receiver<bool>) -> Result<(), ApiError> {
+pub async fn serve_metrics(address: SocketAddr, sources: Sources, mut shutdown: Stop) -> Result<(), ApiError> {
     let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Metrics { address, source })?;
     info!(%address, "metrics");
     let router = Router::new().route("/metrics", get(prometheus)).with_state(sources);
     tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(ended(shutdown)).await;
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.ordered().await }).await;
         if let Err(error) = served {
             tracing::error!(%error, "metrics listener");
         }
     });
     Ok(())
-}
-
-async fn ended(mut shutdown: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is an end too.
-    let _ = shutdown.wait_for(|s| *s).await;
 }

@@ -73,6 +73,21 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
     }
 }
 
+impl Config {
+    /// This configuration with the old values of all keys that [`ConfigDiff::restart`] names, so that
+    /// no part of a running daemon acts on a value that the others do not have.
+    #[must_use]
+    pub fn with_fixed_of(self, old: &Self) -> Self {
+        Self {
+            zones: self.zones,
+            limits: self.limits,
+            services: self.services,
+            predictors: self.predictors,
+            ..old.clone()
+        }
+    }
+}
+
 /// Keys that an instance is made with.
 const REPLACING: [&str; 5] = ["technology", "image", "port", "vcpus", "memory_mib"];
 

@@ -24,6 +24,7 @@ use crate::model::{OwnerId, Technology, Timestamp, WindowReport, in_full};
 use crate::netlink::{BridgeSpec, Net};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
+use crate::stop::{Stop, stop};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Reading, Windows};
 
@@ -96,10 +97,10 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     }
     let started = Instant::now();
     let mut signals = Signals::new().map_err(StartError::Signals)?;
-    let (stop, stopped) = watch::channel(false);
+    let (stopper, stopped) = stop();
 
-    let store = Arc::new(Store::open(&config.control.state_dir.join("selvedge.redb"))?);
-    let owner = store.owner()?;
+    let store = Arc::new(Store::open(&config.control.state_dir.join(crate::store::FILE_NAME))?);
+    let owner = store.owner_id().clone();
     let datapath = Datapath::open(&config.dataplane, !config.services.is_empty())?;
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
     let last = store.snapshot()?.unwrap_or_default();
@@ -132,7 +133,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
 
     let mut dns_stop = stopped.clone();
     let answers = tokio::spawn(listeners.serve(index, Arc::clone(&dns), async move {
-        let _ = dns_stop.wait_for(|s| *s).await;
+        dns_stop.ordered().await;
     }));
     let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store) };
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
@@ -149,7 +150,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         reload(&options.config, &config_in, &commands_in, &sources.config_rejected).await;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    stop.send_replace(true);
+    stopper.stop();
     for (what, task) in [("operator", operator), ("orchestrator", orchestrator), ("telemetry", telemetry), ("dns", answers)] {
         if let Err(error) = task.await {
             error!(what, %error, "ended badly");
@@ -178,9 +179,9 @@ async fn world(config: &Config, owner: &OwnerId, net: Net, store: Arc<Store>, da
             v6: pool.gateway6().and_then(|gateway| pool.v6.map(|prefix| (gateway, prefix))),
         };
         match net.ensure_bridge(&bridge).await {
-            Ok(changed) => {
-                for change in changed {
-                    info!(bridge = bridge.name, change, "network");
+            Ok(state) => {
+                for change in &state.changed {
+                    info!(bridge = bridge.name, ?change, "network setting changed");
                 }
                 bridges.insert(technology, bridge);
             }
@@ -217,7 +218,7 @@ async fn reload(
     rejected: &AtomicU64,
 ) {
     let fresh = match config::load(path) {
-        Ok(fresh) => Arc::new(fresh),
+        Ok(fresh) => fresh,
         Err(errors) => {
             rejected.fetch_add(1, Ordering::Relaxed);
             for problem in errors.list() {
@@ -232,8 +233,12 @@ async fn reload(
         warn!(key, "changed, but takes effect at the next restart only");
     }
     // What needs a restart keeps its old value, so that the parts do not disagree about it.
+    let in_use = current.borrow().technologies_in_use();
+    for technology in fresh.technologies_in_use().difference(&in_use) {
+        warn!(technology = technology.label(), "is used for the first time; its services start at the next restart");
+    }
     let fresh = Arc::new(fresh.with_fixed_of(&current.borrow()));
-    info!(diff = %diff, "configuration taken");
+    info!(?diff, "configuration taken");
     current.send_replace(Arc::clone(&fresh));
     if commands.send(Command::Reload(fresh)).await.is_err() {
         warn!("the operator has ended; the configuration takes effect at the next start");
@@ -270,7 +275,7 @@ impl Counts {
     }
 }
 
-async fn close_windows(counts: Counts, windows_in: mpsc::Sender<WindowReport>, mut stopped: watch::Receiver<bool>) {
+async fn close_windows(counts: Counts, windows_in: mpsc::Sender<WindowReport>, mut stopped: Stop) {
     let length: Duration = counts.config.borrow().control.window;
     let clock = Instant::now();
     let first = tokio::task::block_in_place(|| counts.read(clock));
@@ -279,7 +284,7 @@ async fn close_windows(counts: Counts, windows_in: mpsc::Sender<WindowReport>, m
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|s| *s) => return,
+            () = stopped.ordered() => return,
             _ = ticks.tick() => {}
         }
         let reading = tokio::task::block_in_place(|| counts.read(clock));

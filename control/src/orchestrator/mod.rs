@@ -2,7 +2,7 @@
 //!
 //! Reads [`Observed`], writes [`Desired`], and touches nothing else of the node.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,12 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::model::{
-    Desired, DesiredService, Forecast, NodeName, Observed, ServiceName, ServiceSpec, Timestamp, Window, WindowReport,
+    Desired, DesiredService, Forecast, InstanceState, NodeName, Observed, ServiceName, ServiceSpec, Timestamp, Window,
+    WindowReport,
 };
-use crate::placement::{NodeView, PlanInput, place, plan};
+use crate::placement::{NodeView, PlanInput, Want, place, plan};
 use crate::predict::{self, Predictor};
+use crate::stop::Stop;
 use crate::store::Store;
 
 /// Windows kept for the status.
@@ -42,6 +44,9 @@ pub struct WindowRecord {
 pub struct ServiceOutlook {
     /// Wanted instances.
     pub wanted: u32,
+    /// What was decided last, if anything was, also before a restart.
+    #[serde(skip)]
+    pub planned: Option<u32>,
     /// Forecast of the running window.
     pub forecast: Option<Forecast>,
     /// The last decision in a sentence.
@@ -66,6 +71,8 @@ pub struct Orchestrator {
     node: NodeName,
     store: Arc<Store>,
     models: BTreeMap<ServiceName, Box<dyn Predictor>>,
+    /// States of models from before the restart, until their service is first seen.
+    stored: BTreeMap<ServiceName, serde_json::Value>,
     view: OrchestratorView,
     desired: watch::Sender<Option<Arc<Desired>>>,
     shown: watch::Sender<Arc<OrchestratorView>>,
@@ -87,27 +94,35 @@ impl Orchestrator {
             Ok(Some(last)) => {
                 view.revision = last.revision;
                 for (service, wanted) in last.services {
-                    let outlook = ServiceOutlook { wanted: wanted.replicas, ..ServiceOutlook::default() };
+                    let outlook = ServiceOutlook {
+                        wanted: wanted.replicas,
+                        planned: Some(wanted.replicas),
+                        ..ServiceOutlook::default()
+                    };
                     view.services.insert(service, outlook);
                 }
             }
             Ok(None) => {}
             Err(error) => warn!(%error, "the last plan cannot be read; planned afresh"),
         }
-        Self { node, store, models: BTreeMap::new(), view, desired, shown, last_window: 0 }
+        let stored = tokio::task::block_in_place(|| store.predictors()).unwrap_or_else(|error| {
+            warn!(%error, "the models' states cannot be read; they start afresh");
+            BTreeMap::new()
+        });
+        Self { node, store, models: BTreeMap::new(), stored, view, desired, shown, last_window: 0 }
     }
 
-    /// Plans after each closed window, and once when the node has settled, until `shutdown` turns true.
+    /// Plans after each closed window, and once when the node has settled, until `shutdown`.
     pub async fn run(
         mut self,
         mut observed: watch::Receiver<Arc<Observed>>,
         mut config: watch::Receiver<Arc<Config>>,
-        mut shutdown: watch::Receiver<bool>,
+        mut shutdown: Stop,
     ) {
         let mut planned = false;
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|s| *s) => return,
+                () = shutdown.ordered() => return,
                 changed = observed.changed() => if changed.is_err() { return },
                 changed = config.changed() => {
                     if changed.is_err() { return }
@@ -135,35 +150,36 @@ impl Orchestrator {
     fn learn(&mut self, report: &WindowReport, config: &Config) {
         self.models.retain(|name, _| config.services.iter().any(|s| s.name == *name));
         for service in &config.services {
+            let kind = config.predictors.get(&service.name).copied().unwrap_or_default();
+            let stored = self.stored.remove(&service.name);
             let model = self.models.entry(service.name.clone()).or_insert_with(|| {
-                let mut model = predict::build(config.predictor(&service.name));
-                if let Ok(Some(state)) = tokio::task::block_in_place(|| self.store.predictor_state(&service.name))
-                    && !model.restore(&state)
-                {
+                let mut model = predict::build(kind);
+                if stored.is_some_and(|state| !model.restore(&state)) {
                     info!(service = %service.name, "the model's stored state does not fit; it starts afresh");
                 }
                 model
             });
             let requests = report.requests.get(&service.name).copied();
             model.observe(&Window { start: report.start, length_ms: report.length_ms, requests });
-            let kept = tokio::task::block_in_place(|| self.store.put_predictor_state(&service.name, &model.save()));
-            if let Err(error) = kept {
-                warn!(service = %service.name, %error, "the model's state could not be stored");
-            }
+        }
+        let states = self.models.iter().map(|(name, model)| (name.clone(), model.save())).collect();
+        if let Err(error) = tokio::task::block_in_place(|| self.store.put_predictors(&states)) {
+            warn!(%error, "the models' states could not be stored");
         }
     }
 
     fn decide(&mut self, report: Option<&WindowReport>, observed: &Observed, config: &Config) {
-        let mut wanted: BTreeMap<ServiceName, DesiredService> = BTreeMap::new();
+        let mut wanted: BTreeMap<ServiceName, Want> = BTreeMap::new();
         for service in &config.services {
             let (replicas, reason) = self.decide_service(service, report, observed, config);
-            wanted.insert(service.name.clone(), DesiredService { replicas, reason });
+            wanted.insert(service.name.clone(), Want { replicas, technology: service.technology, reason });
         }
         self.view.services.retain(|name, _| wanted.contains_key(name));
-        let node = NodeView::of(observed, config.limits.instances);
-        let specs: Vec<&ServiceSpec> = config.services.iter().collect();
-        let placed = place(&wanted, &specs, &[node]);
-        let Some(services) = placed.into_iter().find(|(name, _)| *name == self.node).map(|(_, s)| s) else { return };
+        let mut placed = place(&wanted, &[node_view(observed, config)]);
+        for (service, missing) in &placed.unplaced {
+            warn!(%service, missing, "wanted instances found no room");
+        }
+        let Some(services) = placed.nodes.remove(&self.node) else { return };
         for (name, service) in &services {
             if let Some(outlook) = self.view.services.get_mut(name) {
                 outlook.decision.clone_from(&service.reason);
@@ -191,18 +207,18 @@ impl Orchestrator {
             observed: count,
             complete: report.is_some_and(|r| r.complete) && count.is_some(),
             running,
-            wanted: outlook.wanted,
+            last_wanted: outlook.planned,
             capacity: service.capacity,
             min: service.min,
             max: service.max,
-            limit: config.limits.instances,
+            node_limit: config.limits.instances,
         });
         if let Some(report) = report {
             if outlook.history.len() == HISTORY {
                 outlook.history.pop_front();
             }
             let serving = state.map_or(0, |s| {
-                s.instances.iter().filter(|i| i.state == crate::model::InstanceState::Serving).count()
+                s.instances.iter().filter(|i| i.state == InstanceState::Serving).count()
             });
             outlook.history.push_back(WindowRecord {
                 window: report.sequence,
@@ -214,6 +230,7 @@ impl Orchestrator {
             });
         }
         outlook.wanted = decision.wanted;
+        outlook.planned = Some(decision.wanted);
         outlook.forecast = forecast;
         outlook.model = model.map_or_else(String::new, |m| m.explain());
         (decision.wanted, decision.to_string())
@@ -238,4 +255,20 @@ impl Orchestrator {
         }
         self.shown.send_replace(Arc::new(self.view.clone()));
     }
+}
+
+/// A node as placement sees it.
+fn node_view(observed: &Observed, config: &Config) -> NodeView {
+    let mut technologies = BTreeSet::new();
+    let mut instances = BTreeMap::new();
+    let mut draining = 0;
+    for (name, state) in &observed.services {
+        if let Some(spec) = config.service(name).filter(|_| state.available) {
+            technologies.insert(spec.technology);
+        }
+        let running = state.running();
+        instances.insert(name.clone(), running);
+        draining += u32::try_from(state.instances.len()).unwrap_or(u32::MAX).saturating_sub(running);
+    }
+    NodeView { name: observed.node.clone(), instances, draining, limit: config.limits.instances, technologies }
 }

@@ -27,7 +27,7 @@ impl Operator {
             running.insert(*technology, by_id.ok());
         }
         let links: BTreeSet<InstanceId> = match self.world.net.list_owned().await {
-            Ok(links) => links.into_iter().filter_map(|l| l.instance).collect(),
+            Ok(links) => links.iter().filter_map(|l| l.instance().cloned()).collect(),
             Err(error) => {
                 warn!(error = %in_full(&error), "links cannot be listed");
                 BTreeSet::new()
@@ -100,7 +100,7 @@ impl Operator {
             }
         }
         if let Ok(links) = self.world.net.list_owned().await {
-            let strays = links.into_iter().filter_map(|l| l.instance).filter(|id| !self.instances.contains_key(id));
+            let strays = links.iter().filter_map(|l| l.instance()).filter(|id| !self.instances.contains_key(id)).cloned();
             for id in strays.collect::<Vec<_>>() {
                 warn!(instance = %id, "a port of ours, but of no instance; removed");
                 if let Err(error) = self.world.net.delete_port(&id).await {

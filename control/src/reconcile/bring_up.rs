@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
@@ -29,9 +29,9 @@ pub(super) struct BringUp {
     pub service: ServiceSpec,
     pub instance: Instance,
     pub events: mpsc::Sender<Event>,
-    /// Turns true when the instance is not wanted any more; looked at between steps, never inside one,
+    /// Ordered when the instance is not wanted any more; looked at between steps, never inside one,
     /// so that no step is left half done.
-    pub cancelled: watch::Receiver<bool>,
+    pub cancelled: crate::stop::Stop,
     /// The instance serves already (adopted): only its health is watched.
     pub resume: bool,
 }
@@ -104,7 +104,7 @@ impl BringUp {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = self.cancelled.wait_for(|c| *c) => return Err(Stop::Cancelled),
+                () = self.cancelled.ordered() => return Err(Stop::Cancelled),
             }
             let error = match self.ask(probe).await {
                 Ok(()) => break,
@@ -125,7 +125,7 @@ impl BringUp {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = self.cancelled.wait_for(|c| *c) => return,
+                () = self.cancelled.ordered() => return,
             }
             match self.ask(probe).await {
                 Ok(()) => missed = 0,
@@ -154,7 +154,7 @@ impl BringUp {
 
     /// Tells the next state, unless the instance is not wanted any more.
     async fn advance(&self, to: InstanceState, reason: &str, handle: Option<String>) -> Result<(), Stop> {
-        if *self.cancelled.borrow() {
+        if self.cancelled.is_ordered() {
             return Err(Stop::Cancelled);
         }
         self.tell(Event::Advanced { id: self.instance.id.clone(), to, reason: reason.to_owned(), handle }).await;

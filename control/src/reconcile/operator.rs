@@ -24,6 +24,7 @@ use crate::model::{
     Technology, Timestamp, WindowReport, in_full,
 };
 use crate::placement::lease::lease;
+use crate::stop::{Stop, Stopper, stop};
 
 /// What an operator of the machine asks of the running daemon.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub(super) struct Tracked {
 /// The task that runs for an instance, if any.
 enum Work {
     None,
-    Up { cancel: watch::Sender<bool>, task: JoinHandle<()> },
+    Up { cancel: Stopper, task: JoinHandle<()> },
     Down,
     /// A removal failed; not before this moment again.
     Retry(Instant),
@@ -129,9 +130,9 @@ impl Operator {
         }
     }
 
-    /// Adopts what runs, then serves events until `shutdown` turns true. Instances and tables stay as
+    /// Adopts what runs, then serves events until `shutdown`. Instances and tables stay as
     /// they are at the end: they do not depend on this process.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(mut self, mut shutdown: Stop) {
         self.check_technologies().await;
         self.adopt().await;
         self.settled = true;
@@ -141,7 +142,7 @@ impl Operator {
         loop {
             let wake = self.next_wake();
             tokio::select! {
-                _ = shutdown.wait_for(|s| *s) => break,
+                () = shutdown.ordered() => break,
                 changed = self.channels.desired.changed() => {
                     if changed.is_err() { break }
                     self.take_desired();
@@ -243,7 +244,7 @@ impl Operator {
     pub(super) fn bring_up(&mut self, id: &InstanceId, service: ServiceSpec, resume: bool) {
         let Some(tracked) = self.instances.get_mut(id) else { return };
         let Some(driver) = self.world.drivers.get(&tracked.record.technology).cloned() else { return };
-        let (cancel, cancelled) = watch::channel(false);
+        let (cancel, cancelled) = stop();
         let task = BringUp {
             world: Arc::clone(&self.world),
             driver,
@@ -257,7 +258,7 @@ impl Operator {
     }
 
     fn lease(&self, technology: Technology, now: Timestamp) -> Option<crate::model::AddressPair> {
-        let pool = self.config.technology(technology)?;
+        let pool = self.config.pool(technology);
         let mut in_use: BTreeSet<IpAddr> = BTreeSet::new();
         let of_instances = self.instances.values().map(|t| t.record.addresses);
         let of_tables = self.snapshot.services.iter().flat_map(|s| s.backends.iter().map(|b| b.addresses));
@@ -266,13 +267,12 @@ impl Operator {
             in_use.extend(pair.v6.map(IpAddr::from));
         }
         match tokio::task::block_in_place(|| self.world.store.quarantined(now)) {
-            Ok(resting) => in_use.extend(resting),
+            Ok(resting) => lease(pool.v4, pool.v6, pool.gateway, &in_use, &resting),
             Err(error) => {
                 error!(error = %in_full(&error), "addresses at rest are not known; nothing is leased");
-                return None;
+                None
             }
         }
-        lease(pool.pool, pool.pool6, &in_use)
     }
 
     fn new_id(&mut self) -> InstanceId {
@@ -289,7 +289,7 @@ impl Operator {
     fn record(&mut self, record: &Instance, transition: crate::model::Transition) -> bool {
         let stored = tokio::task::block_in_place(|| self.world.store.record(record, &transition));
         match stored {
-            Ok(()) => {
+            Ok(_) => {
                 info!(
                     instance = %transition.instance,
                     service = %transition.service,
@@ -382,17 +382,10 @@ impl Operator {
     fn taken_down(&mut self, id: &InstanceId, outcome: Outcome) {
         match outcome {
             Outcome::Gone { removal_ms, reason } => {
-                if !self.change(id, InstanceState::Stopped, &reason) {
-                    return;
-                }
-                self.view.note_removal(removal_ms);
-                let Some(tracked) = self.instances.remove(id) else { return };
-                let rest = u64::from(tracked.record.largest_ttl_s) * 1000 + QUARANTINE_GRACE.as_millis() as u64;
-                let until = Timestamp(Timestamp::now().0 + rest);
-                let pair = tracked.record.addresses;
-                let given_back = tokio::task::block_in_place(|| self.world.store.forget(id, pair, until));
-                if let Err(error) = given_back {
-                    error!(instance = %id, error = %in_full(&error), "a stopped instance stays in the store");
+                if self.retire(id, &reason) {
+                    self.view.note_removal(removal_ms);
+                } else if let Some(tracked) = self.instances.get_mut(id) {
+                    tracked.work = Work::Retry(Instant::now() + REMOVAL_RETRY);
                 }
             }
             Outcome::Failed(reason) => {
@@ -400,6 +393,34 @@ impl Operator {
                 if let Some(tracked) = self.instances.get_mut(id) {
                     tracked.work = Work::Retry(Instant::now() + REMOVAL_RETRY);
                 }
+            }
+        }
+    }
+
+    /// Ends an instance's record; its addresses rest until nobody can hold an answer that names them.
+    fn retire(&mut self, id: &InstanceId, reason: &str) -> bool {
+        let Some(tracked) = self.instances.get(id) else { return false };
+        let mut record = tracked.record.clone();
+        let now = Timestamp::now();
+        let transition = match record.advance(InstanceState::Stopped, now, reason) {
+            Ok(transition) => transition,
+            Err(error) => {
+                error!(%error, "not retired");
+                return false;
+            }
+        };
+        let rest = u64::from(record.largest_ttl_s) * 1000 + QUARANTINE_GRACE.as_millis() as u64;
+        let until = Timestamp(now.0 + rest);
+        match tokio::task::block_in_place(|| self.world.store.retire(&record, &transition, until)) {
+            Ok(_) => {
+                info!(instance = %id, service = %record.service, to = "stopped", reason, "instance");
+                self.view.note(transition);
+                self.instances.remove(id);
+                true
+            }
+            Err(error) => {
+                error!(instance = %id, error = %in_full(&error), "a stopped instance stays in the store");
+                false
             }
         }
     }
@@ -500,7 +521,7 @@ impl Operator {
         let index = Index::new(&snapshot).map_err(|e| in_full(&e))?;
         tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index, &self.config.listen))
             .map_err(|e| in_full(&e))?;
-        if let Err(error) = tokio::task::block_in_place(|| self.world.store.save_snapshot(&snapshot)) {
+        if let Err(error) = tokio::task::block_in_place(|| self.world.store.put_snapshot(&snapshot)) {
             // Only a restart reads it back, and then the kernel's tables still answer.
             warn!(error = %in_full(&error), "the published tables could not be stored");
         }
@@ -554,7 +575,7 @@ impl Operator {
         let Some(driver) = self.world.drivers.get(&record.technology).cloned() else { return };
         let after = match std::mem::replace(&mut tracked.work, Work::Down) {
             Work::Up { cancel, task } => {
-                cancel.send_replace(true);
+                cancel.stop();
                 Some(task)
             }
             Work::None | Work::Down | Work::Retry(_) => None,

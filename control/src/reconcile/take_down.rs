@@ -112,7 +112,7 @@ impl TakeDown {
         if let Some(flow) = self.world.datapath.flow(&self.instance.id.interface()) {
             return Some(flow.packets_to + flow.packets_from);
         }
-        let counters = self.world.net.port_counters(&self.instance.id).await.ok()?;
-        Some(counters.rx_packets + counters.tx_packets)
+        let counters = self.world.net.port_counters(&self.instance.id).await.ok()??;
+        Some(counters.from_instance_packets + counters.to_instance_packets)
     }
 }

@@ -8,9 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::tables::{CONFIG, DESIRED, GENERATION, INSTANCES, META, META_TEXT, MOST_SERVICE_INDEXES};
-use super::tables::{MOST_TRANSITIONS, NEXT_SERVICE_INDEX, PREDICTORS, RELEASED, SERVICE_INDEXES, TRANSITIONS};
+use super::tables::{MOST_TRANSITIONS, NEXT_SERVICE_INDEX, PREDICTORS, RELEASED, SERVICE_INDEXES, SNAPSHOT};
+use super::tables::TRANSITIONS;
 use super::{Store, StoreError};
-use crate::model::{AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, Timestamp, Transition};
+use crate::model::{
+    AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, Snapshot, Timestamp, Transition,
+};
 
 /// Generations and service indexes.
 impl Store {
@@ -295,6 +298,30 @@ impl Store {
             Some((ServiceName::new(service).ok()?, serde_json::from_str(&json).ok()?))
         };
         Ok(rows.into_iter().filter_map(sound).collect())
+    }
+
+    /// Keeps what is answered, so that a restart goes on from it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        const OPERATION: &str = "write the published snapshot";
+        let json = self.encode(OPERATION, SNAPSHOT, snapshot)?;
+        self.write(OPERATION, |txn| {
+            txn.open_table(META_TEXT)?.insert(SNAPSHOT, json.as_str())?;
+            Ok(())
+        })
+    }
+
+    /// What was answered last; `None` before the first publish.
+    ///
+    /// # Errors
+    /// [`StoreError::Record`] where it cannot be understood.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
+        const OPERATION: &str = "read the published snapshot";
+        let json =
+            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(SNAPSHOT)?.map(|v| v.value().to_owned())))?;
+        json.map(|json| self.decode(OPERATION, SNAPSHOT, &json)).transpose()
     }
 
     /// Keeps the text of the configuration that was accepted last.

@@ -19,6 +19,7 @@ pub(super) const NEXT_SERVICE_INDEX: &str = "next_service_index";
 pub(super) const META_TEXT: TableDefinition<'_, &str, &str> = TableDefinition::new("meta_text");
 pub(super) const OWNER: &str = "owner";
 pub(super) const CONFIG: &str = "config";
+pub(super) const SNAPSHOT: &str = "snapshot";
 
 /// Service name → index of its counters; never taken back.
 pub(super) const SERVICE_INDEXES: TableDefinition<'_, &str, u32> = TableDefinition::new("service_indexes");
