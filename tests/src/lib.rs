@@ -1,4 +1,6 @@
-//! Selvedge's lab: networks, container engines and images that are made for a test or the demo, and
-//! removed after it, whatever happened in between.
+//! Selvedge's lab: networks, container engines, images and daemons that are made for a test or the demo,
+//! and removed after it, whatever happened in between.
 
+pub mod demo;
+pub mod edge;
 pub mod lab;
