@@ -50,8 +50,17 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nnobody:x:65533:\n";
 /// # Errors
 /// [`LabError`]: nginx is not installed here, or the engine refused.
 pub fn build_nginx_image(engine: &Engine, tag: &str, content_bytes: usize) -> Result<()> {
+    build(engine, tag, content_bytes, &[NGINX, "-c", "/etc/nginx/nginx.conf"])
+}
+
+/// The same with another command, for images that do not work.
+///
+/// # Errors
+/// As [`build_nginx_image`].
+pub fn build(engine: &Engine, tag: &str, content_bytes: usize, command: &[&str]) -> Result<()> {
     let archive = archive(content_bytes)?;
-    let digest = format!("{:016x}", fnv(&archive));
+    let command = format!("CMD {}", serde_json::json!(command));
+    let digest = format!("{:016x}", fnv(&archive) ^ fnv(command.as_bytes()));
     let client = engine.client()?;
     block_on(async move {
         if let Ok(found) = client.inspect_image(tag).await {
@@ -62,7 +71,7 @@ pub fn build_nginx_image(engine: &Engine, tag: &str, content_bytes: usize) -> Re
         }
         let (name, version) = tag.rsplit_once(':').unwrap_or((tag, "latest"));
         let changes = vec![
-            format!("CMD [\"{NGINX}\", \"-c\", \"/etc/nginx/nginx.conf\"]"),
+            command,
             format!("LABEL {DIGEST}={digest}"),
             "EXPOSE 80".to_owned(),
         ];
