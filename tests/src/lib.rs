@@ -1,6 +1,7 @@
 //! Selvedge's lab: networks, container engines, images and daemons that are made for a test or the demo,
 //! and removed after it, whatever happened in between.
 
+pub mod contract;
 pub mod demo;
 pub mod edge;
 pub mod lab;

@@ -37,7 +37,7 @@ pub(super) fn enable_v6(bridge: &str) -> Result<Vec<SettingChange>> {
     let mut changes = Vec::new();
     if read("ipv6/conf/all/forwarding")? != "1" {
         for interface in interfaces()? {
-            if interface == bridge {
+            if interface == bridge || interface == "lo" {
                 continue;
             }
             let setting = format!("ipv6/conf/{interface}/accept_ra");
