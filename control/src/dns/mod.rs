@@ -8,6 +8,7 @@
 //! ```
 
 mod answer;
+pub mod client;
 mod index;
 mod query;
 mod render;
