@@ -23,8 +23,9 @@ pub(super) fn zones(reader: &Reader<'_>, zones: &[Field<Zone>]) {
     }
 }
 
-/// Names and services once, names inside a zone and not its apex.
-pub(super) fn services(reader: &Reader<'_>, services: &[ServiceSection], zones: &[Field<Zone>]) {
+/// Names and services once, names inside a zone and not its apex. `all_zones` is false where some zone
+/// was complained of and is missing in `zones`.
+pub(super) fn services(reader: &Reader<'_>, services: &[ServiceSection], zones: &[Field<Zone>], all_zones: bool) {
     let mut owners: BTreeMap<&str, &ServiceSection> = BTreeMap::new();
     for (i, service) in services.iter().enumerate() {
         if let Some(first) = services[..i].iter().find(|s| s.spec.name == service.spec.name) {
@@ -40,7 +41,7 @@ pub(super) fn services(reader: &Reader<'_>, services: &[ServiceSection], zones: 
             if zones.iter().any(|z| z.value.apex == name.value) {
                 let what = format!("{} is the apex of a zone, which holds SOA and NS", name.value);
                 reader.complain(name.line, &key, Complaint::new(what, "use a name below it"));
-            } else if !zones.iter().any(|z| lies_in(&name.value, &z.value.apex)) {
+            } else if all_zones && !zones.iter().any(|z| lies_in(&name.value, &z.value.apex)) {
                 let what = format!("{} lies in no configured zone", name.value);
                 let fix = match zones.first() {
                     Some(zone) => format!("use a name below {} or add a [[zone]]", zone.value.apex),

@@ -65,17 +65,17 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// Checks the text of a configuration; `file_name` is how complaints name it.
 ///
 /// # Errors
-/// [`ConfigErrors`] with every fault that was found; those of the syntax alone where there are such,
-/// since what follows them cannot be told.
+/// [`ConfigErrors`] with every fault that was found. Where the text is no TOML, the first place that
+/// makes it so is the only one told.
 pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     let reader = Reader::new(file_name, text);
     let (table, syntax) = DeTable::parse_recoverable(text);
-    for error in &syntax {
-        let line = reader.line(&error.span().unwrap_or(text.len()..text.len()));
+    // The parser goes on after a fault, but what it finds then is mostly the same fault again.
+    let place = |error: &toml::de::Error| error.span().map_or(text.len(), |span| span.start);
+    if let Some(error) = syntax.iter().min_by_key(|error| place(error)) {
+        let line = reader.line(&(place(error)..text.len()));
         let fix = "correct this line: KEY = VALUE, with texts in \"quotes\", lists in [ ], each key once in a section";
         reader.complain(line, "(syntax)", Complaint::new(error.message(), fix));
-    }
-    if !syntax.is_empty() {
         return Err(ConfigErrors::new(reader.into_errors()).unwrap_or_else(|| no_errors(file_name)));
     }
     let Ok(default_node) = NodeName::new(DEFAULT_NODE) else { return Err(no_errors(file_name)) };
@@ -100,11 +100,13 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let limit = sections::limits(&root.section("limits"));
     let listen = sections::dns(&root.section("dns"));
     let docker = sections::docker(&technology.section("docker"));
-    let mut zones: Vec<_> = root.sections("zone").iter_mut().filter_map(sections::zone).collect();
+    let mut zone_sections = root.sections("zone");
+    let mut zones: Vec<_> = zone_sections.iter_mut().filter_map(sections::zone).collect();
+    let all_zones = zones.len() == zone_sections.len();
     let services = root.sections("service").into_iter().filter_map(|mut s| services::service(&mut s, &limit));
     let mut services: Vec<_> = services.collect();
     cross::zones(reader, &zones);
-    cross::services(reader, &services, &zones);
+    cross::services(reader, &services, &zones, all_zones);
     cross::limits(reader, &services, &limit);
     cross::pools(reader, &docker, &listen, &limit);
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::errors::Complaint;
 use super::names::domain_name;
 use super::reader::{Field, Section};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
@@ -68,6 +69,7 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
 
     let technologies = Technology::ALL.map(|t| (t.label(), t));
     let kinds = PredictorKind::ALL.map(|k| (k.label(), k));
+    let predictor = section.or("predictor", PredictorKind::Ema, |v| word(v, &kinds)).value;
     let (min, max) = bounds(section, node_limit);
     let (quiet, deadline) = drain(section);
     let time = |key, default: u64, least: u64, most: u64| {
@@ -93,17 +95,18 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         drain_deadline: deadline,
         name: name.value.clone()?,
     };
-    let predictor = section.or("predictor", PredictorKind::Ema, |v| word(v, &kinds)).value;
     let name = name.map(|_| spec.name.clone());
     Some(ServiceSection { spec, predictor, path: section.path.clone(), name, names, min, max })
 }
 
 fn bounds(section: &Section<'_, '_>, node_limit: &Field<u32>) -> (Field<u32>, Field<u32>) {
-    let min = section.or("min", 1, |v| whole32(v, 0, MOST_INSTANCES));
-    if !min.broken && min.value == 0 {
-        let what = "0 is not allowed, for starting a service on its first query is not built yet";
-        section.complain(min.line, "min", what, "use at least 1");
-    }
+    let min = section.or("min", 1, |v| match whole32(v, 0, MOST_INSTANCES) {
+        Ok(0) => {
+            let what = "0 is not allowed, for starting a service on its first query is not built yet";
+            Err(Complaint::new(what, "use at least 1"))
+        }
+        _ => whole32(v, 1, MOST_INSTANCES),
+    });
     let default_max = DEFAULT_MAX.max(min.value).min(node_limit.value).max(1);
     let max = section.or("max", default_max, |v| whole32(v, 1, MOST_INSTANCES));
     if !max.broken && !node_limit.broken && max.value > node_limit.value {

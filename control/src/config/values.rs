@@ -218,7 +218,7 @@ pub(super) fn request_path(value: &DeValue<'_>) -> Checked<String> {
 pub(super) fn identifier<T, E: Display>(value: &DeValue<'_>, new: impl FnOnce(String) -> Result<T, E>) -> Checked<T> {
     let given = text(value)?;
     let shown = format!("{given:?}");
-    new(given).map_err(|e| Complaint::new(format!("{shown} {e}"), "choose a short name such as \"edge-1\""))
+    new(given).map_err(|e| Complaint::new(format!("{shown} is no name: {e}"), "choose a short name such as \"edge-1\""))
 }
 
 #[cfg(test)]

@@ -22,6 +22,17 @@ pub enum StoreError {
         /// What was found.
         detail: String,
     },
+    /// The copy of the owner id beside it is damaged.
+    #[error(
+        "cannot use the owner id in {path}: it {detail}; write the 12 hex digits that running instances are marked \
+         with into it, or remove the file: it is made again from a sound store"
+    )]
+    OwnerCopy {
+        /// The copy.
+        path: PathBuf,
+        /// What was found.
+        detail: &'static str,
+    },
     /// It was written by another version.
     #[error(
         "the store {path} has schema {found}, this version knows {known}; use the version that wrote it, or move the file away"
@@ -83,6 +94,7 @@ impl StoreError {
         match self {
             Self::Locked { .. } => "store_locked",
             Self::Corrupt { .. } => "store_corrupt",
+            Self::OwnerCopy { .. } => "store_owner_copy",
             Self::Schema { .. } => "store_schema",
             Self::Open { .. } => "store_open",
             Self::Access { .. } => "store_access",

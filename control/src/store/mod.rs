@@ -6,6 +6,7 @@
 //! of the others in part.
 
 mod error;
+mod owner_file;
 mod records;
 mod tables;
 
@@ -28,6 +29,9 @@ use tables::{META, META_TEXT, OWNER, SCHEMA, SCHEMA_VERSION};
 
 /// The file inside the state directory.
 pub const FILE_NAME: &str = "selvedge.redb";
+/// A copy of the owner id beside the store, so that a lost or damaged store does not make strangers of
+/// everything that bears our mark.
+pub const OWNER_FILE_NAME: &str = "owner";
 /// The store is small; the default cache of 1 GiB is out of proportion on an edge node.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -40,7 +44,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `path`, or makes it with a new owner id.
+    /// Opens the store at `path`, or makes it, with the owner id that a lost store has left beside it or
+    /// with a new one.
     ///
     /// The whole file is verified, so that a damaged one is told here and not met later.
     ///
@@ -48,15 +53,27 @@ impl Store {
     /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::Schema`] or [`StoreError::Open`],
     /// each with what to do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        if let Some(dir) = path.parent() {
-            let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
-            made.map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
+        made.map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        let copy = owner_file::OwnerFile::beside(path);
+        let left = copy.read()?;
+        // The copy is written after the store: where it is, an empty file is a store that was emptied.
+        if left.is_some() && std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
+            return Err(StoreError::Corrupt { path: path.to_owned(), detail: "it is empty".to_owned() });
         }
         let db = open_database(path)?;
-        let owner =
-            OwnerId::from_number(random().map_err(|source| StoreError::Open { path: path.to_owned(), source })?);
-        let mut store = Self { db, path: path.to_owned(), owner };
+        let made = match &left {
+            Some(owner) => owner.clone(),
+            None => {
+                OwnerId::from_number(random().map_err(|source| StoreError::Open { path: path.to_owned(), source })?)
+            }
+        };
+        let mut store = Self { db, path: path.to_owned(), owner: made };
         store.owner = store.prepare()?;
+        if left.as_ref() != Some(&store.owner) {
+            copy.write(&store.owner)?;
+        }
         Ok(store)
     }
 
@@ -66,7 +83,7 @@ impl Store {
         &self.path
     }
 
-    /// This installation's mark of ownership; the same as long as the file is.
+    /// This installation's mark of ownership; the same as long as the store or the copy beside it is.
     #[must_use]
     pub const fn owner_id(&self) -> &OwnerId {
         &self.owner
