@@ -8,8 +8,11 @@
 //! ```
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use control::load::{Family, LoadOptions};
 
 use crate::lab::daemon::{Daemon, selvedge};
 use crate::lab::netns::veth;
@@ -217,6 +220,24 @@ probe_path = "/healthz"
         drop((client, edge));
         let removed = record.remove().map_err(first);
         detached.map(drop).and(stopped).and(removed)
+    }
+}
+
+/// Downloads of the lab's content by its name, with `pattern` requests per window.
+#[must_use]
+pub fn downloads(pattern: Vec<u32>, window: Duration, cycles: u32) -> LoadOptions {
+    LoadOptions {
+        servers: vec![SocketAddr::new(IpAddr::V4(EDGE.0), 53)],
+        name: NAME.to_owned(),
+        port: 80,
+        path: "/content".to_owned(),
+        pattern,
+        window,
+        cycles,
+        timeout: Duration::from_secs(15),
+        dns_timeout: Duration::from_secs(1),
+        concurrency: 256,
+        family: Family::A,
     }
 }
 

@@ -168,7 +168,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
         }
-        Command::Load(args) => return crate::load::run_command(*args),
+        Command::Load(args) => on_runtime(Box::pin(offer_load(*args))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut std::io::stdout());
             Ok(())
@@ -190,6 +190,15 @@ type Done = Result<(), String>;
 fn on_runtime(work: impl Future<Output = Done>) -> Done {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| format!("the runtime could not be started: {e}"))?.block_on(work)
+}
+
+async fn offer_load(args: LoadArgs) -> Done {
+    let interrupted = async {
+        // Where the signal cannot be caught it ends the process, as it would anyway.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    let report = crate::load::command(&args, interrupted).await.map_err(|e| e.to_string())?;
+    if report.all_ok() { Ok(()) } else { Err(format!("{} of {} requests failed", report.total.failed, report.total.offered)) }
 }
 
 fn man(directory: &std::path::Path) -> Done {

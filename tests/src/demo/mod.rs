@@ -6,16 +6,15 @@
 mod summary;
 mod view;
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use control::api::Status;
-use control::load::{LoadEvent, LoadOptions, LoadReport};
+use control::load::{LoadEvent, LoadReport};
 use control::model::ServiceName;
 
-use crate::edge::{EDGE, EdgeLab, EdgeOptions, NAME};
+use crate::edge::{EdgeLab, EdgeOptions, downloads};
 use crate::lab::daemon::Daemon;
 use crate::lab::{LabError, Result};
 pub use summary::{Summary, Verdict};
@@ -135,15 +134,8 @@ fn look(
 }
 
 fn offer_load(events: &mpsc::Sender<LoadEvent>, interrupted: Interrupted) -> Result<LoadReport> {
-    let options = LoadOptions {
-        servers: vec![SocketAddr::new(IpAddr::V4(EDGE.0), 53)],
-        name: NAME.to_owned(),
-        path: "/content".to_owned(),
-        pattern: CYCLE.iter().flat_map(|(requests, windows)| std::iter::repeat_n(*requests, *windows)).collect(),
-        window: WINDOW,
-        cycles: CYCLES,
-        ..LoadOptions::default()
-    };
+    let cycle = CYCLE.iter().flat_map(|(requests, windows)| std::iter::repeat_n(*requests, *windows)).collect();
+    let options = downloads(cycle, WINDOW, CYCLES);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(LabError::system("start", "runtime"))?;
     let report = runtime.block_on(async {
@@ -162,7 +154,7 @@ fn offer_load(events: &mpsc::Sender<LoadEvent>, interrupted: Interrupted) -> Res
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let report = control::load::run(&options, Some(sender), stop).await;
+        let report = control::load::run(options, Some(sender), stop).await;
         let _ = forward.await;
         report
     });

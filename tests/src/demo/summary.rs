@@ -34,7 +34,7 @@ struct Replicas {
 
 impl Seen {
     pub(super) fn hear(&mut self, event: &LoadEvent) {
-        if let LoadEvent::Request(request) = event {
+        if let LoadEvent::RequestEnded(request) = event {
             if request.failure.is_none() { self.ok += 1 } else { self.failed += 1 }
         }
     }

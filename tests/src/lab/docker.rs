@@ -141,6 +141,24 @@ impl Engine {
         self.own.take().ok_or_else(|| LabError::system("end", "the container engine")(missing()))
     }
 
+    /// Process numbers of all running containers' first processes.
+    ///
+    /// # Errors
+    /// [`LabError::Engine`].
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let client = self.client()?;
+        block_on(async move {
+            let found = client.list_containers(Some(ListContainersOptionsBuilder::new().build())).await;
+            let mut pids = Vec::new();
+            for id in found.map_err(LabError::engine("list", "containers"))?.into_iter().filter_map(|c| c.id) {
+                let inspected = client.inspect_container(&id, None).await;
+                let state = inspected.map_err(LabError::engine("inspect", id))?.state;
+                pids.extend(state.and_then(|s| s.pid).and_then(|pid| u32::try_from(pid).ok()));
+            }
+            Ok(pids)
+        })
+    }
+
     /// Removes all containers with that label (`name` or `name=value`).
     ///
     /// # Errors

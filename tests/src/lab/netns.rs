@@ -32,6 +32,12 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// A namespace that is there already; dropping this leaves it.
+    #[must_use]
+    pub fn existing(name: &str) -> Self {
+        Self { name: name.to_owned(), kept: true }
+    }
+
     /// Removes the namespace of that name; one that is gone already is a success.
     ///
     /// # Errors
