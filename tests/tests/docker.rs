@@ -66,8 +66,7 @@ fn the_contract_is_kept() {
         return;
     }
     let lab = Lab::new("contract");
-    let (driver, other) =
-        (lab.driver(), Docker::new(lab.engine.socket().to_owned(), OwnerId::from_number(0xfeed)));
+    let (driver, other) = (lab.driver(), Docker::new(lab.engine.socket().to_owned(), OwnerId::from_number(0xfeed)));
     let run = || {
         block_on(async {
             let net = Net::new(owner()).unwrap();
@@ -82,10 +81,7 @@ fn the_contract_is_kept() {
                     v4: (Ipv4Addr::new(10, 81, 0, 1), "10.81.0.0/24".parse().unwrap()),
                     v6: Some(("fd81::1".parse().unwrap(), "fd81::/64".parse().unwrap())),
                 },
-                addresses: AddressPair {
-                    v4: Some(Ipv4Addr::new(10, 81, 0, 9)),
-                    v6: Some("fd81::9".parse().unwrap()),
-                },
+                addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 81, 0, 9)), v6: Some("fd81::9".parse().unwrap()) },
             };
             contract::suite(&fixture).await;
 
@@ -245,8 +241,11 @@ fn an_engine_of_a_killed_run_is_ended() {
     Engine::clean_up(&dir).unwrap();
     assert!(tests::lab::process::start_time(pid).is_none());
     let text = dir.display().to_string();
-    let left: Vec<_> =
-        tests::lab::process::all().into_iter().map(tests::lab::process::arguments).filter(|a| a.iter().any(|w| w.contains(&text))).collect();
+    let left: Vec<_> = tests::lab::process::all()
+        .into_iter()
+        .map(tests::lab::process::arguments)
+        .filter(|a| a.iter().any(|w| w.contains(&text)))
+        .collect();
     assert_eq!(left, Vec::<Vec<String>>::new());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&text), "{mounts}");

@@ -46,10 +46,7 @@ pub enum ApiError {
 }
 
 fn router(sources: Sources) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/metrics", get(prometheus))
-        .with_state(sources)
+    Router::new().route("/v1/status", get(status)).route("/metrics", get(prometheus)).with_state(sources)
 }
 
 async fn status(State(sources): State<Sources>) -> Json<Status> {
@@ -81,7 +78,9 @@ pub async fn serve_socket(path: &Path, sources: Sources, mut shutdown: Stop) -> 
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     let made = path.to_owned();
     tokio::spawn(async move {
-        let served = axum::serve(listener, router(sources)).with_graceful_shutdown(async move { shutdown.ordered().await }).await;
+        let served = axum::serve(listener, router(sources))
+            .with_graceful_shutdown(async move { shutdown.ordered().await })
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "API socket");
         }
@@ -99,7 +98,8 @@ pub async fn serve_metrics(address: SocketAddr, sources: Sources, mut shutdown: 
     info!(%address, "metrics");
     let router = Router::new().route("/metrics", get(prometheus)).with_state(sources);
     tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.ordered().await }).await;
+        let served =
+            axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.ordered().await }).await;
         if let Err(error) = served {
             tracing::error!(%error, "metrics listener");
         }

@@ -13,7 +13,7 @@ use crate::dns::{DnsStats, Outcome, Transport};
 use crate::model::{Forecast, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
 use crate::reconcile::{InstanceReport, OperatorView, TechnologyReport};
-use crate::store::Store;
+use crate::store::{MOST_SERVICE_INDEXES, Store};
 
 /// Everything that can be seen of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ impl Sources {
         let config = self.config.borrow().clone();
         let operator = self.operator.borrow().clone();
         let orchestrator = self.orchestrator.borrow().clone();
-        let counts = self.datapath.counts().unwrap_or_default();
+        let counts = self.datapath.counts(MOST_SERVICE_INDEXES).unwrap_or_default();
         let services = config.services.iter().map(|spec| {
             let outlook = orchestrator.services.get(&spec.name).cloned().unwrap_or_default();
             let index = self.store.service_index(&spec.name).ok();

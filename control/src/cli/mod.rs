@@ -58,7 +58,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show services, instances and the XDP program
-    #[command(after_help = "Examples:\n  selvedge status\n  selvedge status --json | jq '.services[].instances[].instance.state'")]
+    #[command(
+        after_help = "Examples:\n  selvedge status\n  selvedge status --json | jq '.services[].instances[].instance.state'"
+    )]
     Status(StatusArgs),
     /// Watch the same, live; q ends
     Top(TopArgs),
@@ -113,7 +115,9 @@ struct TopArgs {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check a file without any effect; exit code 2 and one line per problem where it is wrong
-    #[command(after_help = "Example:\n  selvedge config check /etc/selvedge/selvedge.toml && systemctl reload selvedged")]
+    #[command(
+        after_help = "Example:\n  selvedge config check /etc/selvedge/selvedge.toml && systemctl reload selvedged"
+    )]
     Check {
         /// The file
         #[arg(default_value = CONFIG)]
@@ -198,7 +202,11 @@ async fn offer_load(args: LoadArgs) -> Done {
         let _ = tokio::signal::ctrl_c().await;
     };
     let report = crate::load::command(&args, interrupted).await.map_err(|e| e.to_string())?;
-    if report.all_ok() { Ok(()) } else { Err(format!("{} of {} requests failed", report.total.failed, report.total.offered)) }
+    if report.all_ok() {
+        Ok(())
+    } else {
+        Err(format!("{} of {} requests failed", report.total.failed, report.total.offered))
+    }
 }
 
 fn man(directory: &std::path::Path) -> Done {

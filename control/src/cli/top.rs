@@ -70,7 +70,8 @@ fn heading<'a>(status: &'a Status, problem: Option<&'a str>) -> Paragraph<'a> {
         status.generation
     );
     let second = problem.map_or_else(Line::default, |p| Line::from(p.to_owned()).red());
-    Paragraph::new(vec![Line::from(line), second]).block(Block::new().title(format!("selvedge {} (q ends)", status.node).bold()))
+    Paragraph::new(vec![Line::from(line), second])
+        .block(Block::new().title(format!("selvedge {} (q ends)", status.node).bold()))
 }
 
 fn services_table(status: &Status) -> Table<'_> {
@@ -85,9 +86,19 @@ fn services_table(status: &Status) -> Table<'_> {
             forecast,
         ])
     });
-    let widths = [Constraint::Length(20), Constraint::Length(8), Constraint::Length(12), Constraint::Length(12), Constraint::Length(12), Constraint::Length(10)];
+    let widths = [
+        Constraint::Length(20),
+        Constraint::Length(8),
+        Constraint::Length(12),
+        Constraint::Length(12),
+        Constraint::Length(12),
+        Constraint::Length(10),
+    ];
     Table::new(rows, widths)
-        .header(Row::new(["SERVICE", "SERVING", "QUERIES", "KERNEL", "DAEMON", "FORECAST"]).style(Style::new().fg(Color::DarkGray)))
+        .header(
+            Row::new(["SERVICE", "SERVING", "QUERIES", "KERNEL", "DAEMON", "FORECAST"])
+                .style(Style::new().fg(Color::DarkGray)),
+        )
         .block(Block::bordered().title("services"))
 }
 
@@ -124,6 +135,9 @@ fn instances_table(status: &Status) -> Table<'_> {
     });
     let widths = [10, 20, 10, 7, 16, 7, 10, 12].map(Constraint::Length);
     Table::new(rows, widths)
-        .header(Row::new(["INSTANCE", "SERVICE", "STATE", "SINCE", "ADDRESS", "SHARE", "PROBE", "PACKETS"]).style(Style::new().fg(Color::DarkGray)))
+        .header(
+            Row::new(["INSTANCE", "SERVICE", "STATE", "SINCE", "ADDRESS", "SHARE", "PROBE", "PACKETS"])
+                .style(Style::new().fg(Color::DarkGray)),
+        )
         .block(Block::bordered().title("instances"))
 }

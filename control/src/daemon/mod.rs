@@ -25,7 +25,7 @@ use crate::netlink::{BridgeSpec, Net};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
 use crate::stop::{Stop, stop};
-use crate::store::{Store, StoreError};
+use crate::store::{MOST_SERVICE_INDEXES, Store, StoreError};
 use crate::telemetry::{Reading, Windows};
 
 /// The DNS port.
@@ -102,6 +102,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let store = Arc::new(Store::open(&config.control.state_dir.join(crate::store::FILE_NAME))?);
     let owner = store.owner_id().clone();
     let datapath = Datapath::open(&config.dataplane, !config.services.is_empty())?;
+    // A store that was lost must not be behind the kernel's tables, or nothing could be published.
+    store.raise_generation(datapath.generation())?;
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
     let last = store.snapshot()?.unwrap_or_default();
     let dns = Arc::new(DnsStats::default());
@@ -151,7 +153,9 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     stopper.stop();
-    for (what, task) in [("operator", operator), ("orchestrator", orchestrator), ("telemetry", telemetry), ("dns", answers)] {
+    for (what, task) in
+        [("operator", operator), ("orchestrator", orchestrator), ("telemetry", telemetry), ("dns", answers)]
+    {
         if let Err(error) = task.await {
             error!(what, %error, "ended badly");
         }
@@ -259,7 +263,7 @@ impl Counts {
     fn read(&self, clock: Instant) -> Option<Reading> {
         let config = self.config.borrow().clone();
         let attached = self.datapath.is_attached();
-        let kernel = if attached { Some(self.datapath.counts()?) } else { None };
+        let kernel = if attached { Some(self.datapath.counts(MOST_SERVICE_INDEXES)?) } else { None };
         let mut totals = BTreeMap::new();
         for spec in &config.services {
             let index = self.store.service_index(&spec.name).ok()?;

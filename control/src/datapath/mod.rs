@@ -10,8 +10,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
-use xdp_balancer::{Attachment, AttachedMode, Dataplane, Mode, Options, Sizes, Table};
+use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
 use xdp_balancer_common::{FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
@@ -86,6 +88,8 @@ struct State {
 }
 
 impl Datapath {
+    /// Must be called in a tokio runtime, which then carries the program's messages to the log.
+    ///
     /// Loads or adopts the program and attaches it where the configuration says. Failure is not the end:
     /// what could not be had is in [`Datapath::interfaces`].
     ///
@@ -98,7 +102,12 @@ impl Datapath {
             return Ok(Self { state: Arc::new(Mutex::new(state)) });
         }
         match Dataplane::open(&Options { pin_dir: settings.pin_dir.clone(), sizes: Sizes::default() }) {
-            Ok(plane) => state.plane = Some(plane),
+            Ok(mut plane) => {
+                if let Some(messages) = plane.take_log() {
+                    tokio::spawn(carry_log(messages));
+                }
+                state.plane = Some(plane);
+            }
             Err(problem) if settings.mode == AttachMode::Native && !settings.interfaces.is_empty() => {
                 let interface = settings.interfaces.join(", ");
                 return Err(DatapathError::Required { interface, source: problem });
@@ -116,6 +125,13 @@ impl Datapath {
         Ok(Self { state: Arc::new(Mutex::new(state)) })
     }
 
+    /// Generation of the tables in the kernel; 0 where there are none.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        let state = self.lock();
+        state.plane.as_ref().and_then(|plane| plane.generation().ok()).unwrap_or(0)
+    }
+
     /// Makes the kernel's tables equal to `snapshot`, all at once.
     ///
     /// # Errors
@@ -127,11 +143,11 @@ impl Datapath {
         Ok(())
     }
 
-    /// Counters, where the program runs.
+    /// Counters, where the program runs; those of the services with an index below `services`.
     #[must_use]
-    pub fn counts(&self) -> Option<KernelCounts> {
+    pub fn counts(&self, services: u32) -> Option<KernelCounts> {
         let state = self.lock();
-        match state.plane.as_ref()?.counters() {
+        match state.plane.as_ref()?.counters(services) {
             Ok(counters) => {
                 let by_label = Verdict::ALL.iter().map(|v| v.label()).zip(counters.verdicts.iter().copied());
                 Some(KernelCounts { epoch: counters.epoch, verdicts: by_label.collect(), services: counters.services })
@@ -193,8 +209,8 @@ impl Datapath {
     /// Gives back an instance's counter; to be called before its interface goes.
     pub fn forget_flows(&self, interface: &str) {
         let Ok(index) = nix::net::if_::if_nametoindex(interface) else { return };
-        let state = self.lock();
-        let Some(plane) = state.plane.as_ref() else { return };
+        let mut state = self.lock();
+        let Some(plane) = state.plane.as_mut() else { return };
         if let Err(error) = plane.forget_flow(index) {
             warn!(interface, error = %in_full(&error), "a packet counter could not be given back");
         }
@@ -203,6 +219,21 @@ impl Datapath {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every method leaves the state whole, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hands what the program says (through aya-log) to the log, as it comes.
+async fn carry_log(messages: KernelLog) {
+    let mut messages = match AsyncFd::with_interest(messages, Interest::READABLE) {
+        Ok(messages) => messages,
+        Err(error) => {
+            warn!(%error, "messages of the program cannot be waited for");
+            return;
+        }
+    };
+    while let Ok(mut ready) = messages.readable_mut().await {
+        ready.get_inner_mut().drain();
+        ready.clear_ready();
     }
 }
 
@@ -235,13 +266,9 @@ impl State {
 }
 
 fn plain(attachment: &Attachment) -> InterfaceStatus {
-    let mode = match attachment.mode {
-        AttachedMode::Native => "native",
-        AttachedMode::Generic => "generic",
-    };
     InterfaceStatus {
         interface: attachment.interface.clone(),
-        mode: mode.to_owned(),
+        mode: attachment.mode.map_or("none", AttachedMode::label).to_owned(),
         program_id: Some(attachment.program_id),
         problem: None,
     }
@@ -249,7 +276,7 @@ fn plain(attachment: &Attachment) -> InterfaceStatus {
 
 fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
     let mut status = plain(attachment);
-    if attachment.mode == AttachedMode::Generic && asked != AttachMode::Generic {
+    if attachment.mode == Some(AttachedMode::Generic) && asked != AttachMode::Generic {
         status.problem = Some("its driver cannot run XDP programs; generic mode is slower".to_owned());
     }
     match &status.problem {

@@ -19,7 +19,7 @@ pub struct Found {
 /// [`DatapathError`] where they cannot be read.
 pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
     let attachments = xdp_balancer::show(pin_dir)?;
-    Ok(Found { interfaces: attachments.iter().map(super::plain).collect() })
+    Ok(Found { interfaces: attachments.iter().flat_map(|pinned| &pinned.attachments).map(super::plain).collect() })
 }
 
 /// Takes the program off one interface or all, and with `tables` forgets tables and counters too; the names

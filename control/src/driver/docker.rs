@@ -89,9 +89,7 @@ impl Docker {
             Err(error) => return Err(self.engine.failed("create container", &name, error)),
         };
         match self.run(&client, &handle, &name).await {
-            Ok(pid) => {
-                Ok(Running { id: spec.id.clone(), handle, pid: Some(pid), service: spec.service.to_string() })
-            }
+            Ok(pid) => Ok(Running { id: spec.id.clone(), handle, pid: Some(pid), service: spec.service.to_string() }),
             Err(error) => {
                 if let Err(left) = self.remove(&client, &handle).await {
                     tracing::warn!(container = name, error = %left, "a half-started container could not be removed");

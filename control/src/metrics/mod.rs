@@ -84,10 +84,12 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     refused.with_label_values(&["config"]).inc_by(status.config_rejected);
 
     let queries = counter("selvedge_service_queries_total", "Queries for the service's names.", &["service"])?;
-    let answers = counter("selvedge_service_answers_total", "Answers with records, by who answered.", &["service", "by"])?;
+    let answers =
+        counter("selvedge_service_answers_total", "Answers with records, by who answered.", &["service", "by"])?;
     let replicas = gauge("selvedge_service_replicas", "Instances, wanted and serving.", &["service", "kind"])?;
     let states = gauge("selvedge_service_instances", "Instances by state.", &["service", "state"])?;
-    let last_good = gauge("selvedge_service_last_good", "1 while nothing serves and old answers are kept.", &["service"])?;
+    let last_good =
+        gauge("selvedge_service_last_good", "1 while nothing serves and old answers are kept.", &["service"])?;
     let load = GaugeVec::new(
         Opts::new("selvedge_service_window_requests", "Requests of the last window, and the forecast of the next."),
         &["service", "kind"],

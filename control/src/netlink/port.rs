@@ -166,10 +166,8 @@ impl Net {
         namespace.check_empty().await?;
         let peer = link::expect(&self.handle, "attach port", &port.peer).await?;
         // Moved and named in one request: it is never in the other namespace under a name that may be taken.
-        let moved = LinkUnspec::new_with_index(peer.index)
-            .name(INTERFACE)
-            .setns_by_fd(namespace.file().as_raw_fd())
-            .build();
+        let moved =
+            LinkUnspec::new_with_index(peer.index).name(INTERFACE).setns_by_fd(namespace.file().as_raw_fd()).build();
         link::change(&self.handle, "move into the instance", &port.peer, moved).await?;
         namespace.configure(&port.spec).await?;
         for (address, _) in port.spec.prefixes() {

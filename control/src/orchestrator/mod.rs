@@ -217,9 +217,7 @@ impl Orchestrator {
             if outlook.history.len() == HISTORY {
                 outlook.history.pop_front();
             }
-            let serving = state.map_or(0, |s| {
-                s.instances.iter().filter(|i| i.state == InstanceState::Serving).count()
-            });
+            let serving = state.map_or(0, |s| s.instances.iter().filter(|i| i.state == InstanceState::Serving).count());
             outlook.history.push_back(WindowRecord {
                 window: report.sequence,
                 start: report.start,

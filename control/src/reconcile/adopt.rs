@@ -100,7 +100,8 @@ impl Operator {
             }
         }
         if let Ok(links) = self.world.net.list_owned().await {
-            let strays = links.iter().filter_map(|l| l.instance()).filter(|id| !self.instances.contains_key(id)).cloned();
+            let strays =
+                links.iter().filter_map(|l| l.instance()).filter(|id| !self.instances.contains_key(id)).cloned();
             for id in strays.collect::<Vec<_>>() {
                 warn!(instance = %id, "a port of ours, but of no instance; removed");
                 if let Err(error) = self.world.net.delete_port(&id).await {

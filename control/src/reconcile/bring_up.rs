@@ -184,4 +184,3 @@ pub(super) async fn remove(
     }
     if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }
-

@@ -70,7 +70,10 @@ pub(super) struct Tracked {
 /// The task that runs for an instance, if any.
 enum Work {
     None,
-    Up { cancel: Stopper, task: JoinHandle<()> },
+    Up {
+        cancel: Stopper,
+        task: JoinHandle<()>,
+    },
     Down,
     /// A removal failed; not before this moment again.
     Retry(Instant),

@@ -7,9 +7,9 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTr
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::tables::TRANSITIONS;
 use super::tables::{CONFIG, DESIRED, GENERATION, INSTANCES, META, META_TEXT, MOST_SERVICE_INDEXES};
 use super::tables::{MOST_TRANSITIONS, NEXT_SERVICE_INDEX, PREDICTORS, RELEASED, SERVICE_INDEXES, SNAPSHOT};
-use super::tables::TRANSITIONS;
 use super::{Store, StoreError};
 use crate::model::{
     AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, Snapshot, Timestamp, Transition,

@@ -14,7 +14,9 @@ extern "C" fn interrupt(_: libc::c_int) {
 
 fn main() -> ExitCode {
     if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("selvedge-demo needs root: it makes network namespaces, attaches an XDP program and runs a container engine");
+        eprintln!(
+            "selvedge-demo needs root: it makes network namespaces, attaches an XDP program and runs a container engine"
+        );
         return ExitCode::from(77);
     }
     // Also where the parent ignores them, as shells do for what they start in the background.

@@ -58,7 +58,8 @@ pub fn run(dir: &Path, interrupted: Interrupted) -> Result<Verdict> {
             dir: dir.to_owned(),
             window: format!("{}s", WINDOW.as_secs()),
             content: CONTENT,
-            service: "capacity = 20\nmin = 1\nmax = 8\nttl_s = 1\ndrain_quiet = \"1s\"\ndrain_deadline = \"20s\"".to_owned(),
+            service: "capacity = 20\nmin = 1\nmax = 8\nttl_s = 1\ndrain_quiet = \"1s\"\ndrain_deadline = \"20s\""
+                .to_owned(),
         },
         &mut |step| view.step(step),
     )?;

@@ -192,10 +192,7 @@ impl Summary {
                 self.dns.queries, self.dns.answered_in_kernel, self.xdp_mode, self.dns.answered_by_daemon
             ),
             format!("downloads  {} ok, {} failed", self.downloads.ok, self.downloads.failed),
-            format!(
-                "instances  {} → {} → {}",
-                self.replicas.first, self.replicas.max, self.replicas.min_after_max
-            ),
+            format!("instances  {} → {} → {}", self.replicas.first, self.replicas.max, self.replicas.min_after_max),
             format!(
                 "allocation p50 {:.0} ms, p95 {:.0} ms; removal p50 {:.0} ms, p95 {:.0} ms",
                 self.allocation_ms.p50, self.allocation_ms.p95, self.removal_ms.p50, self.removal_ms.p95

@@ -6,8 +6,8 @@ use std::time::Instant;
 use control::api::Status;
 use control::model::InstanceState;
 
-use super::summary::{Seen, Summary, Verdict};
 use super::service;
+use super::summary::{Seen, Summary, Verdict};
 
 /// Bars of one row, low to high.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];

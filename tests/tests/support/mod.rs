@@ -36,7 +36,9 @@ pub fn video(status: &Status) -> &ServiceStatus {
 /// Its serving instances.
 pub fn serving(status: &Status) -> BTreeSet<String> {
     let all = video(status).instances.iter();
-    all.filter(|i| i.report.instance.state == InstanceState::Serving).map(|i| i.report.instance.id.to_string()).collect()
+    all.filter(|i| i.report.instance.state == InstanceState::Serving)
+        .map(|i| i.report.instance.id.to_string())
+        .collect()
 }
 
 /// What `dig` printed, in parts.
