@@ -23,7 +23,7 @@ mod verdict;
 
 pub use answer::{ANSWER_BYTES, Answer, RingWord};
 pub use counts::{FlowCount, ServiceCount};
-pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameChunk, NameEntry, TYPE_SLOTS, TypeSlot, hash_finish, hash_step};
+pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameChunk, NameEntry, TYPE_SLOTS, TypeSlot, hash_finish, hash_step, keep_bytes};
 pub use settings::{LOCAL_ADDRESSES, Settings};
 pub use verdict::{Action, Verdict};
 
@@ -54,6 +54,8 @@ pub mod object {
     pub const FLOWS: &str = "FLOWS";
     /// The XDP program that answers.
     pub const XDP: &str = "selvedge_xdp";
+    /// The XDP program that passes everything, for the far ends of lab links.
+    pub const PASS: &str = "selvedge_pass";
     /// The classifier that counts an instance's packets towards it (egress of the host's end).
     pub const FLOW_TO: &str = "selvedge_to";
     /// The classifier that counts an instance's packets from it (ingress of the host's end).

@@ -113,8 +113,7 @@ fn well_formed(wire: &[u8]) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn hash_step(state: u64, chunk: u64, used: u32) -> u64 {
-    let keep = if used >= 8 { u64::MAX } else { low_bytes(used) };
-    let mixed = (state ^ ((chunk | LOWER) & keep)).wrapping_mul(MULTIPLIER);
+    let mixed = (state ^ ((chunk | LOWER) & keep_bytes(used))).wrapping_mul(MULTIPLIER);
     mixed ^ (mixed >> 32)
 }
 
@@ -126,10 +125,13 @@ pub const fn hash_finish(state: u64, wire_len: u32) -> u64 {
     mixed ^ (mixed >> 29)
 }
 
-/// Mask of the first `n` (0–7) bytes in memory order.
+/// Mask of the first `n` (1–8) bytes of a chunk, in memory order.
 #[inline(always)]
-const fn low_bytes(n: u32) -> u64 {
-    if cfg!(target_endian = "little") { (1u64 << (n * 8)) - 1 } else { !(u64::MAX >> (n * 8)) }
+#[must_use]
+pub const fn keep_bytes(n: u32) -> u64 {
+    // The shift is at most 56 for the values allowed; the mask keeps it defined for all.
+    let unused = (64 - 8 * n) & 63;
+    if cfg!(target_endian = "little") { u64::MAX >> unused } else { u64::MAX << unused }
 }
 
 #[cfg(feature = "user")]

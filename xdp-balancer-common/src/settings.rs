@@ -7,8 +7,11 @@ pub const LOCAL_ADDRESSES: usize = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Secret of the name hash; new per load of the object.
+    /// Secret of the name hash.
     pub secret: u64,
+    /// Random number of this set of maps, never zero once they are set up: counters continue as
+    /// long as it stays. The program does not read it.
+    pub epoch: u64,
     /// Generation of the published tables, for `status`; the program does not read it.
     pub generation: u64,
     /// Used entries of `local4` and of `local6`.

@@ -64,6 +64,8 @@ verdicts! {
     NotDns = "not_dns" => Pass,
     /// To an address that is not configured as ours.
     NotLocal = "not_local" => Pass,
+    /// From an address or port that nothing may be sent to (multicast, unspecified, loopback, port 0).
+    OddSource = "odd_source" => Pass,
     /// UDP and IP lengths disagree, or the IPv6 checksum is missing.
     BadLength = "bad_length" => Pass,
     /// A DNS message that is no query (QR set).

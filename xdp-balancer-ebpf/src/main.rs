@@ -1,3 +1,106 @@
-//! x
-#![no_std]
-#![no_main]
+//! The kernel side: an XDP program that answers DNS queries from pre-rendered tables, and two
+//! classifiers that count an instance's traffic.
+//!
+//! A frame goes through [`parse`] (headers), [`question`] (name, type, OPT), [`lookup`] (tables) and
+//! [`answer`] (the only module that writes to it). Each step returns the verdict that ends the
+//! program early, so nothing has been written when a frame is passed on; [`count::finish`] is the
+//! only way out. The crate is built for the BPF target by `xdp-balancer/build.rs`; for any other
+//! target it is empty, so that workspace-wide cargo commands do not trip over it.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", allow(unstable_features, reason = "BPF inline assembly is unstable"))]
+
+#[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
+mod checksum;
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod family;
+#[cfg(target_arch = "bpf")]
+mod flow;
+#[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod parse;
+#[cfg(target_arch = "bpf")]
+mod question;
+
+#[cfg(target_arch = "bpf")]
+mod entry {
+    use aya_ebpf::bindings::xdp_action::XDP_PASS;
+    use aya_ebpf::macros::{classifier, xdp};
+    use aya_ebpf::programs::{TcContext, XdpContext};
+    use xdp_balancer_common::Verdict;
+
+    use crate::family::{V4, V6};
+    use crate::packet::Frame;
+    use crate::parse::Network;
+    use crate::{answer, count, flow, lookup, parse, question};
+
+    /// Answers what it fully understands and holds an answer for; passes the rest untouched.
+    #[xdp]
+    pub fn selvedge_xdp(ctx: XdpContext) -> u32 {
+        let verdict = match serve(&ctx) {
+            Ok(()) => Verdict::Answered,
+            Err(verdict) => verdict,
+        };
+        count::finish(&ctx, verdict)
+    }
+
+    /// Passes everything. A veth hands out frames that its peer sent back only if it runs a program
+    /// of its own; this is the cheapest one.
+    #[xdp]
+    pub fn selvedge_pass(_ctx: XdpContext) -> u32 {
+        XDP_PASS
+    }
+
+    /// Counts what goes to an instance.
+    #[classifier]
+    pub fn selvedge_to(ctx: TcContext) -> i32 {
+        flow::count(&ctx, flow::Direction::To)
+    }
+
+    /// Counts what comes from an instance.
+    #[classifier]
+    pub fn selvedge_from(ctx: TcContext) -> i32 {
+        flow::count(&ctx, flow::Direction::From)
+    }
+
+    #[inline(always)]
+    fn serve(ctx: &XdpContext) -> Result<(), Verdict> {
+        let frame = Frame::of(ctx);
+        match parse::network(frame)? {
+            Network::V4 => serve_family::<V4>(ctx, frame),
+            Network::V6 => serve_family::<V6>(ctx, frame),
+        }
+    }
+
+    #[inline(always)]
+    fn serve_family<F: crate::family::Family>(ctx: &XdpContext, frame: Frame) -> Result<(), Verdict> {
+        let message = parse::message::<F>(frame)?;
+        let question = question::read::<F>(frame, &message)?;
+        let found = lookup::find::<F>(frame, &question)?;
+        answer::write::<F>(ctx, frame, &message, &question, &found)?;
+        found.count_answered();
+        Ok(())
+    }
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    /// Helpers such as the ring buffer's want a GPL-compatible licence.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+/// Nothing to run outside the kernel.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

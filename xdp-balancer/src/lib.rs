@@ -1,1 +1,57 @@
-//! x
+//! Loads, attaches and pins the XDP program; typed tables in, counters out. The only crate that knows
+//! aya: everything public is in types of this crate and of `xdp-balancer-common`.
+//!
+//! # Data flow
+//!
+//! ```text
+//! Table ─check─> Checked ─plan(Installed)─> Plan ─publish─> ANSWERS, RRSETS, TABLE, SETTINGS
+//!                                                                  │ read by the program
+//!                              Counters <─sum─ VERDICTS, SERVICES, FLOWS
+//! ```
+//!
+//! [`Table`] is whole: what it does not name is no longer answered. It is checked first ([`Error::Invalid`],
+//! nothing touched), then a pure planner compares it with what is installed and lists the writes. Free
+//! answer slots are filled, then one word per changed RRset is stored, then, if the names changed, one
+//! map is swapped for another. Slots and ids that were given up are not written again before all programs
+//! that could read them have ended; that is waited for only when the space is needed.
+//!
+//! # Ownership and the life of pins
+//!
+//! One process at a time holds a [`Dataplane`], guarded by a lock on the pin directory. The kernel's
+//! things do not belong to it: maps are pinned when they are created, links when they are attached, and
+//! dropping the [`Dataplane`] closes descriptors only, so answers go on from the last tables. Opening
+//! again adopts the maps if their shape is what this version expects (never reinterpreting: another
+//! layout has another directory), reads back what is installed, and loads this version's program;
+//! [`Dataplane::attach`] then puts it into the existing link, without a moment in which packets meet no
+//! program. [`detach`] and [`remove_all`] undo everything and need no daemon.
+//!
+//! An attachment is one link per interface, pinned as `links/<interface>`. A program that is not ours is
+//! never replaced ([`Error::Foreign`]). Counting filters ([`Dataplane::count_flows`]) sit on interfaces
+//! that we made and go with them.
+
+mod attach;
+mod counters;
+mod dataplane;
+mod error;
+mod log;
+mod maps;
+mod netlink;
+mod object;
+mod pins;
+mod plan;
+mod publish;
+mod runs;
+mod sys;
+mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use attach::{AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show};
+pub use counters::Counters;
+pub use dataplane::{Dataplane, Options, RunAction, RunResult};
+pub use error::{Error, Problem};
+pub use log::KernelLog;
+pub use maps::Sizes;
+pub use publish::{Fill, Published};
+pub use table::{Name, Rendered, Rrset, Table};
+pub use xdp_balancer_common::{Action, FlowCount, ServiceCount, Verdict};

@@ -1,0 +1,119 @@
+//! Access to the frame's bytes, in the few forms that the kernel's verifier can follow.
+
+use core::arch::asm;
+
+use aya_ebpf::programs::XdpContext;
+use xdp_balancer_common::Verdict;
+
+/// First byte of the frame and the first one behind it. Valid until the frame is resized.
+#[derive(Clone, Copy)]
+pub struct Frame {
+    /// Address of the first byte.
+    pub data: usize,
+    /// Address behind the last byte.
+    pub end: usize,
+}
+
+impl Frame {
+    /// The frame as it is now.
+    #[inline(always)]
+    pub fn of(ctx: &XdpContext) -> Self {
+        Self { data: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// Bytes in the frame.
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        self.end - self.data
+    }
+
+    /// A cursor that stands `offset` bytes into the frame.
+    #[inline(always)]
+    pub fn cursor(self, offset: usize) -> Cursor {
+        Cursor { at: self.data + offset, end: self.end }
+    }
+}
+
+/// A position in the frame: each step forward checks the bounds once.
+#[derive(Clone, Copy)]
+pub struct Cursor {
+    /// Address of the next byte.
+    pub at: usize,
+    /// Address behind the frame.
+    pub end: usize,
+}
+
+impl Cursor {
+    /// Steps over `N` bytes and returns their address.
+    #[inline(always)]
+    pub fn take<const N: usize>(&mut self) -> Result<usize, Verdict> {
+        let at = self.at;
+        if at + N > self.end {
+            return Err(Verdict::ShortFrame);
+        }
+        self.at = at + N;
+        Ok(at)
+    }
+
+    /// [`take`](Self::take) for loops: the compared address is hidden from the compiler, which would
+    /// otherwise compare the loop's own counter with arithmetic on the end that the verifier forbids.
+    #[inline(always)]
+    pub fn step<const N: usize>(&mut self) -> Result<usize, Verdict> {
+        let at = self.at;
+        if opaque(at + N) > self.end {
+            return Err(Verdict::ShortFrame);
+        }
+        self.at = at + N;
+        Ok(at)
+    }
+
+    /// The next eight bytes, or the next four and zeros where eight would leave the frame. Enough for
+    /// names: four bytes of type and class follow one, so a name never reaches past the four.
+    #[inline(always)]
+    pub fn chunk(&self) -> Option<u64> {
+        if self.at + 8 <= self.end {
+            // SAFETY: eight bytes are inside the frame.
+            Some(unsafe { load::<u64>(self.at) })
+        } else if self.at + 4 <= self.end {
+            // SAFETY: four bytes are inside the frame.
+            let half = unsafe { load::<u32>(self.at) };
+            Some(if cfg!(target_endian = "little") { u64::from(half) } else { u64::from(half) << 32 })
+        } else {
+            None
+        }
+    }
+}
+
+/// Reads a value at any alignment.
+///
+/// A plain dereference on purpose: `read_unaligned` becomes one load per byte on this target, while
+/// BPF loads of packet and map memory need no alignment.
+///
+/// # Safety
+/// `at` points to `size_of::<T>()` readable bytes.
+#[inline(always)]
+pub unsafe fn load<T: Copy>(at: usize) -> T {
+    // SAFETY: as above; the BPF machine has no alignment requirement for these loads.
+    unsafe { *(at as *const T) }
+}
+
+/// Writes a value at any alignment; see [`load`].
+///
+/// # Safety
+/// `at` points to `size_of::<T>()` writable bytes.
+#[inline(always)]
+pub unsafe fn store<T: Copy>(at: usize, value: T) {
+    // SAFETY: as above.
+    unsafe { *(at as *mut T) = value };
+}
+
+/// The same value, of which the compiler knows nothing. Keeps it from dropping a bounds check that
+/// it can prove and the verifier cannot, and from replacing a pointer difference by a loop counter,
+/// which would make the verifier walk the rest of the program once per round.
+#[inline(always)]
+pub fn opaque(value: usize) -> usize {
+    let mut value = value;
+    // SAFETY: a move of a register onto itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
+}

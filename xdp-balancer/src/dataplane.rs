@@ -1,0 +1,145 @@
+//! Opening: create or adopt the maps, load this version's programs onto them.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use xdp_balancer_common::{Settings, object};
+
+use crate::error::Error;
+use crate::log::KernelLog;
+use crate::maps::{Maps, Sizes, random, shapes};
+use crate::object as elf;
+use crate::pins::Pins;
+use crate::plan::Installed;
+use crate::sys;
+
+/// How to open the dataplane.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory on a BPF file system; a subdirectory for the layout is made in it.
+    pub pin_dir: PathBuf,
+    /// Sizes of maps that do not exist yet.
+    pub sizes: Sizes,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { pin_dir: PathBuf::from("/sys/fs/bpf/selvedge"), sizes: Sizes::default() }
+    }
+}
+
+/// The maps and programs of this machine. Dropping it changes nothing in the kernel: maps are pinned,
+/// attached programs stay.
+pub struct Dataplane {
+    pub(crate) object: Ebpf,
+    pub(crate) maps: Maps,
+    pub(crate) pins: Pins,
+    pub(crate) installed: Installed,
+    pub(crate) classifiers_loaded: bool,
+    log: Option<KernelLog>,
+    adopted: bool,
+    /// One process at a time; released with the last descriptor.
+    _lock: File,
+}
+
+/// What the program did with a frame that was run through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunResult {
+    /// What the kernel was told.
+    pub action: RunAction,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// Time that the kernel measured.
+    pub duration_ns: u64,
+}
+
+/// An XDP action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunAction {
+    /// Goes on into the stack.
+    Pass,
+    /// Goes back out.
+    Answer,
+    /// Any other action; the program has none.
+    Other(u32),
+}
+
+impl Dataplane {
+    /// Adopts what is pinned, creates and pins what is missing, and loads the programs.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let pins = Pins::new(&options.pin_dir);
+        pins.create()?;
+        let root = pins.root().display().to_string();
+        let lock = sys::lock(pins.root())
+            .map_err(Error::system("lock", root))?
+            .ok_or_else(|| Error::Busy { path: pins.root().to_owned() })?;
+
+        let mut loader = EbpfLoader::new();
+        let shapes = shapes(&options.sizes);
+        let mut found = 0;
+        for shape in &shapes {
+            let entries = match shape.adopt(&pins)? {
+                Some(entries) => {
+                    found += 1;
+                    entries
+                }
+                None => shape.entries,
+            };
+            loader.map_pin_path(shape.name, pins.map(shape.name)).map_max_entries(shape.name, entries);
+        }
+        if found != 0 && found != shapes.len() {
+            log::warn!("only {found} of {} pinned maps are there; the others are made anew", shapes.len());
+        }
+        let mut object = elf::load(&mut loader)?;
+        elf::xdp(&mut object, object::XDP)?;
+
+        let mut maps = Maps::open(&pins)?;
+        let adopted = found == shapes.len();
+        let settings = maps.settings()?;
+        if !adopted || settings.epoch == 0 {
+            // A part that is new makes the whole a new one to those who compare counters.
+            let secret = if settings.secret == 0 { random()? } else { settings.secret };
+            maps.set_settings(&Settings { secret, epoch: random()?, ..settings })?;
+        }
+        if maps.names()?.is_none() {
+            let empty = Maps::build_names(&Default::default())?;
+            maps.swap_names(&empty)?;
+        }
+        // What the process before us gave up shortly before its end may still be read.
+        maps.grace()?;
+        let installed = maps.read_installed()?;
+        let log = KernelLog::take(&mut object);
+        Ok(Self { object, maps, pins, installed, classifiers_loaded: false, log, adopted, _lock: lock })
+    }
+
+    /// True if all maps were there already.
+    #[must_use]
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// The messages of the programs loaded by this process, once.
+    pub fn take_log(&mut self) -> Option<KernelLog> {
+        self.log.take()
+    }
+
+    /// Runs one frame (14 to about 3,500 bytes) through the program on the live tables. It counts as
+    /// if it had come from the wire.
+    pub fn run(&self, frame: &[u8]) -> Result<RunResult, Error> {
+        let program = elf::loaded_xdp(&self.object)?;
+        let mut out = vec![0; 4096];
+        let result = program
+            .test_run(TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() })
+            .map_err(Error::system("run a frame through", object::XDP))?;
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
+            2 => RunAction::Pass,
+            3 => RunAction::Answer,
+            other => RunAction::Other(other),
+        };
+        let duration_ns = u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX);
+        Ok(RunResult { action, frame: out, duration_ns })
+    }
+}

@@ -1,0 +1,224 @@
+//! What can go wrong, with operation, object and source.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel or the file system refused an operation.
+    #[error("cannot {operation} {object}: {}", innermost(.source.as_ref()))]
+    System {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// Why not.
+        #[source]
+        source: Source,
+    },
+    /// The kernel's verifier refused a program.
+    #[error("the kernel refused the program {program}: {source}")]
+    Rejected {
+        /// Name of the program.
+        program: &'static str,
+        /// The reason with the verifier's log.
+        #[source]
+        source: Source,
+    },
+    /// Pins belong on a BPF file system.
+    #[error("{} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf", .path.display())]
+    NotBpffs {
+        /// Where pins were to go.
+        path: PathBuf,
+    },
+    /// Another process works with the same pins.
+    #[error("the tables under {} are in use by another process", .path.display())]
+    Busy {
+        /// Where the pins are.
+        path: PathBuf,
+    },
+    /// A pinned map is not what this version expects under its name.
+    #[error("pinned map {map} has {what} {found}, {wanted} expected; remove the pins and start again")]
+    Shape {
+        /// Name of the map.
+        map: &'static str,
+        /// Which of its properties differs.
+        what: &'static str,
+        /// As pinned.
+        found: u64,
+        /// As expected.
+        wanted: u64,
+    },
+    /// Pinned tables contradict themselves.
+    #[error("pinned tables are damaged at {map}[{index}]: {what}; remove the pins and start again")]
+    Damaged {
+        /// Name of the map.
+        map: &'static str,
+        /// Element.
+        index: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Something in the object is missing; a build error.
+    #[error("the object has no {name}")]
+    Missing {
+        /// Name of the map or program.
+        name: &'static str,
+    },
+    /// No such network interface.
+    #[error("no network interface {interface}")]
+    NoInterface {
+        /// Its name.
+        interface: String,
+    },
+    /// Another XDP program sits on the interface; it is never replaced.
+    #[error("{interface} already has the XDP program {name} (id {id}, tag {tag:016x}), which is not ours")]
+    Foreign {
+        /// Name of the interface.
+        interface: String,
+        /// Kernel's id of the program.
+        id: u32,
+        /// Its name.
+        name: String,
+        /// Hash of its instructions.
+        tag: u64,
+    },
+    /// Ours is attached in another mode, which cannot change without detaching.
+    #[error("{interface} is attached in {found} mode, not {wanted}; detach it first")]
+    OtherMode {
+        /// Name of the interface.
+        interface: String,
+        /// Mode it is attached in.
+        found: &'static str,
+        /// Mode asked for.
+        wanted: &'static str,
+    },
+    /// Tables may only get newer.
+    #[error("generation {offered} is not newer than {current}")]
+    StaleGeneration {
+        /// Generation in force.
+        current: u64,
+        /// Generation offered.
+        offered: u64,
+    },
+    /// The tables are too small for what was to be published.
+    #[error("map {map} is full: {needed} elements needed, {capacity} there ({used} in use)")]
+    Full {
+        /// Name of the map.
+        map: &'static str,
+        /// Elements in use now.
+        used: u32,
+        /// Elements that would be in use.
+        needed: u32,
+        /// Elements of the map.
+        capacity: u32,
+    },
+    /// What was to be published cannot be expressed in the tables.
+    #[error("cannot publish {name}: {problem}")]
+    Invalid {
+        /// The name it belongs to, in presentation form, or another object.
+        name: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+}
+
+/// Why something cannot be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Broken wire form.
+    #[error("its wire form is broken or longer than 255 bytes, or a label holds a zero byte")]
+    Name,
+    /// Twice in one table.
+    #[error("the name occurs twice")]
+    DuplicateName,
+    /// A type twice under one name, or type 0.
+    #[error("type {0} occurs twice or is no type")]
+    Type(u16),
+    /// More types than a name can hold.
+    #[error("{0} types, at most 8 fit")]
+    Types(usize),
+    /// More variants than a ring can hold.
+    #[error("{0} weighted answers, at most 65535 fit")]
+    Ring(usize),
+    /// Rendered records too long.
+    #[error("an answer of {0} bytes, at most 496 fit")]
+    Answer(usize),
+    /// Flags other than AA and RCODE.
+    #[error("answer flags {0:#06x} other than AA and RCODE")]
+    Flags(u16),
+    /// No counters for this index.
+    #[error("service index {0} is beyond the counters")]
+    Service(u32),
+    /// Too many addresses.
+    #[error("{0} local addresses of one family, at most 8 fit")]
+    Local(usize),
+    /// No secret was found under which all names differ.
+    #[error("two names cannot be told apart by their hash")]
+    Hash,
+}
+
+impl Error {
+    /// Short fixed name: metric label, JSON code, log field.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::System { .. } => "system",
+            Self::Rejected { .. } => "rejected",
+            Self::NotBpffs { .. } => "not_bpffs",
+            Self::Busy { .. } => "busy",
+            Self::Shape { .. } => "shape",
+            Self::Damaged { .. } => "damaged",
+            Self::Missing { .. } => "missing",
+            Self::NoInterface { .. } => "no_interface",
+            Self::Foreign { .. } => "foreign",
+            Self::OtherMode { .. } => "other_mode",
+            Self::StaleGeneration { .. } => "stale_generation",
+            Self::Full { .. } => "full",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+
+    /// The operating system's error number, where one is the cause.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        let mut next = self.source();
+        while let Some(error) = next {
+            if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+                return Some(errno);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// True where rights are missing: run as root, or with CAP_BPF and CAP_NET_ADMIN.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        matches!(self.errno(), Some(libc::EPERM | libc::EACCES))
+    }
+
+    /// An error maker for one operation on one object.
+    pub(crate) fn system<E: Into<Source>>(
+        operation: &'static str,
+        object: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let object = object.into();
+        move |source| Self::System { operation, object, source: source.into() }
+    }
+}
+
+/// The last link of a chain of errors; libraries wrap the kernel's word in their own.
+fn innermost(error: &(dyn StdError + Send + Sync + 'static)) -> String {
+    let mut last: &dyn StdError = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}

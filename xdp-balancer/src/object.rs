@@ -1,0 +1,56 @@
+//! The eBPF object, built by `build.rs` and embedded.
+
+use aya::EbpfLoader;
+use aya::include_bytes_aligned;
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError};
+use xdp_balancer_common::object;
+
+use crate::error::Error;
+
+/// The object as it was linked.
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-balancer"));
+
+/// Creates or adopts maps as the loader was told, and prepares the programs.
+pub(crate) fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
+    loader.load(OBJECT).map_err(|error: EbpfError| Error::system("create", "the BPF maps")(error))
+}
+
+/// Loads an XDP program and takes it out of the object.
+pub(crate) fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let program = object.program_mut(name).ok_or(Error::Missing { name })?;
+    let program: &mut Xdp = program.try_into().map_err(|_| Error::Missing { name })?;
+    program.load().map_err(|error| refused(name, error))?;
+    Ok(program)
+}
+
+/// Loads a classifier and takes it out of the object.
+pub(crate) fn classifier<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = object.program_mut(name).ok_or(Error::Missing { name })?;
+    let program: &mut SchedClassifier = program.try_into().map_err(|_| Error::Missing { name })?;
+    program.load().map_err(|error| refused(name, error))?;
+    Ok(program)
+}
+
+/// The XDP program, already loaded.
+pub(crate) fn loaded_xdp(object: &Ebpf) -> Result<&Xdp, Error> {
+    match object.program(object::XDP) {
+        Some(Program::Xdp(program)) => Ok(program),
+        _ => Err(Error::Missing { name: object::XDP }),
+    }
+}
+
+/// Missing rights are no fault of the program.
+fn refused(program: &'static str, error: ProgramError) -> Error {
+    match error {
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            Error::system("load the program", program)(io_error)
+        }
+        error @ ProgramError::LoadError { .. } => Error::Rejected { program, source: error.into() },
+        error => Error::system("load the program", program)(error),
+    }
+}
+
+#[cfg(test)]
+#[path = "object_tests.rs"]
+mod tests;

@@ -1,0 +1,258 @@
+//! The few kernel calls that aya does not offer in the form needed here: links with their raw error
+//! numbers, link information, memory-mapped arrays, locks.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
+/// Attach type of XDP programs on interfaces.
+const BPF_XDP: u32 = 37;
+const BPFFS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Attach by the driver.
+pub(crate) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+/// Attach in the network stack.
+pub(crate) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+/// Attach only where nothing is.
+pub(crate) const XDP_FLAGS_UPDATE_IF_NOEXIST: u32 = 1 << 0;
+
+/// `union bpf_attr`, as far as used here: 32-bit words, large enough for each command.
+#[repr(C, align(8))]
+struct Attr([u32; 16]);
+
+impl Attr {
+    fn new() -> Self {
+        Self([0; 16])
+    }
+
+    fn pointer(&mut self, word: usize, address: usize) {
+        let bytes = (address as u64).to_ne_bytes();
+        self.0[word] = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        self.0[word + 1] = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+    }
+
+    fn call(&mut self, command: libc::c_long) -> io::Result<i32> {
+        // SAFETY: the attribute outlives the call and its size is passed; pointers in it are valid
+        // for the call, which each caller below sees to.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), std::mem::size_of_val(&self.0)) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+    }
+
+    fn call_fd(&mut self, command: libc::c_long) -> io::Result<OwnedFd> {
+        let fd = self.call(command)?;
+        // SAFETY: a new descriptor from the kernel that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd() as u32
+}
+
+/// Opens a pinned object.
+pub(crate) fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = Attr::new();
+    attr.pointer(0, path.as_ptr() as usize);
+    attr.call_fd(BPF_OBJ_GET)
+}
+
+/// Pins an object.
+pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = Attr::new();
+    attr.pointer(0, path.as_ptr() as usize);
+    attr.0[2] = raw(fd);
+    attr.call(BPF_OBJ_PIN).map(drop)
+}
+
+/// Attaches an XDP program by a link.
+pub(crate) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new();
+    attr.0[0] = raw(program);
+    attr.0[1] = ifindex;
+    attr.0[2] = BPF_XDP;
+    attr.0[3] = flags;
+    attr.call_fd(BPF_LINK_CREATE)
+}
+
+/// Puts another program into a link; no packet sees the interface without one.
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = Attr::new();
+    attr.0[0] = raw(link);
+    attr.0[1] = raw(program);
+    attr.call(BPF_LINK_UPDATE).map(drop)
+}
+
+/// Detaches a link, whoever else holds it.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = Attr::new();
+    attr.0[0] = raw(link);
+    attr.call(BPF_LINK_DETACH).map(drop)
+}
+
+/// What the kernel tells of a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkInfo {
+    /// Program in it.
+    pub program_id: u32,
+    /// Interface; zero once the interface is gone.
+    pub ifindex: u32,
+}
+
+/// Asks the kernel about an XDP link.
+pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // type, id, prog_id, padding, then a union whose first word is the interface for XDP links.
+    let mut info = [0_u32; 32];
+    let mut attr = Attr::new();
+    attr.0[0] = raw(link);
+    attr.0[1] = std::mem::size_of_val(&info) as u32;
+    attr.pointer(2, info.as_mut_ptr() as usize);
+    attr.call(BPF_OBJ_GET_INFO_BY_FD)?;
+    Ok(LinkInfo { program_id: info[2], ifindex: info[4] })
+}
+
+/// Index of an interface.
+pub(crate) fn if_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a terminated string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// Name of an interface.
+pub(crate) fn if_name(index: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the call wants.
+    if unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null() {
+        return None;
+    }
+    let len = name.iter().position(|byte| *byte == 0)?;
+    String::from_utf8(name[..len].to_vec()).ok()
+}
+
+/// Whether a path lies on a BPF file system.
+pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = c_path(path)?;
+    // SAFETY: zero is a valid value of this plain struct.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a terminated path and a buffer of the right type.
+    if unsafe { libc::statfs(path.as_ptr(), &mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    #[allow(clippy::unnecessary_cast, reason = "the field's type differs between targets")]
+    let kind = stat.f_type as i64;
+    Ok(kind == BPFFS_MAGIC)
+}
+
+/// Takes the lock on a directory for as long as the file lives; `None` if another process has it.
+pub(crate) fn lock(directory: &Path) -> io::Result<Option<File>> {
+    let file = File::open(directory)?;
+    // SAFETY: an open descriptor.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(Some(file));
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
+}
+
+/// A random number that is not zero.
+pub(crate) fn random() -> io::Result<u64> {
+    loop {
+        let mut bytes = [0_u8; 8];
+        // SAFETY: the buffer and its size.
+        let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if got < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let value = u64::from_ne_bytes(bytes);
+        if got == 8 && value != 0 {
+            return Ok(value);
+        }
+    }
+}
+
+/// A memory-mapped array of 64-bit words.
+#[derive(Debug)]
+pub(crate) struct Words {
+    base: NonNull<AtomicU64>,
+    len: u32,
+}
+
+// SAFETY: the words are atomics; the mapping lives as long as the value.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Maps an array map of `len` words that was created to be mapped.
+    pub(crate) fn map(fd: impl AsFd, len: u32) -> io::Result<Self> {
+        // SAFETY: a shared mapping of a map's memory at an address that the kernel chooses.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                Self::bytes(len),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        Ok(Self { base, len })
+    }
+
+    fn bytes(len: u32) -> usize {
+        len as usize * size_of::<u64>()
+    }
+
+    /// Number of words.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    fn word(&self, index: u32) -> Option<&AtomicU64> {
+        // SAFETY: inside the mapping, which is page-aligned.
+        (index < self.len).then(|| unsafe { &*self.base.as_ptr().add(index as usize) })
+    }
+
+    /// Reads a word.
+    pub(crate) fn load(&self, index: u32) -> Option<u64> {
+        self.word(index).map(|word| word.load(Ordering::Acquire))
+    }
+
+    /// Writes a word; what was written elsewhere before is seen by whoever sees the word.
+    pub(crate) fn store(&self, index: u32, value: u64) {
+        if let Some(word) = self.word(index) {
+            word.store(value, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made above; nothing borrows from it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), Self::bytes(self.len)) };
+    }
+}

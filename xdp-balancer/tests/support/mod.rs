@@ -1,0 +1,110 @@
+//! Shared by the privileged tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use xdp_balancer::testing::{FrameBuilder, Query, address_record, wire};
+use xdp_balancer::{Dataplane, Name, Options, Rendered, Rrset, Sizes, Table, remove_all};
+
+pub const AA: u16 = 0x0400;
+pub const A: u16 = 1;
+pub const AAAA: u16 = 28;
+
+/// True if the test may go on; prints why not otherwise.
+pub fn privileged(test: &str) -> bool {
+    // SAFETY: a plain call.
+    if unsafe { libc::geteuid() } == 0 {
+        return true;
+    }
+    println!("SKIPPED (needs root): {test}");
+    false
+}
+
+/// A pin directory of one test, removed with all that was attached from it.
+pub struct PinDir(pub PathBuf);
+
+impl PinDir {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let bpffs = Path::new("/sys/fs/bpf");
+        // Mounting twice would hide the pins of others.
+        let mounted = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        if !mounted.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
+            let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(bpffs).status().unwrap();
+            assert!(status.success(), "mount a BPF file system");
+        }
+        let name = format!("selvedge-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Self(bpffs.join(name))
+    }
+
+    /// Small maps.
+    pub fn options(&self) -> Options {
+        Options { pin_dir: self.0.clone(), sizes: Sizes { rrsets: 64, answers: 256, services: 16, flows: 8 } }
+    }
+
+    pub fn open(&self) -> Dataplane {
+        Dataplane::open(&self.options()).unwrap_or_else(|error| panic!("{error}\n{error:?}"))
+    }
+}
+
+impl Drop for PinDir {
+    fn drop(&mut self) {
+        if let Err(error) = remove_all(&self.0) {
+            eprintln!("cannot clean up: {error}");
+            assert!(std::thread::panicking(), "clean-up failed");
+        }
+    }
+}
+
+/// Keeps the thread on one CPU, so that per-CPU positions are one sequence.
+pub fn stay_on_one_cpu() {
+    // SAFETY: a plain set of CPUs, filled before use.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let cpu = usize::try_from(libc::sched_getcpu()).unwrap();
+        libc::CPU_SET(cpu, &mut set);
+        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set), 0);
+    }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// An answer of address records.
+pub fn addresses(addresses: &[&str]) -> Rendered {
+    Rendered {
+        flags: AA,
+        ancount: addresses.len() as u16,
+        nscount: 0,
+        bytes: addresses.iter().flat_map(|address| address_record(ip(address), 30)).collect(),
+    }
+}
+
+pub fn name(name: &str, service: u32, rrsets: Vec<(u16, Vec<Rendered>)>) -> Name {
+    let rrsets = rrsets.into_iter().map(|(qtype, ring)| Rrset { qtype, ring }).collect();
+    Name { wire: wire(name), service, rrsets }
+}
+
+/// Ours in all tests.
+pub fn local() -> Vec<IpAddr> {
+    vec![ip("192.0.2.53"), ip("2001:db8::53"), ip("192.0.2.54")]
+}
+
+pub fn table(generation: u64, names: Vec<Name>) -> Table {
+    Table { generation, local: local(), names }
+}
+
+/// A frame from a client to us.
+pub fn frame(v6: bool) -> FrameBuilder {
+    let (client, server) = if v6 { ("2001:db8::1", "2001:db8::53") } else { ("192.0.2.1", "192.0.2.53") };
+    FrameBuilder::new(SocketAddr::new(ip(client), 40000), SocketAddr::new(ip(server), 53))
+}
+
+pub fn query(v6: bool, query: &Query) -> Vec<u8> {
+    frame(v6).payload(query.build()).build()
+}
