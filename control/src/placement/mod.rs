@@ -1,4 +1,4 @@
-//! Forecasts → how many instances ([`plan`]), on which node ([`place`](mod@place)), with which address
+//! Forecasts → how many instances ([`plan`](mod@plan)), on which node ([`place`](mod@place)), with which address
 //! ([`lease`](mod@lease)). Pure: no clock, no I/O, and no knowledge of how a forecast came about.
 
 pub mod lease;

@@ -63,7 +63,7 @@ impl Predictor for Ema {
             None => requests,
             Some(before) => weight * requests + (1.0 - weight) * before,
         };
-        // Between the two by its definition; rounding near the largest float must not leave that.
+        // Between the two by its definition; rounding must not leave that.
         self.average = Some(average.min(self.average.unwrap_or(requests).max(requests)));
         self.last = Some(requests);
     }
