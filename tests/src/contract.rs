@@ -70,9 +70,7 @@ async fn can_be_used(fixture: &Fixture<'_>) {
 
 async fn refuses_what_it_cannot_start(fixture: &Fixture<'_>) {
     let spec = InstanceSpec { image: fixture.absent_image.to_owned(), ..fixture.spec(1) };
-    for error in
-        [fixture.driver.validate(&spec).await.unwrap_err(), fixture.driver.start(&spec).await.unwrap_err()]
-    {
+    for error in [fixture.driver.validate(&spec).await.unwrap_err(), fixture.driver.start(&spec).await.unwrap_err()] {
         let DriverError::NoImage { image, .. } = &error else { panic!("{error}") };
         assert_eq!(image, fixture.absent_image);
     }

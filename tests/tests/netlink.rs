@@ -172,7 +172,10 @@ fn the_mark_is_there_and_only_the_owner_sees_it() {
     kinds.sort_by_key(|(name, _)| *name);
     assert_eq!(kinds, [("sv-br", &Kind::Bridge), ("sv00000007", &Kind::Port(spec.instance.clone()))]);
     let shown = node.namespace.ip(&["-d", "link", "show", "sv-br"]).unwrap();
-    assert!(shown.contains(&format!("alias selvedge:{}:bridge", node.owner)) && shown.contains("stp_state 0"), "{shown}");
+    assert!(
+        shown.contains(&format!("alias selvedge:{}:bridge", node.owner)) && shown.contains("stp_state 0"),
+        "{shown}"
+    );
 
     // The moment between making a link and naming its owner: it is still known as ours.
     for interface in ["sv-br", "sv00000007"] {
@@ -385,10 +388,13 @@ fn two_hundred_lives_leave_nothing() {
     node.run(async |net| net.ensure_bridge(&bridge()).await.map(drop).unwrap());
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let names = || std::fs::read_dir("/proc/self/task").unwrap()
-        .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok())
-        .filter(|name| name.trim() == "netns")
-        .count();
+    let names = || {
+        std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok())
+            .filter(|name| name.trim() == "netns")
+            .count()
+    };
     let before = (node.interfaces(), guest.namespace.interfaces().unwrap());
     let spec = port(8);
     node.run(async |net| {

@@ -58,7 +58,9 @@ impl Cgroup {
             Memory::V1(dir) => {
                 (number(&dir.join("memory.usage_in_bytes"))?, field(&dir.join("memory.stat"), "total_inactive_file")?)
             }
-            Memory::V2(dir) => (number(&dir.join("memory.current"))?, field(&dir.join("memory.stat"), "inactive_file")?),
+            Memory::V2(dir) => {
+                (number(&dir.join("memory.current"))?, field(&dir.join("memory.stat"), "inactive_file")?)
+            }
         };
         Ok(Usage { cpu_ns, memory_bytes: charged.saturating_sub(inactive) })
     }
@@ -88,9 +90,10 @@ fn directory(groups: &str, mounts: &str, controller: &str) -> Option<PathBuf> {
         let has = parts.next()?.split(',').any(|name| name == controller);
         has.then(|| parts.next()).flatten()
     })?;
-    let mount = mounts.lines().filter_map(Mount::parse).find(|mount| {
-        mount.kind == "cgroup" && mount.options.split(',').any(|name| name == controller)
-    })?;
+    let mount = mounts
+        .lines()
+        .filter_map(Mount::parse)
+        .find(|mount| mount.kind == "cgroup" && mount.options.split(',').any(|name| name == controller))?;
     mount.directory(group)
 }
 

@@ -141,14 +141,12 @@ async fn configure(handle: &Handle, spec: &PortSpec) -> Result<()> {
     link::change(handle, "bring up", INTERFACE, up).await?;
     for gateway in spec.gateways() {
         let route = match gateway {
-            IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .gateway(gateway)
-                .output_interface(interface.index)
-                .build(),
-            IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .gateway(gateway)
-                .output_interface(interface.index)
-                .build(),
+            IpAddr::V4(gateway) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(interface.index).build()
+            }
+            IpAddr::V6(gateway) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(interface.index).build()
+            }
         };
         handle.route().add(route).execute().await.map_err(|error| NetError::Refused {
             operation: "add default route",

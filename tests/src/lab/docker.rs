@@ -315,9 +315,7 @@ fn remove_groups(containers: &BTreeSet<String>) {
 
 fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(LabError::system("remove", path.display())(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LabError::system("remove", path.display())(error)),
         _ => Ok(()),
     }
 }

@@ -70,11 +70,7 @@ pub fn build(engine: &Engine, tag: &str, content_bytes: usize, command: &[&str])
             }
         }
         let (name, version) = tag.rsplit_once(':').unwrap_or((tag, "latest"));
-        let changes = vec![
-            command,
-            format!("LABEL {DIGEST}={digest}"),
-            "EXPOSE 80".to_owned(),
-        ];
+        let changes = vec![command, format!("LABEL {DIGEST}={digest}"), "EXPOSE 80".to_owned()];
         let options = CreateImageOptionsBuilder::new().from_src("-").repo(name).tag(version).changes(changes).build();
         let body = bollard::body_full(archive.into());
         let imported = client.create_image(Some(options), Some(body), None).try_collect::<Vec<_>>().await;
@@ -85,7 +81,8 @@ pub fn build(engine: &Engine, tag: &str, content_bytes: usize, command: &[&str])
 /// The image's file system, the same for the same machine and size.
 fn archive(content_bytes: usize) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for dir in ["dev", "etc", "etc/nginx", "proc", "run", "srv", "sys", "usr", "usr/sbin", "var", "var/lib", "var/lib/nginx"]
+    for dir in
+        ["dev", "etc", "etc/nginx", "proc", "run", "srv", "sys", "usr", "usr/sbin", "var", "var/lib", "var/lib/nginx"]
     {
         archive.directory(dir, 0o755);
     }
@@ -205,7 +202,8 @@ mod tests {
         archive.file("etc/two", 0o600, &content(1500));
         let bytes = archive.finish();
         let dir = tempfile::tempdir().unwrap();
-        let mut tar = Command::new("tar").args(["-x", "-f", "-", "-C"]).arg(dir.path()).stdin(Stdio::piped()).spawn().unwrap();
+        let mut tar =
+            Command::new("tar").args(["-x", "-f", "-", "-C"]).arg(dir.path()).stdin(Stdio::piped()).spawn().unwrap();
         tar.stdin.take().unwrap().write_all(&bytes).unwrap();
         assert!(tar.wait().unwrap().success());
         assert_eq!(fs::read(dir.path().join("etc/one")).unwrap(), b"hello");

@@ -132,8 +132,7 @@ impl Record {
     /// # Errors
     /// [`LabError`]; a process that could not be noted is ended.
     pub fn spawn(&mut self, name: &str, command: &mut Command) -> Result<std::process::Child> {
-        let mut child =
-            command.env(VARIABLE, &self.path).spawn().map_err(LabError::system("start", name))?;
+        let mut child = command.env(VARIABLE, &self.path).spawn().map_err(LabError::system("start", name))?;
         if let Some(started) = process::start_time(child.id()) {
             let noted = self.add(Thing::Process { pid: child.id(), started, name: name.to_owned() });
             if let Err(error) = noted {
