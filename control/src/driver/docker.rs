@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use futures_util::{FutureExt, StreamExt};
 
 pub use engine::EngineError;
 use engine::{Engine, LABEL, TIMEOUT, status};
@@ -27,9 +27,6 @@ use engine::{Engine, LABEL, TIMEOUT, status};
 use super::cgroup::Cgroup;
 use super::{Driver, DriverError, DriverEvent, InstanceSpec, Result, Running, Usage};
 use crate::model::{InstanceId, OwnerId, Technology};
-
-/// Lines of a container's log that an error quotes.
-const LOG_LINES: &str = "10";
 
 /// The driver for one engine.
 #[derive(Debug)]
@@ -112,24 +109,13 @@ impl Docker {
             return Ok(pid);
         }
         let code = inspected.state.and_then(|state| state.exit_code).unwrap_or_default();
-        let log = self.last_lines(client, handle).await;
+        let log = engine::last_words(client, handle).await;
         Err(DriverError::Failed {
             technology: LABEL,
             operation: "start container",
             object: name.to_owned(),
-            source: format!("it ended at once with {}; its last words: {log}", container::exit_cause(code)).into(),
+            source: format!("it ended at once with {}; {log}", container::exit_cause(code)).into(),
         })
-    }
-
-    /// The end of a container's log in one line, for an error.
-    async fn last_lines(&self, client: &bollard::Docker, handle: &str) -> String {
-        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(LOG_LINES).build();
-        let lines = client.logs(handle, Some(options)).map_ok(|line| line.to_string().trim().to_owned());
-        match lines.try_collect::<Vec<_>>().await {
-            Ok(lines) if lines.is_empty() => "(none)".to_owned(),
-            Ok(lines) => lines.join(" | "),
-            Err(error) => format!("(its log cannot be read: {error})"),
-        }
     }
 
     async fn stop_containers(&self, id: &InstanceId, grace: Duration) -> Result<()> {

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo,
 };
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::error::{NetError, Result, errno_of, is_gone, refused};
@@ -198,7 +198,12 @@ impl Net {
             self.handle.neighbours().get().execute().try_collect().await.map_err(refused("list", "neighbours"))?;
         let mut first = Ok(());
         for entry in entries.into_iter().filter(has) {
-            let object = format!("{:?}", entry.attributes.first());
+            let destination = entry.attributes.iter().find_map(|a| match a {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(v4.to_string()),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(v6.to_string()),
+                _ => None,
+            });
+            let object = destination.unwrap_or_else(|| "without an address".to_owned());
             let removed = match self.handle.neighbours().del(entry).execute().await {
                 Err(error) if !is_gone(&error) => Err(refused("remove neighbour", &object)(error)),
                 _ => Ok(()),

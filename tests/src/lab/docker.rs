@@ -79,7 +79,7 @@ impl Engine {
             if let Some(child) = &mut self.own
                 && let Some(status) = child.try_wait().map_err(LabError::system("wait for", "dockerd"))?
             {
-                let stderr = format!("it ended; see {}", log_path.display());
+                let stderr = last_lines(&log_path);
                 return Err(LabError::Program { program: "dockerd".to_owned(), status, stderr });
             }
             Ok(self.answers().then_some(()))
@@ -121,7 +121,13 @@ impl Engine {
     pub fn kill(&mut self) -> Result<()> {
         let mut child = self.take_own()?;
         child.kill().map_err(LabError::system("kill", "dockerd"))?;
-        child.wait().map(drop).map_err(LabError::system("wait for", "dockerd"))
+        child.wait().map_err(LabError::system("wait for", "dockerd"))?;
+        // Its containerd dies with it, a moment later; the shims and what they run go on.
+        let ended = || {
+            let helper = |pid: &u32| is_of_engine(*pid, &self.dir) && program(*pid).as_deref() == Some("containerd");
+            Ok((!process::all().iter().any(helper)).then_some(()))
+        };
+        wait_for("the end of containerd", STOP, &self.dir.join("dockerd.log"), ended)
     }
 
     /// Starts our own engine again after [`Engine::kill`].
@@ -129,8 +135,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::start`].
     pub fn restart(&mut self) -> Result<()> {
-        // A killed engine leaves these behind, and a new one would wait for the old one because of them.
-        for name in ["dockerd.pid", "docker.sock"] {
+        // A killed engine leaves these behind, and a new one would wait for the old one because of them, even
+        // for one that is dead and only not yet collected by its parent.
+        for name in ["dockerd.pid", "docker.sock", "exec/containerd/containerd.pid"] {
             remove_file(&self.dir.join(name))?;
         }
         self.launch()
@@ -203,7 +210,7 @@ impl Engine {
         let containers = containers_below(&dir);
         // The engine first, so that it starts nothing anew; then helpers; then what they ran.
         for pid in process::all() {
-            if is_of_engine(pid, &dir) && process::arguments(pid).first().is_some_and(|a| a.ends_with("dockerd")) {
+            if is_of_engine(pid, &dir) && program(pid).as_deref() == Some("dockerd") {
                 end(pid, STOP)?;
             }
         }
@@ -214,6 +221,7 @@ impl Engine {
         }
         unmount_below(&dir)?;
         remove_groups(&containers);
+        remove_file(&dir.join("exec/containerd/containerd.pid"))?;
         remove_file(&dir.join("dockerd.pid"))?;
         remove_file(&dir.join("docker.sock"))
     }
@@ -258,14 +266,24 @@ async fn remove_all(client: &bollard::Docker, filters: Option<&Filters<'_>>) -> 
     first
 }
 
+/// The end of a log, for an error: the log may be gone with its directory when the error is read.
+fn last_lines(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")
+}
+
 /// True for a process that was started with a path below `dir` as an argument and is one of an engine's programs.
 fn is_of_engine(pid: u32, dir: &Path) -> bool {
-    let arguments = process::arguments(pid);
-    let Some(program) = arguments.first().and_then(|path| Path::new(path).file_name()?.to_str()) else {
-        return false;
-    };
+    let Some(program) = program(pid) else { return false };
     let engine = program == "dockerd" || program.starts_with("containerd") || program == "runc";
-    engine && arguments.iter().any(|argument| Path::new(argument).starts_with(dir))
+    engine && process::arguments(pid).iter().any(|argument| Path::new(argument).starts_with(dir))
+}
+
+/// The name of a process's program; `None` where it is gone.
+fn program(pid: u32) -> Option<String> {
+    let arguments = process::arguments(pid);
+    Some(Path::new(arguments.first()?).file_name()?.to_str()?.to_owned())
 }
 
 /// Identifiers of all containers that the engine below `dir` knows.

@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
+use bollard::query_parameters::LogsOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, ClientVersion};
+use futures_util::TryStreamExt;
 use tokio::net::UnixStream;
 
 use crate::driver::{DriverError, Result};
@@ -18,6 +20,9 @@ pub(super) const LABEL: &str = Technology::Docker.label();
 
 /// Oldest API that has all that is used here (engine 20.10).
 const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+
+/// Lines of a container's log that are quoted where it failed.
+const LOG_LINES: &str = "10";
 
 /// Longest wait for an answer to a request that the engine has no reason to think long about.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -148,6 +153,17 @@ impl Engine {
             Some(source) => EngineError::of_socket(&self.socket, source).unavailable(),
             None => EngineError::Answer { source: error }.unavailable(),
         }
+    }
+}
+
+/// The end of a container's log in one line, for people.
+pub(super) async fn last_words(client: &bollard::Docker, handle: &str) -> String {
+    let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(LOG_LINES).build();
+    let lines = client.logs(handle, Some(options)).map_ok(|line| line.to_string().trim().to_owned());
+    match lines.try_collect::<Vec<_>>().await {
+        Ok(lines) if lines.is_empty() => "it wrote nothing".to_owned(),
+        Ok(lines) => format!("its last words: {}", lines.join(" | ")),
+        Err(error) => format!("its log cannot be read: {error}"),
     }
 }
 

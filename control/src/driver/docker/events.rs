@@ -1,7 +1,7 @@
 //! The engine's events as ours, over losses and returns of the engine.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 
 use super::container::{INSTANCE, OWNER, exit_cause};
-use super::engine::Engine;
+use super::engine::{Engine, last_words};
 use crate::driver::DriverEvent;
 use crate::model::{InstanceId, OwnerId};
 
@@ -22,8 +22,11 @@ struct Watch<'a> {
     owner: &'a OwnerId,
     /// The engine's stream, while it is there.
     stream: Option<BoxStream<'static, Result<EventMessage, bollard::errors::Error>>>,
+    /// When that stream was made.
+    connected: Instant,
     /// Set once [`DriverEvent::Lost`] was told.
     lost: bool,
+    /// Before the next attempt to come back.
     pause: Duration,
     /// Asked for from here on, in nanoseconds since the epoch: what happened while the stream was not there is
     /// told afterwards, as far as the engine remembers it.
@@ -35,7 +38,16 @@ struct Watch<'a> {
 pub(super) fn watch<'a>(engine: &'a Engine, owner: &'a OwnerId) -> BoxStream<'a, DriverEvent> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-    let watch = Watch { engine, owner, stream: None, lost: false, pause: PAUSE.0, since, told: VecDeque::new() };
+    let watch = Watch {
+        engine,
+        owner,
+        stream: None,
+        connected: Instant::now(),
+        lost: false,
+        pause: PAUSE.0,
+        since,
+        told: VecDeque::new(),
+    };
     unfold(watch, |mut watch| async move {
         loop {
             if let Some(event) = watch.told.pop_front() {
@@ -53,16 +65,24 @@ impl Watch<'_> {
         let Some(stream) = &mut self.stream else { return self.connect().await };
         match stream.next().await {
             Some(Ok(message)) => {
-                self.pause = PAUSE.0;
                 self.since = message.time_nano.map_or(self.since, |time| time.saturating_add(1));
-                self.told.extend(exited(&message));
+                if let Some(event) = exited(&message) {
+                    let event = explain(self.engine, &message, event).await;
+                    self.told.push_back(event);
+                }
             }
             Some(Err(error)) => self.lose(&error.to_string()),
             None => self.lose("the stream of events ended"),
         }
     }
 
+    /// Tries once. After a loss it waits first: also an engine that answers and then ends the stream at once, over
+    /// and over, is not asked in a tight loop.
     async fn connect(&mut self) {
+        if self.lost {
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(PAUSE.1);
+        }
         match self.engine.connect().await {
             Ok(client) => {
                 let filters = HashMap::from([
@@ -73,28 +93,38 @@ impl Watch<'_> {
                 let since = format!("{}.{:09}", self.since / 1_000_000_000, self.since % 1_000_000_000);
                 let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
                 self.stream = Some(client.events(Some(options)).boxed());
+                self.connected = Instant::now();
                 if std::mem::take(&mut self.lost) {
                     self.told.push_back(DriverEvent::Back);
                 }
             }
-            Err(error) => {
-                if self.lost {
-                    tokio::time::sleep(self.pause).await;
-                    self.pause = (self.pause * 2).min(PAUSE.1);
-                } else {
-                    self.lose(&error.to_string());
-                }
-            }
+            Err(error) => self.lose(&error.to_string()),
         }
     }
 
     /// Told once, however often the attempts to come back fail.
     fn lose(&mut self, cause: &str) {
         tracing::debug!(cause, "events of the engine were lost");
-        self.stream = None;
-        self.lost = true;
-        self.pause = PAUSE.0;
-        self.told.push_back(DriverEvent::Lost);
+        // A stream that held for longer than the longest pause: this is a new loss, not the same one again.
+        if self.stream.take().is_some() && self.connected.elapsed() > PAUSE.1 {
+            self.pause = PAUSE.0;
+        }
+        if !std::mem::replace(&mut self.lost, true) {
+            self.told.push_back(DriverEvent::Lost);
+        }
+    }
+}
+
+/// Adds what the instance wrote last where it failed by itself and was not ended by a signal.
+async fn explain(engine: &Engine, message: &EventMessage, event: DriverEvent) -> DriverEvent {
+    let DriverEvent::Exited { id, cause } = event else { return event };
+    let handle = message.actor.as_ref().and_then(|actor| actor.id.as_deref());
+    let (true, Some(handle)) = (matches!(exit_code(message), Some(1..=128)), handle) else {
+        return DriverEvent::Exited { id, cause };
+    };
+    match engine.client().await {
+        Ok(client) => DriverEvent::Exited { id, cause: format!("{cause}; {}", last_words(&client, handle).await) },
+        Err(_) => DriverEvent::Exited { id, cause },
     }
 }
 
@@ -102,6 +132,10 @@ impl Watch<'_> {
 fn exited(message: &EventMessage) -> Option<DriverEvent> {
     let attributes = message.actor.as_ref()?.attributes.as_ref()?;
     let id = InstanceId::new(attributes.get(INSTANCE)?.as_str()).ok()?;
-    let code = attributes.get("exitCode").and_then(|code| code.parse().ok());
-    Some(DriverEvent::Exited { id, cause: code.map_or_else(|| "unknown".to_owned(), exit_cause) })
+    let cause = exit_code(message).map_or_else(|| "unknown cause".to_owned(), exit_cause);
+    Some(DriverEvent::Exited { id, cause })
+}
+
+fn exit_code(message: &EventMessage) -> Option<i64> {
+    message.actor.as_ref()?.attributes.as_ref()?.get("exitCode")?.parse().ok()
 }
