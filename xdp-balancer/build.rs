@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let path = search_path();
     if !env::split_paths(&path).any(|directory| directory.join("bpf-linker").is_file()) {
-        return Err("bpf-linker is not installed, and the eBPF object cannot be linked without it: run `make setup`".into());
+        return Err(
+            "bpf-linker is not installed, and the eBPF object cannot be linked without it: run `make setup`".into()
+        );
     }
     // SAFETY: a build script starts with one thread, and none has been started yet.
     unsafe { env::set_var("PATH", path) };

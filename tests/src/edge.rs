@@ -205,7 +205,8 @@ probe_path = "/healthz"
     /// # Errors
     /// [`LabError`].
     pub fn start_daemon(&mut self) -> Result<Daemon> {
-        Daemon::start(&mut self.record, &self.edge, &self.config(), &self.socket(), &self.log())
+        let (config, socket, log) = (self.config(), self.socket(), self.log());
+        Daemon::start(&mut self.record, &self.edge, &config, &socket, &log)
     }
 
     /// Removes everything, the daemon's dataplane by its own command.

@@ -1,7 +1,7 @@
 //! Messages of the programs, for the process that loaded them.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
@@ -38,5 +38,11 @@ impl AsFd for KernelLog {
 impl fmt::Debug for KernelLog {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("KernelLog").finish_non_exhaustive()
+    }
+}
+
+impl AsRawFd for KernelLog {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }

@@ -103,7 +103,8 @@ fn the_same_content_writes_nothing() {
 
 #[test]
 fn a_changed_ring_takes_one_word_and_new_slots() {
-    let plan = Installed::new(8, 8).plan(&checked(vec![name(0, 0, &[(1, &[1, 2])]), name(1, 1, &[(1, &[9])])])).unwrap();
+    let plan =
+        Installed::new(8, 8).plan(&checked(vec![name(0, 0, &[(1, &[1, 2])]), name(1, 1, &[(1, &[9])])])).unwrap();
     let before = plan.next.names[&vec![1, b'a', 0]].types[0].clone();
     let next = plan.next.plan(&checked(vec![name(0, 0, &[(1, &[1, 3])]), name(1, 1, &[(1, &[9])])])).unwrap();
     assert!(next.table.is_none());
@@ -142,7 +143,8 @@ fn slots_come_back_after_grace_only() {
 
 /// Up to four names with up to two types each.
 fn any_table() -> impl Strategy<Value = Vec<Name>> {
-    let rrsets = prop::collection::btree_map(prop::sample::select(vec![1_u16, 28]), prop::collection::vec(0_u8..3, 0..4), 0..3);
+    let rrsets =
+        prop::collection::btree_map(prop::sample::select(vec![1_u16, 28]), prop::collection::vec(0_u8..3, 0..4), 0..3);
     prop::collection::btree_map(0_u8..4, (0_u32..3, rrsets), 0..5).prop_map(|names| {
         names
             .into_iter()

@@ -224,7 +224,10 @@ impl Datapath {
 
 /// Hands what the program says (through aya-log) to the log, as it comes.
 async fn carry_log(messages: KernelLog) {
-    let mut messages = match AsyncFd::with_interest(messages, Interest::READABLE) {
+    // SAFETY: the descriptor belongs to the ring buffer inside `messages`, which the wrapper owns, so it stays open
+    // and the same for as long as it is registered.
+    let registered = unsafe { AsyncFd::register_with_interest(messages, Interest::READABLE) };
+    let mut messages = match registered {
         Ok(messages) => messages,
         Err(error) => {
             warn!(%error, "messages of the program cannot be waited for");

@@ -49,7 +49,7 @@ pub enum LabError {
 
 impl LabError {
     /// Wraps an error of the system.
-    pub(super) fn system(operation: &'static str, object: impl ToString) -> impl FnOnce(io::Error) -> Self {
+    pub fn system(operation: &'static str, object: impl ToString) -> impl FnOnce(io::Error) -> Self {
         let object = object.to_string();
         move |source| Self::System { operation, object, source }
     }

@@ -3,6 +3,7 @@
 //! Everything here is removed on drop. What a killed run leaves is in its [`record::Record`], from which
 //! [`record::clean_up`] removes it.
 
+pub mod daemon;
 pub mod docker;
 mod error;
 pub mod image;
