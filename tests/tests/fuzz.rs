@@ -1,0 +1,386 @@
+//! A million frames through the program in the kernel (`PROG_TEST_RUN`), held against the daemon's own answer on
+//! the same bytes. Needs root.
+//!
+//! `FRAMES` and `SEED` choose how many and which; both are printed, so that a failure can be repeated.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::net::{IpAddr, SocketAddr};
+
+use control::datapath::table;
+use control::dns::{Index, Outcome, Pick, Transport, respond};
+use control::model::{AddressPair, Backend, InstanceId, PublishedService, ServiceName, Snapshot, Zone};
+use tests::lab::is_root;
+use xdp_balancer::testing::{Datagram, FrameBuilder};
+use xdp_balancer::{Dataplane, Options, RunAction, Sizes};
+
+const NAMES: [&str; 6] = [
+    "video.edge.test.",
+    "a.edge.test.",
+    "an-odd-one.edge.test.",
+    "xn--bcher-kva.a-rather-long-label-in-the-middle-of-the-name.deeper.and.deeper.edge.test.",
+    "w0.w1.w2.w3.w4.w5.w6.w7.w8.w9.wa.wb.wc.wd.we.wf.w0.w1.w2.w3.w4.w5.w6.w7.w8.w9.wa.wb.wc.wd.we.edge.test.",
+    "four.edge.test.",
+];
+
+/// A small generator, so that a seed means the same everywhere and for ever (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.byte()).collect()
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let zone = Zone {
+        apex: "edge.test.".into(),
+        primary: "ns1.edge.test.".into(),
+        contact: "hostmaster.edge.test.".into(),
+        nameservers: vec!["ns1.edge.test.".into()],
+        ttl_s: 3600,
+        negative_ttl_s: 5,
+    };
+    let services = NAMES.iter().enumerate().map(|(i, name)| {
+        let number = u8::try_from(i).unwrap();
+        let backends = (0..=number.min(4)).map(|b| Backend {
+            instance: InstanceId::from_number(u32::from(number) * 16 + u32::from(b)),
+            addresses: AddressPair {
+                v4: Some([10, 9, number, b + 1].into()),
+                // One service has IPv4 only: its AAAA is NODATA, which is the daemon's.
+                v6: (number != 5).then(|| [0xfd00, 0, 0, 0, 0, 0, u16::from(number), u16::from(b) + 1].into()),
+            },
+            weight: u16::from(b % 2) + 1,
+        });
+        PublishedService {
+            name: ServiceName::new(format!("s{i}")).unwrap(),
+            index: u32::from(number),
+            names: vec![(*name).to_owned()],
+            ttl_s: 5 + u32::from(number),
+            answers: 4,
+            backends: backends.collect(),
+        }
+    });
+    Snapshot { generation: 1, zones: vec![zone], services: services.collect() }
+}
+
+/// A DNS query, mostly for one of our names and mostly well-formed.
+fn query(random: &mut Random) -> Vec<u8> {
+    let mut message = random.bytes(2);
+    let flags: u16 = match random.below(12) {
+        0 => u16::from_be_bytes([random.byte(), random.byte()]),
+        1 => 0x0120,
+        2 => 0x0110,
+        3 => 0,
+        _ => 0x0100,
+    };
+    message.extend(flags.to_be_bytes());
+    let with_opt = random.one_in(2);
+    let counts: [u16; 4] = if random.one_in(20) {
+        [0; 4].map(|_: u16| u16::try_from(random.below(3)).unwrap())
+    } else {
+        [1, 0, 0, u16::from(with_opt)]
+    };
+    message.extend(counts.iter().flat_map(|c| c.to_be_bytes()));
+    let name = if random.one_in(10) { "nobody.edge.test." } else { random.pick(&NAMES) };
+    for label in name.trim_end_matches('.').split('.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label.bytes().map(|b| if random.one_in(2) { b.to_ascii_uppercase() } else { b }));
+    }
+    message.push(0);
+    let qtype: u16 = match random.below(10) {
+        0 => random.pick(&[2, 5, 6, 15, 16, 33, 41, 64, 65, 251, 252, 255]),
+        1 => u16::from_be_bytes([random.byte(), random.byte()]),
+        n => random.pick(&[1, 28][..1 + n % 2]),
+    };
+    message.extend(qtype.to_be_bytes());
+    message.extend(if random.one_in(25) { [random.byte(), random.byte()] } else { [0, 1] });
+    if with_opt {
+        message.extend(opt(random));
+    }
+    message
+}
+
+fn opt(random: &mut Random) -> Vec<u8> {
+    let mut options = Vec::new();
+    for _ in 0..random.pick(&[0, 0, 0, 1, 1, 2, 3, 9]) {
+        let code: u16 = random.pick(&[3, 8, 9, 10, 11, 12, 15, 65001]);
+        let len = random.pick(&[0, 1, 7, 8, 16, 24, 40]);
+        options.extend(code.to_be_bytes());
+        options.extend(u16::try_from(len).unwrap().to_be_bytes());
+        options.extend(random.bytes(len));
+    }
+    let version = if random.one_in(20) { random.byte() } else { 0 };
+    let size: u16 = random.pick(&[0, 300, 512, 600, 1232, 1400, 4096, 65535]);
+    let mut record = vec![0, 0, 41];
+    record.extend(size.to_be_bytes());
+    let do_bit = if random.one_in(3) { 0x80 } else { 0 };
+    let z = if random.one_in(20) { random.byte() } else { 0 };
+    record.extend([if random.one_in(30) { random.byte() } else { 0 }, version, do_bit, z]);
+    record.extend(u16::try_from(options.len()).unwrap().to_be_bytes());
+    record.extend(options);
+    record
+}
+
+/// Damages some bytes: flips, cuts, additions. The checksums are made afterwards or before, by turns, so that
+/// both what a broken client sends and what a broken wire delivers is seen.
+fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
+    for _ in 0..=random.below(3) {
+        match random.below(5) {
+            0 if !bytes.is_empty() => bytes.truncate(random.below(bytes.len())),
+            1 => {
+                let more = random.below(24);
+                bytes.extend(random.bytes(more));
+            }
+            2 if !bytes.is_empty() => {
+                let at = random.below(bytes.len());
+                bytes[at] = random.pick(&[0, 1, 0x3f, 0x40, 0xc0, 0xff]);
+            }
+            _ if !bytes.is_empty() => {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+            _ => {}
+        }
+    }
+}
+
+struct Case {
+    frame: Vec<u8>,
+    /// The query inside, where nothing was damaged.
+    intact: Option<Vec<u8>>,
+}
+
+fn case(random: &mut Random, listen: &[IpAddr; 2]) -> Case {
+    if random.one_in(12) {
+        let len = 14 + random.below(180);
+        return Case { frame: random.bytes(len), intact: None };
+    }
+    let mut message = query(random);
+    let mut intact = true;
+    if random.one_in(3) {
+        damage(random, &mut message);
+        intact = false;
+    }
+    let v6 = random.one_in(2);
+    let (client, server): (IpAddr, IpAddr) =
+        if v6 { ("fd53::99".parse().unwrap(), listen[1]) } else { ([10, 53, 0, 9].into(), listen[0]) };
+    let port = if random.one_in(30) { 5353 } else { 53 };
+    let foreign = random.one_in(30);
+    let server = match (foreign, v6) {
+        (false, _) => server,
+        (true, false) => [8, 8, 8, 8].into(),
+        (true, true) => "2001:db8::8".parse().unwrap(),
+    };
+    let mut builder = FrameBuilder::new(
+        SocketAddr::new(client, 1024 + u16::try_from(random.below(60_000)).unwrap()),
+        SocketAddr::new(server, port),
+    )
+    .payload(message.clone());
+    if random.one_in(3) {
+        builder = builder.padded_to(60);
+    }
+    if random.one_in(6) && !v6 {
+        builder = builder.no_checksum();
+    }
+    let mut frame = builder.build();
+    if random.one_in(4) {
+        damage(random, &mut frame);
+        intact = false;
+    }
+    if frame.len() < 14 {
+        frame.resize(14, 0);
+    }
+    Case { intact: (intact && port == 53 && !foreign).then_some(message), frame }
+}
+
+/// Where a DNS message lies in a frame that a careful reader finds to be a query over UDP to one of our
+/// addresses; `None` for everything else. Written apart from the program, byte by byte.
+fn to_us<'f>(frame: &'f [u8], listen: &[IpAddr; 2]) -> Option<&'f [u8]> {
+    let short = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let (udp, ip_payload) = match short(12)? {
+        0x0800 => {
+            let total = usize::from(short(16)?);
+            let plain = *frame.get(14)? == 0x45 && short(20)? & 0x3fff == 0 && *frame.get(23)? == 17;
+            let to = IpAddr::from(<[u8; 4]>::try_from(frame.get(30..34)?).unwrap());
+            (plain && to == listen[0]).then_some((34, total.checked_sub(20)?))?
+        }
+        0x86dd => {
+            let plain = frame.get(14)? >> 4 == 6 && *frame.get(20)? == 17;
+            let to = IpAddr::from(<[u8; 16]>::try_from(frame.get(38..54)?).unwrap());
+            (plain && to == listen[1] && short(60)? != 0).then_some((54, usize::from(short(18)?)))?
+        }
+        _ => return None,
+    };
+    let len = usize::from(short(udp + 4)?);
+    if short(udp + 2)? != 53 || len != ip_payload || len < 8 {
+        return None;
+    }
+    frame.get(udp + 8..udp + len)
+}
+
+#[test]
+fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
+    if !is_root("the_kernel_answers_like_the_daemon_or_passes_unchanged") {
+        return;
+    }
+    let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |v| v.parse().unwrap());
+    let (frames, seed) = (number("FRAMES", 1_000_000), number("SEED", 1));
+
+    let pins = std::path::Path::new("/sys/fs/bpf").join(format!("sv-fuzz-{}", std::process::id()));
+    let _unpin = Unpin(pins.clone());
+    let mut plane = Dataplane::open(&Options { pin_dir: pins, sizes: Sizes::default() }).unwrap();
+    let listen: [IpAddr; 2] = ["10.53.0.1".parse().unwrap(), "fd53::1".parse().unwrap()];
+    let snapshot = snapshot();
+    let index = Index::new(&snapshot).unwrap();
+    plane.publish(&table(&snapshot, &index, &listen)).unwrap();
+
+    let mut random = Random(seed);
+    let (mut answered, mut passed, mut intact_answered, mut differences) = (0_u64, 0_u64, 0_u64, 0_u64);
+    for number in 0..frames {
+        let Case { frame, intact } = case(&mut random, &listen);
+        let result = plane.run(&frame).unwrap();
+        let problem = match result.action {
+            RunAction::Pass => {
+                passed += 1;
+                if result.frame == frame { expected_answer(intact.as_deref(), &index) } else { Some("passed, but changed".into()) }
+            }
+            RunAction::Answer => {
+                answered += 1;
+                intact_answered += u64::from(intact.is_some());
+                judge(&frame, &result.frame, &listen, &index)
+            }
+            RunAction::Other(action) => Some(format!("XDP action {action}")),
+        };
+        if let Some(problem) = problem {
+            differences += 1;
+            println!("frame {number} of seed {seed}: {problem}\n  in  {frame:02x?}\n  out {:02x?}", result.frame);
+            assert!(differences < 5, "more differences than are worth printing");
+        }
+    }
+    println!("frames={frames} seed={seed} answered={answered} passed={passed} differences={differences}");
+    assert_eq!(differences, 0);
+    // The generator has to reach both sides, or the test shows nothing.
+    assert!(answered > frames / 10 && passed > frames / 10 && intact_answered > frames / 20);
+}
+
+/// An undamaged query that the daemon answers with records has no reason to be passed, but for having more
+/// options than the program walks, which is listed here by name.
+fn expected_answer(intact: Option<&[u8]>, index: &Index) -> Option<String> {
+    let query = intact?;
+    let response = respond(query, index, Transport::Udp, Pick::Slot(0));
+    let qtype = response.bytes.as_ref().and_then(|bytes| asked(bytes));
+    let many_options = query.len() > 12 && options(query) > 8;
+    let odd_flags = u16::from_be_bytes([query[2], query[3]]) & !0x0130 != 0;
+    let simple = matches!(qtype, Some(1 | 28));
+    (response.outcome == Outcome::Answered && simple && !many_options && !odd_flags && !opt_flags(query))
+        .then(|| "a plain query was passed".to_owned())
+}
+
+/// End of the question's name.
+fn name_end(message: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    loop {
+        match usize::from(*message.get(at)?) {
+            0 => return Some(at + 1),
+            len => at += 1 + len,
+        }
+    }
+}
+
+fn asked(message: &[u8]) -> Option<u16> {
+    let end = name_end(message)?;
+    Some(u16::from_be_bytes([*message.get(end)?, *message.get(end + 1)?]))
+}
+
+/// Options of an intact query's OPT.
+fn options(query: &[u8]) -> usize {
+    let Some(mut at) = name_end(query).map(|end| end + 4 + 11) else { return 0 };
+    let mut count = 0;
+    while let Some(len) = query.get(at + 2..at + 4) {
+        at += 4 + usize::from(u16::from_be_bytes([len[0], len[1]]));
+        count += 1;
+    }
+    count
+}
+
+/// Reserved bits of an intact query's OPT that are not zero: for the daemon to judge.
+fn opt_flags(query: &[u8]) -> bool {
+    let Some(opt) = name_end(query).map(|end| end + 4) else { return false };
+    query.get(opt + 5..opt + 9).is_some_and(|ttl| ttl[0] != 0 || ttl[1] != 0 || ttl[2] & 0x7f != 0 || ttl[3] != 0)
+}
+
+/// What is wrong with an answer.
+fn judge(frame: &[u8], reply: &[u8], listen: &[IpAddr; 2], index: &Index) -> Option<String> {
+    let Some(query) = to_us(frame, listen) else { return Some("answered what was no query to us".into()) };
+    let udp = if frame[12] == 8 { 34 } else { 54 };
+    let datagram = Datagram::parse(reply);
+    let payload = match &datagram {
+        Ok(datagram) => &datagram.payload[..],
+        // A damaged query has to become a damaged answer; its lengths are right all the same.
+        Err(_) if Datagram::parse(&unpadded(frame, udp)).is_err() => reply.get(udp + 8..)?,
+        Err(error) => return Some(format!("answer: {error}")),
+    };
+    if datagram.is_ok() && Datagram::parse(&unpadded(frame, udp)).is_err() {
+        return Some("a damaged query got an answer with right checksums".into());
+    }
+    let same = (0..16).any(|slot| {
+        let response = respond(query, index, Transport::Udp, Pick::Slot(slot));
+        response.outcome == Outcome::Answered && response.bytes.as_deref() == Some(payload)
+    });
+    if !same {
+        let says = respond(query, index, Transport::Udp, Pick::Slot(0));
+        return Some(format!("the daemon says {:?} {:02x?}", says.outcome, says.bytes));
+    }
+    if let (Ok(there), Ok(back)) = (Datagram::parse(&unpadded(frame, udp)), &datagram) {
+        let turned = (back.source, back.destination) == (there.destination, there.source)
+            && (back.source_mac, back.destination_mac) == (there.destination_mac, there.source_mac);
+        if !turned || back.hop_limit != 64 {
+            return Some("addresses are not turned round".into());
+        }
+    }
+    match hickory_proto::op::Message::from_vec(payload) {
+        Ok(_) => None,
+        Err(error) => Some(format!("hickory-proto: {error}")),
+    }
+}
+
+/// The frame without Ethernet padding.
+fn unpadded(frame: &[u8], udp: usize) -> Vec<u8> {
+    let len = usize::from(u16::from_be_bytes([frame[udp + 4], frame[udp + 5]]));
+    frame[..(udp + len).min(frame.len())].to_vec()
+}
+
+struct Unpin(std::path::PathBuf);
+
+impl Drop for Unpin {
+    fn drop(&mut self) {
+        if let Err(error) = xdp_balancer::remove_all(&self.0) {
+            eprintln!("fuzz: {error}");
+        }
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
