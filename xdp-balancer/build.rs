@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let path = search_path();
     if !env::split_paths(&path).any(|directory| directory.join("bpf-linker").is_file()) {
-        return Err("bpf-linker is not installed, and the eBPF object cannot be linked without it: run `make setup`".into());
+        return Err(
+            "bpf-linker is not installed, and the eBPF object cannot be linked without it: run `make setup`".into()
+        );
     }
     // SAFETY: a build script starts with one thread, and none has been started yet.
     unsafe { env::set_var("PATH", path) };
@@ -43,10 +45,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The inner cargo's progress would come out as warnings of the outer one.
     // SAFETY: as above.
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
+    let features: &[&str] = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &["bench"] } else { &[] };
     let package = root.join(PACKAGE);
     let package = package.to_str().ok_or("the path of the sources is not UTF-8")?;
     aya_build::build_ebpf(
-        [aya_build::Package { name: PACKAGE, root_dir: package, ..Default::default() }],
+        [aya_build::Package { name: PACKAGE, root_dir: package, features, ..Default::default() }],
         aya_build::Toolchain::Custom(&toolchain),
     )
     .map_err(|error| format!("{error:#} (toolchain {toolchain}; `make setup` installs what is needed)"))?;

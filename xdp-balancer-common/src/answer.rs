@@ -29,7 +29,8 @@ pub struct Answer {
 
 impl Answer {
     /// An empty slot.
-    pub const ZERO: Self = Self { len: 0, sum: 0, flags: 0, ancount: 0, nscount: 0, _pad: [0; 3], bytes: [0; ANSWER_BYTES] };
+    pub const ZERO: Self =
+        Self { len: 0, sum: 0, flags: 0, ancount: 0, nscount: 0, _pad: [0; 3], bytes: [0; ANSWER_BYTES] };
 }
 
 /// What an rrset id stands for at this moment, in one 64-bit word so that it changes in one store:

@@ -23,7 +23,9 @@ mod verdict;
 
 pub use answer::{ANSWER_BYTES, Answer, RingWord};
 pub use counts::{FlowCount, ServiceCount};
-pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameChunk, NameEntry, TYPE_SLOTS, TypeSlot, hash_finish, hash_step, keep_bytes};
+pub use name::{
+    MAX_NAME_BYTES, NAME_CHUNKS, NameChunk, NameEntry, TYPE_SLOTS, TypeSlot, hash_finish, hash_step, keep_bytes,
+};
 pub use settings::{LOCAL_ADDRESSES, Settings};
 pub use verdict::{Action, Verdict};
 

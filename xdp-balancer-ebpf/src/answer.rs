@@ -37,8 +37,11 @@ pub fn write<F: Family>(
     if dns_len > question.limit {
         return Err(Verdict::TooLarge);
     }
-    let removed =
-        if message.additional { sum_additional(frame.cursor(question.end::<F>()), question.additional_len)? } else { 0 };
+    let removed = if message.additional {
+        sum_additional(frame.cursor(question.end::<F>()), question.additional_len)?
+    } else {
+        0
+    };
 
     // One resize with the final length; Ethernet padding goes with it.
     let delta = (F::DNS + dns_len) as i64 - frame.len() as i64;

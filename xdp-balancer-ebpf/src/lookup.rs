@@ -1,6 +1,8 @@
 //! From a question to the answer in force: name, type, ring, round robin. Counts the service's query.
 
-use xdp_balancer_common::{ANSWER_BYTES, Answer, NAME_CHUNKS, NameEntry, ServiceCount, TYPE_SLOTS, Verdict, keep_bytes};
+use xdp_balancer_common::{
+    ANSWER_BYTES, Answer, NAME_CHUNKS, NameEntry, ServiceCount, TYPE_SLOTS, Verdict, keep_bytes,
+};
 
 use crate::family::Family;
 use crate::maps::{ANSWERS, CURSORS, RRSETS, SERVICES, TABLE};

@@ -103,7 +103,8 @@ impl Dataplane {
                     pins::remove(&pin)?;
                     fs::rename(&link.path, &pin).map_err(Error::system("rename the pin of", interface))?;
                 }
-                let info = sys::link_info(link.link.as_fd()).map_err(Error::system("inspect the link on", interface))?;
+                let info =
+                    sys::link_info(link.link.as_fd()).map_err(Error::system("inspect the link on", interface))?;
                 return Ok(Attachment { interface: interface.into(), program_id: info.program_id, ..attachment });
             }
             if link.path == pin {
@@ -204,7 +205,9 @@ fn create(
     let mut refusal = None;
     for mode in modes {
         if let Some(error) = refusal.take() {
-            log::warn!("{interface} cannot run XDP in its driver ({error}); falling back to generic mode, which is slower");
+            log::warn!(
+                "{interface} cannot run XDP in its driver ({error}); falling back to generic mode, which is slower"
+            );
         }
         match sys::link_create(program, ifindex, mode.flags()) {
             Ok(link) => return Ok((link, *mode)),

@@ -1,8 +1,8 @@
 //! Reading the counters: per CPU in the kernel, summed here.
 
+use aya::maps::PerCpuValues;
 use aya::maps::{MapData, MapError, PerCpuArray};
 use aya::util::nr_cpus;
-use aya::maps::PerCpuValues;
 use xdp_balancer_common::{FlowCount, ServiceCount, Verdict, object};
 
 use crate::dataplane::Dataplane;
@@ -104,8 +104,8 @@ impl Dataplane {
     pub(crate) fn make_flow(&mut self, ifindex: u32) -> Result<(), Error> {
         const BPF_NOEXIST: u64 = 1;
         let cpus = nr_cpus().map_err(|(path, error)| Error::system("read", path)(error))?;
-        let zero = PerCpuValues::try_from(vec![FlowCount::default(); cpus])
-            .map_err(Error::system("write", object::FLOWS))?;
+        let zero =
+            PerCpuValues::try_from(vec![FlowCount::default(); cpus]).map_err(Error::system("write", object::FLOWS))?;
         match self.maps.flows.insert(ifindex, zero, BPF_NOEXIST) {
             Ok(()) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),

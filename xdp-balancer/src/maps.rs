@@ -102,7 +102,8 @@ fn open(pins: &Pins, name: &'static str) -> Result<Option<MapData>, Error> {
 }
 
 fn require(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
-    open(pins, name)?.ok_or_else(|| Error::system("open the pinned map", name)(io::Error::from_raw_os_error(libc::ENOENT)))
+    open(pins, name)?
+        .ok_or_else(|| Error::system("open the pinned map", name)(io::Error::from_raw_os_error(libc::ENOENT)))
 }
 
 fn typed<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<T, Error> {
@@ -130,8 +131,7 @@ impl Maps {
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
         let rrsets = require(pins, object::RRSETS)?;
         let len = rrsets.info().map_err(Error::system("inspect the map", object::RRSETS))?.max_entries();
-        let rrsets =
-            Words::map(rrsets.fd().as_fd(), len).map_err(Error::system("map into memory", object::RRSETS))?;
+        let rrsets = Words::map(rrsets.fd().as_fd(), len).map_err(Error::system("map into memory", object::RRSETS))?;
         let flows = require(pins, object::FLOWS)?;
         let flows_capacity = flows.info().map_err(Error::system("inspect the map", object::FLOWS))?.max_entries();
         Ok(Self {

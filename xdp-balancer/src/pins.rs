@@ -149,7 +149,7 @@ fn decode(encoded: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = encoded;
     while let Some(at) = rest.find('%') {
-        bytes.extend_from_slice(rest[..at].as_bytes());
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
         let code = rest.get(at + 1..at + 3).and_then(|code| u8::from_str_radix(code, 16).ok());
         match code {
             Some(byte) => {

@@ -168,7 +168,10 @@ impl Needed {
     fn of(wanted: &Checked) -> Self {
         let rings = || wanted.names.values().flat_map(|name| &name.types);
         let slots = rings().map(|(_, ring)| ring.len()).sum::<usize>();
-        Self { slots: u32::try_from(slots).unwrap_or(u32::MAX), ids: u32::try_from(rings().count()).unwrap_or(u32::MAX) }
+        Self {
+            slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            ids: u32::try_from(rings().count()).unwrap_or(u32::MAX),
+        }
     }
 }
 
@@ -185,9 +188,7 @@ impl Plan {
         let full = |map, runs: &Runs, needed| Error::Full { map, used: runs.used(), needed, capacity: runs.capacity() };
         let id = match id {
             Some(id) => id,
-            None => {
-                self.next.ids.allocate(1).ok_or_else(|| full(object::RRSETS, &current.ids, needed.ids))?
-            }
+            None => self.next.ids.allocate(1).ok_or_else(|| full(object::RRSETS, &current.ids, needed.ids))?,
         };
         let first = self
             .next

@@ -27,6 +27,9 @@ fn checked(names: Vec<Name>) -> Checked {
     Table { generation: 1, local: vec![], names }.check(16).unwrap()
 }
 
+/// Contents of the ring by name and type.
+type View = BTreeMap<(Vec<u8>, u16), Vec<u8>>;
+
 /// The three maps, as the program sees them.
 #[derive(Clone)]
 struct Kernel {
@@ -45,7 +48,7 @@ impl Kernel {
     }
 
     /// What the table in force answers.
-    fn view(&self) -> BTreeMap<(Vec<u8>, u16), Vec<u8>> {
+    fn view(&self) -> View {
         let mut view = BTreeMap::new();
         for entry in &self.table {
             for slot in entry.types.iter().filter(|slot| slot.qtype != 0) {
@@ -65,7 +68,7 @@ impl Kernel {
     }
 
     /// Carries out a plan; returns the views that were visible in between.
-    fn apply(&mut self, plan: &Plan) -> Vec<BTreeMap<(Vec<u8>, u16), Vec<u8>>> {
+    fn apply(&mut self, plan: &Plan) -> Vec<View> {
         let mut views = vec![self.view()];
         for (slot, answer) in &plan.slots {
             self.answers[*slot as usize] = *answer;
@@ -83,7 +86,7 @@ impl Kernel {
     }
 }
 
-fn wanted_view(wanted: &Checked) -> BTreeMap<(Vec<u8>, u16), Vec<u8>> {
+fn wanted_view(wanted: &Checked) -> View {
     let mut view = BTreeMap::new();
     for (wire, name) in &wanted.names {
         for (qtype, ring) in &name.types {
@@ -103,7 +106,8 @@ fn the_same_content_writes_nothing() {
 
 #[test]
 fn a_changed_ring_takes_one_word_and_new_slots() {
-    let plan = Installed::new(8, 8).plan(&checked(vec![name(0, 0, &[(1, &[1, 2])]), name(1, 1, &[(1, &[9])])])).unwrap();
+    let plan =
+        Installed::new(8, 8).plan(&checked(vec![name(0, 0, &[(1, &[1, 2])]), name(1, 1, &[(1, &[9])])])).unwrap();
     let before = plan.next.names[&vec![1, b'a', 0]].types[0].clone();
     let next = plan.next.plan(&checked(vec![name(0, 0, &[(1, &[1, 3])]), name(1, 1, &[(1, &[9])])])).unwrap();
     assert!(next.table.is_none());
@@ -142,7 +146,8 @@ fn slots_come_back_after_grace_only() {
 
 /// Up to four names with up to two types each.
 fn any_table() -> impl Strategy<Value = Vec<Name>> {
-    let rrsets = prop::collection::btree_map(prop::sample::select(vec![1_u16, 28]), prop::collection::vec(0_u8..3, 0..4), 0..3);
+    let rrsets =
+        prop::collection::btree_map(prop::sample::select(vec![1_u16, 28]), prop::collection::vec(0_u8..3, 0..4), 0..3);
     prop::collection::btree_map(0_u8..4, (0_u32..3, rrsets), 0..5).prop_map(|names| {
         names
             .into_iter()

@@ -89,7 +89,8 @@ impl Dataplane {
         }
         self.installed = next;
 
-        let mut changed = Settings { secret, epoch: settings.epoch, generation: wanted.generation, ..Settings::default() };
+        let mut changed =
+            Settings { secret, epoch: settings.epoch, generation: wanted.generation, ..Settings::default() };
         changed.local_lens = [wanted.local4.len() as u32, wanted.local6.len() as u32];
         changed.local4[..wanted.local4.len()].copy_from_slice(&wanted.local4);
         changed.local6[..wanted.local6.len()].copy_from_slice(&wanted.local6);

@@ -242,7 +242,10 @@ mod tests {
     fn names_are_equal_in_any_case() {
         let table = Table { names: vec![name(b"\x01a\0", vec![]), name(b"\x01A\0", vec![])], ..Table::default() };
         let error = table.check(1).unwrap_err();
-        assert!(matches!(error, Error::Invalid { ref name, problem: Problem::DuplicateName } if name == "A."), "{error}");
+        assert!(
+            matches!(error, Error::Invalid { ref name, problem: Problem::DuplicateName } if name == "A."),
+            "{error}"
+        );
     }
 
     #[test]

@@ -197,15 +197,7 @@ impl Query {
     /// A recursive query for a name in presentation form (no escapes) and a type.
     #[must_use]
     pub fn new(name: &str, qtype: u16) -> Self {
-        Self {
-            id: 0x4711,
-            flags: 0x0100,
-            counts: [1, 0, 0, 0],
-            name: wire(name),
-            qtype,
-            qclass: 1,
-            rest: Vec::new(),
-        }
+        Self { id: 0x4711, flags: 0x0100, counts: [1, 0, 0, 0], name: wire(name), qtype, qclass: 1, rest: Vec::new() }
     }
 
     /// Adds an OPT record.

@@ -52,7 +52,7 @@ fn a_client_is_answered_whatever_becomes_of_the_process() {
         publish(&mut dataplane, 1);
         let first = dataplane.attach(SERVER, Mode::Native).unwrap();
         assert_eq!(first.mode, Some(AttachedMode::Native));
-        assert_eq!(dataplane.attachments().unwrap(), [first.clone()]);
+        assert_eq!(dataplane.attachments().unwrap(), std::slice::from_ref(&first));
         lab.at_client();
         attach_pass(CLIENT).unwrap();
         assert_eq!((answers("192.0.2.53", A), answers("192.0.2.53", AAAA)), (2, 1));
@@ -67,7 +67,7 @@ fn a_client_is_answered_whatever_becomes_of_the_process() {
         // Another one comes, with its program: in the same link, while somebody keeps asking.
         lab.at_server();
         let shown = show(&pins.0).unwrap().unwrap();
-        assert_eq!(shown.attachments, [first.clone()]);
+        assert_eq!(shown.attachments, std::slice::from_ref(&first));
         let link = pins.0.join("v1/links").join(SERVER);
         let mut dataplane = pins.open();
         let stop = std::sync::atomic::AtomicBool::new(false);
@@ -100,6 +100,34 @@ fn a_client_is_answered_whatever_becomes_of_the_process() {
         lab.at_client();
         let error = ask("192.0.2.53", &Query::new("www.example.net", A)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        lab.at_server();
+    });
+}
+
+/// The stack's buffers have more or less room behind a frame; whatever it is, small answers fit.
+#[test]
+fn small_answers_fit_whatever_the_size_of_the_query() {
+    if !privileged("small_answers_fit_whatever_the_size_of_the_query") {
+        return;
+    }
+    in_lab(|lab| {
+        let pins = PinDir::new();
+        let mut dataplane = pins.open();
+        let hosts: Vec<String> =
+            (1..=60).map(|len| format!("{}.{}example.net", "x".repeat(len), "y.".repeat(60))).collect();
+        let ring = || vec![(A, vec![addresses(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])])];
+        dataplane.publish(&table(1, hosts.iter().map(|host| name(host, 0, ring())).collect())).unwrap();
+        dataplane.attach(SERVER, Mode::Native).unwrap();
+        lab.at_client();
+        attach_pass(CLIENT).unwrap();
+        for host in &hosts {
+            for server in ["192.0.2.53", "2001:db8::53"] {
+                for query in [Query::new(host, A), Query::new(host, A).opt(1232, true, &[0, 10, 0, 0])] {
+                    let reply = ask(server, &query).unwrap_or_else(|error| panic!("{server} {host}: {error}"));
+                    assert_eq!((reply.answers.len(), reply.edns.is_some()), (3, query.counts[3] == 1));
+                }
+            }
+        }
         lab.at_server();
     });
 }
@@ -218,7 +246,8 @@ fn an_answer_without_room_is_passed() {
         assert_eq!((counters.services[0].queries, counters.services[0].answered), (1, 0));
 
         let logged = support::logged(|| {
-            let mut poll = libc::pollfd { fd: std::os::fd::AsFd::as_fd(&log).as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let mut poll =
+                libc::pollfd { fd: std::os::fd::AsFd::as_fd(&log).as_raw_fd(), events: libc::POLLIN, revents: 0 };
             // SAFETY: one descriptor of which the call is told.
             assert_eq!(unsafe { libc::poll(&mut poll, 1, 10_000) }, 1);
             log.drain();

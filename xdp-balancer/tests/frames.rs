@@ -70,7 +70,11 @@ fn names() -> Vec<Name> {
     ];
     // Every position of the name's end within a chunk, and the longest name.
     for len in (19..=44).chain([120, 248, 249, 254, 255]) {
-        names.push(name(&name_of(len), 6, vec![(A, vec![addresses(&["10.0.0.6"])]), (AAAA, vec![addresses(&["fd00::6", "fd00::7"])])]));
+        names.push(name(
+            &name_of(len),
+            6,
+            vec![(A, vec![addresses(&["10.0.0.6"])]), (AAAA, vec![addresses(&["fd00::6", "fd00::7"])])],
+        ));
     }
     names
 }
@@ -121,7 +125,11 @@ fn passed_rows() -> Vec<Row> {
     row("datagram without a DNS header", V::ShortFrame, frame(false).payload([0; 11]).build());
     row("DNS header alone", V::ShortFrame, frame(false).payload(&base().build()[..12]).build());
     row("cut within the name", V::ShortFrame, frame(true).payload(&base().build()[..20]).build());
-    row("cut within the name, padded", V::ShortFrame, frame(false).payload(&base().build()[..16]).padded_to(60).build());
+    row(
+        "cut within the name, padded",
+        V::ShortFrame,
+        frame(false).payload(&base().build()[..16]).padded_to(60).build(),
+    );
     row("cut before the type", V::ShortFrame, frame(false).payload(&base().build()[..29]).build());
     row("cut within the class", V::ShortFrame, frame(false).payload(&base().build()[..32]).padded_to(90).build());
     row("IPv4 options", V::IpOptions, edited(false, |f| f[14] = 0x46));
@@ -180,7 +188,11 @@ fn passed_rows() -> Vec<Row> {
     row("option longer than the OPT", V::OddAdditional, query(true, &opt(&|rest| rest[14] += 1)));
     row("option shorter than the OPT", V::OddAdditional, plain(opt(&|rest| rest[14] = 3)));
     row("nine options", V::OddAdditional, plain(base().opt(1232, false, &[0, 10, 0, 0].repeat(9))));
-    row("options of 516 bytes", V::OddAdditional, plain(base().opt(1232, false, &[&[0, 12, 2, 0][..], &[0; 512]].concat())));
+    row(
+        "options of 516 bytes",
+        V::OddAdditional,
+        plain(base().opt(1232, false, &[&[0, 12, 2, 0][..], &[0; 512]].concat())),
+    );
     row("unknown name", V::UnknownName, plain(Query::new("ww.example.net", A)));
     row("parent of a name", V::UnknownName, plain(Query::new("example.net", A)));
     row("child of a name", V::UnknownName, query(true, &Query::new("a.www.example.net", A)));
@@ -191,14 +203,26 @@ fn passed_rows() -> Vec<Row> {
         plain(query)
     });
     row("compression pointer", V::UnknownName, plain(Query { name: b"\x03www\xc0\x0c\0".to_vec(), ..base() }));
-    row("reserved label type", V::UnknownName, plain(Query { name: b"\x43www\x07example\x03net\0".to_vec(), ..base() }));
+    row(
+        "reserved label type",
+        V::UnknownName,
+        plain(Query { name: b"\x43www\x07example\x03net\0".to_vec(), ..base() }),
+    );
     row("type not held", V::UnknownType, plain(Query { qtype: 15, ..base() }));
     row("type 0", V::UnknownType, query(true, &Query { qtype: 0, ..base() }));
     row("nothing published", V::NoBackend, plain(Query::new("idle.example.net", A)));
-    row("nothing published, OPT", V::NoBackend, query(true, &Query::new("idle.example.net", A).opt(1232, true, OPTIONS)));
+    row(
+        "nothing published, OPT",
+        V::NoBackend,
+        query(true, &Query::new("idle.example.net", A).opt(1232, true, OPTIONS)),
+    );
     row("512 bytes are too few", V::TooLarge, plain(Query::new("many.example.net", A)));
     row("OPT below 512", V::TooLarge, plain(Query::new("many.example.net", A).opt(100, false, &[])));
-    row("one byte short", V::TooLarge, plain(Query::new("many.example.net", A).opt(12 + 18 + 4 + 480 + 11 - 1, false, &[])));
+    row(
+        "one byte short",
+        V::TooLarge,
+        plain(Query::new("many.example.net", A).opt(12 + 18 + 4 + 480 + 11 - 1, false, &[])),
+    );
     row("table leads nowhere", V::Broken, plain(Query::new("broken.example.net", A)));
     rows
 }
@@ -225,7 +249,10 @@ fn answered_rows() -> Vec<Row> {
             ("OPT and DO", Query::new("www.example.net", A).opt(4096, true, &[])),
             ("OPT, DO and options", Query::new("www.example.net", AAAA).opt(65535, true, OPTIONS)),
             ("eight options", Query::new("www.example.net", A).opt(1232, false, &[0, 10, 0, 0].repeat(8))),
-            ("options of 512 bytes", Query::new("www.example.net", A).opt(1232, false, &[&[0, 12, 1, 252][..], &[0xa5; 508]].concat())),
+            (
+                "options of 512 bytes",
+                Query::new("www.example.net", A).opt(1232, false, &[&[0, 12, 1, 252][..], &[0xa5; 508]].concat()),
+            ),
             ("exactly large enough", Query::new("many.example.net", A).opt(12 + 18 + 4 + 480 + 11, false, &[])),
             ("OPT flags other than DO", {
                 let mut query = Query::new("www.example.net", A).opt(1232, true, &[]);
@@ -243,7 +270,11 @@ fn answered_rows() -> Vec<Row> {
                 Query::new(&name_of(len).to_uppercase(), A).opt(1232, true, OPTIONS),
                 Query::new(&name_of(len), AAAA).opt(1232, true, &OPTIONS[..12]),
             ] {
-                row(format!("{family}, name of {len} bytes, type {}, {} bytes behind", q.qtype, q.rest.len()), query(v6, &q), &q);
+                row(
+                    format!("{family}, name of {len} bytes, type {}, {} bytes behind", q.qtype, q.rest.len()),
+                    query(v6, &q),
+                    &q,
+                );
             }
         }
         let root = Query::new("", A);
@@ -303,7 +334,10 @@ fn expected_payload(query: &Query) -> Vec<u8> {
 fn verdict_of(dataplane: &Dataplane, before: &[u64]) -> Vec<(Verdict, u64)> {
     let after = dataplane.counters(0).unwrap().verdicts;
     let pairs = Verdict::ALL.iter().zip(after.iter().zip(before));
-    pairs.filter(|(_, (after, before))| after != before).map(|(verdict, (after, before))| (*verdict, after - before)).collect()
+    pairs
+        .filter(|(_, (after, before))| after != before)
+        .map(|(verdict, (after, before))| (*verdict, after - before))
+        .collect()
 }
 
 fn check_reply(row: &Row, reply: &[u8]) {
@@ -385,8 +419,7 @@ fn each_frame_gets_its_verdict_and_reply() {
         seen.insert(row.verdict.label());
     }
     // No room can only be provoked by a real interface: `attach.rs`.
-    let missing: Vec<_> =
-        Verdict::ALL.iter().filter(|v| **v != Verdict::NoRoom && !seen.contains(v.label())).collect();
+    let missing: Vec<_> = Verdict::ALL.iter().filter(|v| **v != Verdict::NoRoom && !seen.contains(v.label())).collect();
     assert!(missing.is_empty(), "no frame provokes {missing:?}");
 }
 
