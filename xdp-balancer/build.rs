@@ -29,13 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     // SAFETY: a build script starts with one thread, and none has been started yet.
     unsafe { env::set_var("PATH", path) };
 
-    let toolchain = env::var(TOOLCHAIN).ok().or_else(nightly_with_source);
-    if toolchain.is_none() {
+    let outer = || env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".into());
+    let toolchain = env::var(TOOLCHAIN).ok().or_else(nightly_with_source).unwrap_or_else(outer);
+    if !toolchain.starts_with("nightly") {
         // SAFETY: as above.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
     }
-    let outer = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".into());
-    let toolchain = toolchain.unwrap_or(outer);
 
     // A wrapper of the outer build (clippy, a compiler cache) knows nothing of the BPF target.
     for key in ["RUSTC_WRAPPER", "CLIPPY_ARGS", "CARGO_BUILD_RUSTFLAGS"] {
