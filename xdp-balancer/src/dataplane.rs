@@ -70,7 +70,14 @@ impl Dataplane {
     /// Adopts what is pinned, creates and pins what is missing, and loads the programs.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let pins = Pins::new(&options.pin_dir);
-        pins.create()?;
+        let opened = pins.create().and_then(|()| Self::open_pins(options, pins.clone()));
+        if opened.is_err() {
+            pins.remove_empty();
+        }
+        opened
+    }
+
+    fn open_pins(options: &Options, pins: Pins) -> Result<Self, Error> {
         let root = pins.root().display().to_string();
         let lock = sys::lock(pins.root())
             .map_err(Error::system("lock", root))?

@@ -203,11 +203,14 @@ fn detaching_what_is_not_there_is_fine() {
     assert_eq!(remove_all(nowhere).unwrap(), Vec::<String>::new());
 }
 
-/// Without rights there is a plain error with the system's number, whatever else.
+const UNPRIVILEGED: &str = "SELVEDGE_TEST_UNPRIVILEGED";
+
+/// Without rights there is a plain error with the system's number, and nothing is left behind.
 #[test]
 fn without_rights_the_error_says_so() {
-    if std::env::var_os("SELVEDGE_TEST_UNPRIVILEGED").is_some() {
-        let error = Dataplane::open(&xdp_balancer::Options::default()).err().unwrap();
+    if let Some(pin_dir) = std::env::var_os(UNPRIVILEGED) {
+        let options = xdp_balancer::Options { pin_dir: pin_dir.into(), ..Default::default() };
+        let error = Dataplane::open(&options).err().unwrap();
         assert!(error.is_permission(), "{error:?}");
         println!("{error}");
         return;
@@ -215,22 +218,34 @@ fn without_rights_the_error_says_so() {
     if !privileged("without_rights_the_error_says_so") {
         return;
     }
-    // The same test again as nobody. Needs a mounted BPF file system only for the directory above.
+    // The same test again as nobody.
     let pins = PinDir::new();
-    drop(pins);
-    let binary = std::env::current_exe().unwrap();
     let copy = std::env::temp_dir().join(format!("selvedge-test-tables-{}", std::process::id()));
-    std::fs::copy(binary, &copy).unwrap();
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
         .arg(&copy)
         .args(["--exact", "without_rights_the_error_says_so", "--nocapture"])
-        .env("SELVEDGE_TEST_UNPRIVILEGED", "1")
+        .env(UNPRIVILEGED, &pins.0)
         .output();
     std::fs::remove_file(&copy).unwrap();
     let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("cannot "), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+    assert!(!pins.0.exists());
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    if !privileged("a_directory_of_another_user_is_refused") {
+        return;
+    }
+    let pins = PinDir::new();
+    std::fs::create_dir(&pins.0).unwrap();
+    std::os::unix::fs::chown(&pins.0, Some(65534), Some(65534)).unwrap();
+    let error = Dataplane::open(&pins.options()).err().unwrap();
+    assert!(matches!(error, Error::NotOwned { owner: 65534, .. }), "{error}");
 }
 
 /// Compiles only if the types stay plain data.
