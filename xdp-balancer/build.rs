@@ -29,13 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     // SAFETY: a build script starts with one thread, and none has been started yet.
     unsafe { env::set_var("PATH", path) };
 
-    let toolchain = env::var(TOOLCHAIN).ok().or_else(nightly_with_source);
-    if toolchain.is_none() {
+    let outer = || env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".into());
+    let toolchain = env::var(TOOLCHAIN).ok().or_else(nightly_with_source).unwrap_or_else(outer);
+    if !toolchain.starts_with("nightly") {
         // SAFETY: as above.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
     }
-    let outer = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".into());
-    let toolchain = toolchain.unwrap_or(outer);
 
     // A wrapper of the outer build (clippy, a compiler cache) knows nothing of the BPF target.
     for key in ["RUSTC_WRAPPER", "CLIPPY_ARGS", "CARGO_BUILD_RUSTFLAGS"] {
@@ -45,10 +44,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The inner cargo's progress would come out as warnings of the outer one.
     // SAFETY: as above.
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
+    let features: &[&str] = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &["bench"] } else { &[] };
     let package = root.join(PACKAGE);
     let package = package.to_str().ok_or("the path of the sources is not UTF-8")?;
     aya_build::build_ebpf(
-        [aya_build::Package { name: PACKAGE, root_dir: package, ..Default::default() }],
+        [aya_build::Package { name: PACKAGE, root_dir: package, features, ..Default::default() }],
         aya_build::Toolchain::Custom(&toolchain),
     )
     .map_err(|error| format!("{error:#} (toolchain {toolchain}; `make setup` installs what is needed)"))?;

@@ -2,19 +2,23 @@
 //! can fail after it.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::bpf_xdp_adjust_tail;
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
-use xdp_balancer_common::{ANSWER_BYTES, EDNS_PAYLOAD, Verdict};
+use xdp_balancer_common::{ANSWER_BYTES, EDNS_PAYLOAD, MAX_NAME_BYTES, Verdict};
 
 use crate::checksum::{Sum, at_offset, fold};
 use crate::family::Family;
 use crate::lookup::Found;
 use crate::packet::{Cursor, Frame, load, opaque, store};
-use crate::parse::{DNS, Message, UDP};
+use crate::parse::{DNS, ETHERNET, IPV6, Message, UDP};
 use crate::question::{MAX_ADDITIONAL, OPT, Question, TYPE_CLASS};
 
 const DNS_QR: u16 = 0x8000_u16.to_be();
 const DNS_RD: u16 = 0x0100_u16.to_be();
+
+/// Headers and question at their longest.
+const MAX_KEPT: usize = ETHERNET + IPV6 + UDP + DNS + MAX_NAME_BYTES + TYPE_CLASS;
 
 /// Our OPT up to the flags: root, type 41, payload size, extended RCODE 0, version 0.
 const OPT_HEAD: [u8; 7] = [0, 0, 41, EDNS_PAYLOAD.to_be_bytes()[0], EDNS_PAYLOAD.to_be_bytes()[1], 0, 0];
@@ -43,7 +47,7 @@ pub fn write<F: Family>(
     let delta = (F::DNS + dns_len) as i64 - frame.len() as i64;
     // SAFETY: the context is the program's own.
     if unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), delta as i32) } != 0 {
-        return Err(Verdict::NoRoom);
+        grow_in_front(ctx.ctx, delta as i32, question.end::<F>() as u32)?;
     }
 
     let frame = Frame { data: opaque(ctx.data()), end: ctx.data_end() };
@@ -56,6 +60,45 @@ pub fn write<F: Family>(
     }
     // SAFETY: checked above that the headers are inside the frame.
     unsafe { turn_headers::<F>(frame.data, dns_len, removed, message, question, found) };
+    Ok(())
+}
+
+/// Makes room before the frame and moves its first `keep` bytes there. Network cards give each frame a
+/// page; on a veth and in generic mode it lies in a buffer of the stack's, with 256 bytes before it and
+/// often none behind. Out of line, because nobody should need it where speed matters.
+#[cold]
+#[inline(never)]
+fn grow_in_front(ctx: *mut xdp_md, delta: i32, keep: u32) -> Result<(), Verdict> {
+    // SAFETY: the context is the program's own.
+    if delta <= 0 || unsafe { bpf_xdp_adjust_head(ctx, -delta) } != 0 {
+        return Err(Verdict::NoRoom);
+    }
+    let frame = Frame::of(&XdpContext::new(ctx));
+    let (mut to, mut from) = (frame.cursor(0), frame.cursor(delta as usize & 0x3ff));
+    let mut left = opaque(keep as usize) & 0x1ff;
+    let mut round = 0;
+    // Forwards and to the front: what is overwritten has been read.
+    while round < MAX_KEPT / 8 + 1 {
+        if left < 8 {
+            break;
+        }
+        let (source, target) = (from.step::<8>()?, to.step::<8>()?);
+        // SAFETY: stepped over above.
+        unsafe { store(target, load::<u64>(source)) };
+        left -= 8;
+        round += 1;
+    }
+    round = 0;
+    while round < 7 {
+        if left == 0 {
+            break;
+        }
+        let (source, target) = (from.step::<1>()?, to.step::<1>()?);
+        // SAFETY: stepped over above.
+        unsafe { store(target, load::<u8>(source)) };
+        left -= 1;
+        round += 1;
+    }
     Ok(())
 }
 

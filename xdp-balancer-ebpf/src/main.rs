@@ -11,6 +11,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod answer;
+#[cfg(all(target_arch = "bpf", feature = "bench"))]
+mod bench;
 #[cfg(target_arch = "bpf")]
 mod checksum;
 #[cfg(target_arch = "bpf")]
@@ -72,7 +74,7 @@ mod entry {
     }
 
     #[inline(always)]
-    fn serve(ctx: &XdpContext) -> Result<(), Verdict> {
+    pub fn serve(ctx: &XdpContext) -> Result<(), Verdict> {
         let frame = Frame::of(ctx);
         match parse::network(frame)? {
             Network::V4 => serve_family::<V4>(ctx, frame),

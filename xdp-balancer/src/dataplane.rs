@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use xdp_balancer_common::{Settings, object};
 
@@ -70,7 +70,14 @@ impl Dataplane {
     /// Adopts what is pinned, creates and pins what is missing, and loads the programs.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let pins = Pins::new(&options.pin_dir);
-        pins.create()?;
+        let opened = pins.create().and_then(|()| Self::open_pins(options, pins.clone()));
+        if opened.is_err() {
+            pins.remove_empty();
+        }
+        opened
+    }
+
+    fn open_pins(options: &Options, pins: Pins) -> Result<Self, Error> {
         let root = pins.root().display().to_string();
         let lock = sys::lock(pins.root())
             .map_err(Error::system("lock", root))?
@@ -128,18 +135,34 @@ impl Dataplane {
     /// Runs one frame (14 to about 3,500 bytes) through the program on the live tables. It counts as
     /// if it had come from the wire.
     pub fn run(&self, frame: &[u8]) -> Result<RunResult, Error> {
-        let program = elf::loaded_xdp(&self.object)?;
-        let mut out = vec![0; 4096];
-        let result = program
-            .test_run(TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() })
-            .map_err(Error::system("run a frame through", object::XDP))?;
-        out.truncate(result.data_size_out as usize);
-        let action = match result.return_value {
-            2 => RunAction::Pass,
-            3 => RunAction::Answer,
-            other => RunAction::Other(other),
-        };
-        let duration_ns = u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX);
-        Ok(RunResult { action, frame: out, duration_ns })
+        test_run(elf::loaded_xdp(&self.object)?, frame, 1)
     }
+
+    /// Time of one run of another program of the object, in the mean of many. Each run gets the frame
+    /// that the one before left.
+    #[cfg(feature = "bench")]
+    pub fn time(&mut self, program: &'static str, frame: &[u8], times: u32) -> Result<u64, Error> {
+        let loaded = self.object.program(program).is_some_and(|program| program.fd().is_ok());
+        if !loaded {
+            elf::xdp(&mut self.object, program)?;
+        }
+        match self.object.program(program) {
+            Some(aya::programs::Program::Xdp(program)) => Ok(test_run(program, frame, times)?.duration_ns),
+            _ => Err(Error::Missing { name: program }),
+        }
+    }
+}
+
+fn test_run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<RunResult, Error> {
+    let mut out = vec![0; 4096];
+    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..TestRunOptions::new() };
+    let result = program.test_run(options).map_err(Error::system("run a frame through", object::XDP))?;
+    out.truncate(result.data_size_out as usize);
+    let action = match result.return_value {
+        2 => RunAction::Pass,
+        3 => RunAction::Answer,
+        other => RunAction::Other(other),
+    };
+    let duration_ns = u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX);
+    Ok(RunResult { action, frame: out, duration_ns })
 }

@@ -36,6 +36,15 @@ pub enum Error {
         /// Where pins were to go.
         path: PathBuf,
     },
+    /// The pin directory belongs to another user, who could exchange what is in it. Everybody may make
+    /// directories at the top of a BPF file system.
+    #[error("{} belongs to user {owner}; remove it and start again", .path.display())]
+    NotOwned {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
     /// Another process works with the same pins.
     #[error("the tables under {} are in use by another process", .path.display())]
     Busy {
@@ -172,6 +181,7 @@ impl Error {
             Self::System { .. } => "system",
             Self::Rejected { .. } => "rejected",
             Self::NotBpffs { .. } => "not_bpffs",
+            Self::NotOwned { .. } => "not_owned",
             Self::Busy { .. } => "busy",
             Self::Shape { .. } => "shape",
             Self::Damaged { .. } => "damaged",

@@ -9,12 +9,30 @@ use aya_log::EbpfLogger;
 /// Reads the programs' messages and hands them to the `log` crate. Wait for its descriptor to become
 /// readable, then [`drain`](Self::drain) it; the programs write rarely, and never because of a packet
 /// that they understood.
-pub struct KernelLog(EbpfLogger<&'static dyn log::Log>);
+pub struct KernelLog(EbpfLogger<Current>);
+
+/// The process's logger of the moment. aya would keep the one that is set when the buffer is taken,
+/// which may be none yet.
+struct Current;
+
+impl log::Log for Current {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        log::logger().enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        log::logger().log(record);
+    }
+
+    fn flush(&self) {
+        log::logger().flush();
+    }
+}
 
 impl KernelLog {
     /// Takes the ring buffer; without one (logging compiled out) there is nothing to read.
     pub(crate) fn take(object: &mut Ebpf) -> Option<Self> {
-        match EbpfLogger::init(object) {
+        match EbpfLogger::init_with_logger(object, Current) {
             Ok(logger) => Some(Self(logger)),
             Err(error) => {
                 log::warn!("messages of the XDP program cannot be read: {error}");

@@ -11,6 +11,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use xdp_balancer_common::LAYOUT;
@@ -67,7 +68,30 @@ impl Pins {
             return Err(Error::NotBpffs { path: self.root.clone() });
         }
         let links = self.links_dir();
-        fs::create_dir_all(&links).map_err(Error::system("create the directory", links.display().to_string()))
+        fs::create_dir_all(&links).map_err(Error::system("create the directory", links.display().to_string()))?;
+        for path in self.directories() {
+            let object = path.display().to_string();
+            let owner = fs::symlink_metadata(&path).map_err(Error::system("inspect", object))?.uid();
+            if owner != 0 && owner != sys::user() {
+                return Err(Error::NotOwned { path, owner });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the directories that nothing is in; after a failure to open nothing stays behind.
+    pub(crate) fn remove_empty(&self) {
+        for path in self.directories() {
+            // What is not empty, or not ours, stays.
+            let _ = fs::remove_dir(path);
+        }
+    }
+
+    /// Ours, innermost first.
+    fn directories(&self) -> Vec<PathBuf> {
+        let mut directories = vec![self.links_dir(), self.root.clone()];
+        directories.extend(self.root.parent().map(Path::to_owned));
+        directories
     }
 
     /// All pinned links of this layout.
@@ -149,7 +173,7 @@ fn decode(encoded: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = encoded;
     while let Some(at) = rest.find('%') {
-        bytes.extend_from_slice(rest[..at].as_bytes());
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
         let code = rest.get(at + 1..at + 3).and_then(|code| u8::from_str_radix(code, 16).ok());
         match code {
             Some(byte) => {

@@ -27,6 +27,9 @@ fn checked(names: Vec<Name>) -> Checked {
     Table { generation: 1, local: vec![], names }.check(16).unwrap()
 }
 
+/// Contents of the ring by name and type.
+type View = BTreeMap<(Vec<u8>, u16), Vec<u8>>;
+
 /// The three maps, as the program sees them.
 #[derive(Clone)]
 struct Kernel {
@@ -45,7 +48,7 @@ impl Kernel {
     }
 
     /// What the table in force answers.
-    fn view(&self) -> BTreeMap<(Vec<u8>, u16), Vec<u8>> {
+    fn view(&self) -> View {
         let mut view = BTreeMap::new();
         for entry in &self.table {
             for slot in entry.types.iter().filter(|slot| slot.qtype != 0) {
@@ -65,7 +68,7 @@ impl Kernel {
     }
 
     /// Carries out a plan; returns the views that were visible in between.
-    fn apply(&mut self, plan: &Plan) -> Vec<BTreeMap<(Vec<u8>, u16), Vec<u8>>> {
+    fn apply(&mut self, plan: &Plan) -> Vec<View> {
         let mut views = vec![self.view()];
         for (slot, answer) in &plan.slots {
             self.answers[*slot as usize] = *answer;
@@ -83,7 +86,7 @@ impl Kernel {
     }
 }
 
-fn wanted_view(wanted: &Checked) -> BTreeMap<(Vec<u8>, u16), Vec<u8>> {
+fn wanted_view(wanted: &Checked) -> View {
     let mut view = BTreeMap::new();
     for (wire, name) in &wanted.names {
         for (qtype, ring) in &name.types {

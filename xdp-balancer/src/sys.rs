@@ -163,6 +163,12 @@ pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(kind == BPFFS_MAGIC)
 }
 
+/// The user that this process acts as.
+pub(crate) fn user() -> u32 {
+    // SAFETY: a plain call.
+    unsafe { libc::geteuid() }
+}
+
 /// Takes the lock on a directory for as long as the file lives; `None` if another process has it.
 pub(crate) fn lock(directory: &Path) -> io::Result<Option<File>> {
     let file = File::open(directory)?;

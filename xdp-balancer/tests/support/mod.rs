@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod lab;
+pub mod rows;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use xdp_balancer::testing::{FrameBuilder, Query, address_record, wire};
@@ -107,4 +111,25 @@ pub fn frame(v6: bool) -> FrameBuilder {
 
 pub fn query(v6: bool, query: &Query) -> Vec<u8> {
     frame(v6).payload(query.build()).build()
+}
+
+/// Lines that are logged by this process while `act` runs.
+pub fn logged(act: impl FnOnce()) -> Vec<String> {
+    struct Collector(Mutex<Vec<String>>);
+    impl log::Log for Collector {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+        fn flush(&self) {}
+    }
+    static COLLECTOR: Collector = Collector(Mutex::new(Vec::new()));
+    // Set before, perhaps, by another test of this process.
+    if log::set_logger(&COLLECTOR).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
+    act();
+    COLLECTOR.0.lock().unwrap().clone()
 }

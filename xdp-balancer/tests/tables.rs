@@ -1,0 +1,259 @@
+//! Publishing, adoption and removal on real maps.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::process::Command;
+
+use support::{A, AAAA, PinDir, addresses, name, privileged, query, table};
+use xdp_balancer::testing::{Datagram, Query};
+use xdp_balancer::{Dataplane, Error, Name, RunAction, Table, Verdict, detach, remove_all, show};
+
+/// The last byte of the address in the reply to an A query; `None` if it was passed.
+fn ask(dataplane: &Dataplane, name: &str) -> Option<u8> {
+    let result = dataplane.run(&query(false, &Query::new(name, A))).unwrap();
+    (result.action == RunAction::Answer).then(|| *Datagram::parse(&result.frame).unwrap().payload.last().unwrap())
+}
+
+fn one(host: &str, service: u32, last: u8) -> Name {
+    name(host, service, vec![(A, vec![addresses(&[&format!("10.0.0.{last}")])])])
+}
+
+#[test]
+fn generations_replace_each_other_whole() {
+    if !privileged("generations_replace_each_other_whole") {
+        return;
+    }
+    let pins = PinDir::new();
+    let mut dataplane = pins.open();
+    assert!(!dataplane.adopted());
+    assert_eq!(ask(&dataplane, "a.example.net"), None);
+    // Before the first publication no address is ours.
+    assert_eq!(dataplane.counters(0).unwrap().verdict(Verdict::NotLocal), 1);
+
+    let first = dataplane.publish(&table(1, vec![one("a.example.net", 0, 1), one("b.example.net", 1, 2)])).unwrap();
+    assert_eq!((first.names, first.rrsets_changed, first.names_replaced), (2, 2, true));
+    assert_eq!((ask(&dataplane, "a.example.net"), ask(&dataplane, "b.example.net")), (Some(1), Some(2)));
+
+    let second = dataplane.publish(&table(2, vec![one("a.example.net", 0, 3), one("b.example.net", 1, 2)])).unwrap();
+    assert_eq!((second.rrsets_changed, second.names_replaced), (1, false));
+    assert_eq!((ask(&dataplane, "a.example.net"), ask(&dataplane, "b.example.net")), (Some(3), Some(2)));
+
+    let third = dataplane.publish(&table(3, vec![one("c.example.net", 0, 4), one("b.example.net", 1, 2)])).unwrap();
+    assert_eq!((third.rrsets_changed, third.names_replaced), (1, true));
+    assert_eq!(ask(&dataplane, "a.example.net"), None);
+    assert_eq!((ask(&dataplane, "b.example.net"), ask(&dataplane, "c.example.net")), (Some(2), Some(4)));
+
+    for offered in [0, 2, 3] {
+        let error = dataplane.publish(&table(offered, vec![])).unwrap_err();
+        assert!(matches!(error, Error::StaleGeneration { current: 3, .. }), "{error}");
+    }
+    assert_eq!(ask(&dataplane, "c.example.net"), Some(4));
+    dataplane.publish(&table(4, vec![])).unwrap();
+    assert_eq!(ask(&dataplane, "c.example.net"), None);
+}
+
+#[test]
+fn slots_are_reused_for_ever() {
+    if !privileged("slots_are_reused_for_ever") {
+        return;
+    }
+    let pins = PinDir::new();
+    let mut options = pins.options();
+    options.sizes.answers = 4;
+    let mut dataplane = Dataplane::open(&options).unwrap();
+    let mut waits = 0;
+    for generation in 1..=40_u64 {
+        let last = generation as u8;
+        let published = dataplane.publish(&table(generation, vec![one("a.example.net", 0, last)])).unwrap();
+        assert_eq!(published.slots_used, 1);
+        waits += u32::from(published.waited);
+        assert_eq!(ask(&dataplane, "a.example.net"), Some(last));
+    }
+    assert!((5..20).contains(&waits), "waited {waits} times");
+
+    let ring = (1..=5).map(|last| addresses(&[&format!("10.0.0.{last}")])).collect();
+    let error = dataplane.publish(&table(50, vec![name("a.example.net", 0, vec![(A, ring)])])).unwrap_err();
+    assert!(matches!(error, Error::Full { map: "ANSWERS", used: 1, needed: 5, capacity: 4 }), "{error}");
+    assert_eq!((dataplane.generation().unwrap(), ask(&dataplane, "a.example.net")), (40, Some(40)));
+}
+
+#[test]
+fn what_cannot_be_published_changes_nothing() {
+    if !privileged("what_cannot_be_published_changes_nothing") {
+        return;
+    }
+    let pins = PinDir::new();
+    let mut dataplane = pins.open();
+    dataplane.publish(&table(1, vec![one("a.example.net", 0, 1)])).unwrap();
+    let many = (0..65).map(|i| one(&format!("n{i}.example.net"), 0, 2)).collect();
+    for names in [vec![one("a.example.net", 16, 2)], vec![one("a.example.net", 0, 2), one("A.example.net", 1, 3)], many]
+    {
+        let error = dataplane.publish(&table(2, names)).unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. } | Error::Full { map: "RRSETS", .. }), "{error}");
+        assert_eq!((ask(&dataplane, "a.example.net"), dataplane.generation().unwrap()), (Some(1), 1));
+    }
+}
+
+#[test]
+fn tables_outlive_the_process_and_are_adopted() {
+    if !privileged("tables_outlive_the_process_and_are_adopted") {
+        return;
+    }
+    let pins = PinDir::new();
+    let names = || {
+        let wide = name("B.Example.Net", 2, vec![(A, vec![addresses(&["10.0.0.7"]); 3]), (AAAA, vec![])]);
+        vec![one("a.example.net", 0, 1), wide]
+    };
+    let mut dataplane = pins.open();
+    dataplane.publish(&table(7, names())).unwrap();
+    ask(&dataplane, "a.example.net");
+    let before = dataplane.counters(3).unwrap();
+    let second = Dataplane::open(&pins.options()).err().unwrap();
+    assert!(matches!(second, Error::Busy { .. }), "{second}");
+    drop(dataplane);
+
+    let shown = show(&pins.0).unwrap().unwrap();
+    assert_eq!((shown.generation, shown.counters.verdicts), (7, before.verdicts.clone()));
+
+    let mut dataplane = pins.open();
+    assert!(dataplane.adopted());
+    assert_eq!(dataplane.counters(3).unwrap(), before);
+    assert_eq!(ask(&dataplane, "a.example.net"), Some(1));
+    let again = dataplane.publish(&table(8, names())).unwrap();
+    assert_eq!((again.rrsets_changed, again.names_replaced, again.slots_used), (0, false, 4));
+    // Nothing in force is overwritten by what comes now.
+    let mut more = names();
+    more.push(one("c.example.net", 3, 9));
+    dataplane.publish(&table(9, more)).unwrap();
+    let answers = ["a.example.net", "b.example.net", "c.example.net"].map(|name| ask(&dataplane, name));
+    assert_eq!(answers, [Some(1), Some(7), Some(9)]);
+    assert!(matches!(dataplane.publish(&table(9, vec![])), Err(Error::StaleGeneration { .. })));
+    drop(dataplane);
+
+    // New maps are told from continued ones.
+    remove_all(&pins.0).unwrap();
+    assert!(!pins.0.exists());
+    assert_eq!(show(&pins.0).unwrap(), None);
+    let dataplane = pins.open();
+    assert!(!dataplane.adopted());
+    assert_ne!(dataplane.counters(0).unwrap().epoch, before.epoch);
+}
+
+#[test]
+fn sizes_of_adopted_maps_stay() {
+    if !privileged("sizes_of_adopted_maps_stay") {
+        return;
+    }
+    let pins = PinDir::new();
+    drop(pins.open());
+    let mut options = pins.options();
+    options.sizes.answers = 100_000;
+    let dataplane = Dataplane::open(&options).unwrap();
+    let fill = dataplane.fill().unwrap();
+    assert!(fill.iter().any(|fill| fill.map == "ANSWERS" && fill.capacity == 256), "{fill:?}");
+}
+
+#[test]
+fn a_pin_of_another_shape_is_refused() {
+    if !privileged("a_pin_of_another_shape_is_refused") {
+        return;
+    }
+    let pins = PinDir::new();
+    drop(pins.open());
+    let (services, verdicts) = (pins.0.join("v1/SERVICES"), pins.0.join("v1/VERDICTS"));
+    std::fs::remove_file(&services).unwrap();
+    let map = aya::maps::MapData::from_pin(&verdicts).unwrap();
+    map.pin(&services).unwrap();
+    let error = Dataplane::open(&pins.options()).err().unwrap();
+    assert!(matches!(error, Error::Shape { map: "SERVICES", what: "value size", found: 8, wanted: 16 }), "{error}");
+    assert_eq!(error.label(), "shape");
+}
+
+#[test]
+fn a_lost_map_begins_a_new_epoch() {
+    if !privileged("a_lost_map_begins_a_new_epoch") {
+        return;
+    }
+    let pins = PinDir::new();
+    let mut dataplane = pins.open();
+    dataplane.publish(&table(1, vec![one("a.example.net", 0, 1)])).unwrap();
+    let epoch = dataplane.counters(0).unwrap().epoch;
+    drop(dataplane);
+    std::fs::remove_file(pins.0.join("v1/SERVICES")).unwrap();
+    let dataplane = pins.open();
+    assert_ne!(dataplane.counters(0).unwrap().epoch, epoch);
+    assert_eq!(ask(&dataplane, "a.example.net"), Some(1));
+}
+
+#[test]
+fn pins_need_a_bpf_file_system() {
+    if !privileged("pins_need_a_bpf_file_system") {
+        return;
+    }
+    let options = xdp_balancer::Options { pin_dir: std::env::temp_dir().join("selvedge-none"), ..Default::default() };
+    let error = Dataplane::open(&options).err().unwrap();
+    assert!(matches!(error, Error::NotBpffs { .. }), "{error}");
+}
+
+#[test]
+fn detaching_what_is_not_there_is_fine() {
+    let nowhere = std::path::Path::new("/sys/fs/bpf/selvedge-test-nowhere");
+    assert_eq!(detach(nowhere, None).unwrap(), Vec::<String>::new());
+    assert_eq!(remove_all(nowhere).unwrap(), Vec::<String>::new());
+}
+
+const UNPRIVILEGED: &str = "SELVEDGE_TEST_UNPRIVILEGED";
+
+/// Without rights there is a plain error with the system's number, and nothing is left behind.
+#[test]
+fn without_rights_the_error_says_so() {
+    if let Some(pin_dir) = std::env::var_os(UNPRIVILEGED) {
+        let options = xdp_balancer::Options { pin_dir: pin_dir.into(), ..Default::default() };
+        let error = Dataplane::open(&options).err().unwrap();
+        assert!(error.is_permission(), "{error:?}");
+        println!("{error}");
+        return;
+    }
+    if !privileged("without_rights_the_error_says_so") {
+        return;
+    }
+    // The same test again as nobody.
+    let pins = PinDir::new();
+    let copy = std::env::temp_dir().join(format!("selvedge-test-tables-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+        .arg(&copy)
+        .args(["--exact", "without_rights_the_error_says_so", "--nocapture"])
+        .env(UNPRIVILEGED, &pins.0)
+        .output();
+    std::fs::remove_file(&copy).unwrap();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("cannot "), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+    assert!(!pins.0.exists());
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    if !privileged("a_directory_of_another_user_is_refused") {
+        return;
+    }
+    let pins = PinDir::new();
+    std::fs::create_dir(&pins.0).unwrap();
+    std::os::unix::fs::chown(&pins.0, Some(65534), Some(65534)).unwrap();
+    let error = Dataplane::open(&pins.options()).err().unwrap();
+    assert!(matches!(error, Error::NotOwned { owner: 65534, .. }), "{error}");
+}
+
+/// Compiles only if the types stay plain data.
+#[test]
+fn tables_are_plain_data() {
+    fn plain<T: Clone + Send + Sync + 'static>() {}
+    plain::<Table>();
+    plain::<xdp_balancer::Counters>();
+    fn movable<T: Send + 'static>() {}
+    movable::<Dataplane>();
+}
