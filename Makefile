@@ -36,7 +36,7 @@ test: ## Run all tests (as root; without, those that need it are skipped and lis
 # The program in the kernel compiles for its own target only, with the flags that its build gives it; the
 # workspace's lints hold there through its manifest.
 lint: ## Check form and habits: rustfmt, clippy
-	@tests/setup.sh build
+	@tests/setup.sh build lint
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude xdp-balancer-ebpf --all-targets --locked -- -D warnings
 	tests/lint-ebpf.sh

@@ -4,6 +4,7 @@
 #
 #   build   the linker for BPF objects, the standard library's source, the crates of Cargo.lock
 #   lab     what the namespace lab and the demo run: container engine, nginx, tools; a BPF file system
+#   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
 #   all     all of these
@@ -187,6 +188,18 @@ step_lab() {
     fi
 }
 
+step_lint() {
+    need_rust
+    local bpf own
+    bpf=$(bpf_toolchain)
+    own=$(rustup show active-toolchain | cut -d ' ' -f 1)
+    rustup run "$own" cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt --toolchain "$own" >&2
+    for toolchain in "$own" "$bpf"; do
+        rustup run "$toolchain" cargo clippy --version >/dev/null 2>&1 ||
+            rustup component add clippy --toolchain "$toolchain" >&2
+    done
+}
+
 step_deb() {
     # They find the shared libraries that binaries need, and take symbols out of them.
     has dpkg-shlibdeps || install_packages dpkg-dev
@@ -203,15 +216,16 @@ step_check() {
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | deb | check) "step_$step" ;;
+    build | lab | lint | deb | check) "step_$step" ;;
     all)
         step_build
         step_lab
+        step_lint
         step_deb
         step_check
         ;;
     *)
-        say "no such step: $step; there are build, lab, deb, check, all"
+        say "no such step: $step; there are build, lab, lint, deb, check, all"
         exit 2
         ;;
     esac

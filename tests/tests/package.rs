@@ -203,9 +203,9 @@ fn scripts_touch_no_unit_but_ours() {
         asked.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     fs::copy(&deb, root.file("/run/selvedge.deb")).unwrap();
-    let reload = "systemctl --system daemon-reload";
     let invoke = |what: &str| format!("deb-systemd-invoke {what} selvedged.service");
-    let acts = |asked: Vec<String>| asked.into_iter().filter(|line| line != reload).collect::<Vec<_>>();
+    let acts =
+        |asked: Vec<String>| asked.into_iter().filter(|line| !line.ends_with(" daemon-reload")).collect::<Vec<_>>();
     assert_eq!(acts(dpkg(&["-i", "/run/selvedge.deb"])), [invoke("start")]);
     assert_eq!(acts(dpkg(&["-i", "/run/selvedge.deb"])), [invoke("restart")], "an upgrade is one restart");
     assert_eq!(acts(dpkg(&["-r", "selvedge"])), [invoke("stop")]);
