@@ -8,6 +8,8 @@ mod daemon;
 #[path = "package/root.rs"]
 mod root;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -102,6 +104,11 @@ fn network() -> String {
     format!("{links}{addresses}{routes}")
 }
 
+/// What lies in the BPF file system; the kernel itself puts two files there.
+fn pins(root: &Root) -> BTreeSet<OsString> {
+    fs::read_dir(root.file("/sys/fs/bpf")).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
 /// The program attached to an interface.
 fn attached(interface: &str) -> Option<u64> {
     let shown = Command::new("ip").args(["-d", "-j", "link", "show", interface]).output().unwrap();
@@ -129,7 +136,7 @@ fn installed_started_removed_purged() {
     let enabled = root.file("/etc/systemd/system/multi-user.target.wants/selvedged.service");
     assert!(enabled.is_symlink(), "the unit is not enabled");
 
-    let untouched = network();
+    let (untouched, unpinned) = (network(), pins(&root));
     let mut daemon = Daemon::start(&root);
     let status: Value = serde_json::from_str(&root.run("selvedge", &["status", "--json"])).expect("JSON");
     assert!(status.is_object(), "status: {status}");
@@ -140,8 +147,7 @@ fn installed_started_removed_purged() {
     let status = daemon.end(Signal::SIGTERM);
     assert!(status.success(), "after SIGTERM: {status}");
     assert_eq!(network(), untouched, "the daemon has left something in the network");
-    let pins: Vec<_> = fs::read_dir(root.file("/sys/fs/bpf")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(pins.is_empty(), "pinned though nothing is to be attached: {pins:?}");
+    assert_eq!(pins(&root), unpinned, "pinned though nothing is to be attached");
 
     root.run("dpkg", &["-r", "selvedge"]);
     assert!(!root.file("/usr/bin/selvedged").exists() && root.file("/etc/selvedge/selvedge.toml").exists());
@@ -163,10 +169,11 @@ fn upgrade_keeps_the_program_and_removal_takes_it_off() {
     let config = "[dataplane]\ninterfaces = [\"edge\"]\n[dns]\nlisten = [\"192.0.2.53\"]\n\
                   [[zone]]\nname = \"edge.example.\"\n";
     fs::write(root.file("/etc/selvedge/selvedge.toml"), config).unwrap();
-    let without = network();
+    let (without, unpinned) = (network(), pins(&root));
 
     let mut daemon = Daemon::start(&root);
     let program = attached("edge").unwrap_or_else(|| panic!("nothing is attached:\n{}", daemon.said()));
+    assert_ne!(pins(&root), unpinned, "nothing is pinned:\n{}", daemon.said());
     install(&root, &deb);
     assert!(daemon.runs(), "without systemd an upgrade has nothing to restart the daemon with:\n{}", daemon.said());
     let _ = daemon.end(Signal::SIGKILL);
@@ -176,8 +183,7 @@ fn upgrade_keeps_the_program_and_removal_takes_it_off() {
 
     root.run("dpkg", &["-r", "selvedge"]);
     assert_eq!(attached("edge"), None, "removal must take the program off");
-    let pins: Vec<_> = fs::read_dir(root.file("/sys/fs/bpf")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(pins.is_empty(), "left after removal: {pins:?}");
+    assert_eq!(pins(&root), unpinned, "left after removal");
     assert_eq!(network(), without);
     root.run("dpkg", &["-P", "selvedge"]);
     assert!(!root.file("/etc/selvedge").exists() && !root.file("/var/lib/selvedge").exists());
@@ -231,7 +237,7 @@ fn unit_says_what_the_daemon_needs() {
 
 /// What is there and was not, is not and was, or has changed.
 fn left(before: &root::Listing, after: &root::Listing) -> Vec<String> {
-    let paths: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let differ = paths.into_iter().filter(|path| before.get(*path) != after.get(*path));
     differ.map(|path| format!("{}: {:?} -> {:?}", path.display(), before.get(path), after.get(path))).collect()
 }
