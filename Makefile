@@ -1,0 +1,53 @@
+# What there is to do here. Every target sets up what it needs itself (tests/setup.sh, idempotent); after the
+# first run none of them needs the network.
+
+MAKEFLAGS += --no-print-directory
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where cargo installs its tools, which a bare shell often lacks.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+RELEASE := $(TARGET)/release
+
+.PHONY: help setup build demo test lint deny deb clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: ## Install everything that the other targets need (as root)
+	@tests/setup.sh all
+
+build: ## Build target/release/selvedge and selvedged
+	@tests/setup.sh build
+	cargo build --release --locked
+
+# `exec`: signals reach the demo itself, which cleans up.
+demo: ## Show the whole on this machine: client, engine, load, replicas that follow it (as root)
+	@tests/setup.sh build lab
+	@cargo build --release --locked
+	@exec "$(RELEASE)/selvedge-demo"
+
+test: ## Run all tests (as root; without, those that need it are skipped and listed)
+	@tests/setup.sh build lab
+	@exec tests/run.sh
+
+# The program in the kernel compiles for its own target only, with the flags that its build gives it; the
+# workspace's lints hold there through its manifest.
+lint: ## Check form and habits: rustfmt, clippy
+	@tests/setup.sh build lint
+	cargo fmt --all --check
+	cargo clippy --workspace --exclude xdp-balancer-ebpf --all-targets --locked -- -D warnings
+	tests/lint-ebpf.sh
+
+deny: ## Check licences and sources of all dependencies
+	@tests/setup.sh build check
+	cargo deny --locked --offline check licenses bans sources
+
+deb: ## Build the Debian package; its path is the last line of the output
+	@tests/setup.sh build deb
+	@packaging/build.sh
+
+clean: ## Remove what was built
+	cargo clean

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Runs all tests, then says what was skipped and why, then repeats the runner's closing lines.
+#
+# A skipped test looks like one that passed; so each says `SKIPPED (reason): name`, and in CI, where
+# everything is there that a test may want, a skip is a failure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+log=$target/test.log
+mkdir -p "$target"
+
+# End-to-end tests drive the binaries that users get.
+cargo build --release --locked
+
+# Tests print why they were skipped, and the runner shows what a passed test has printed only when told to.
+status=0
+cargo test --workspace --exclude xdp-balancer-ebpf --locked --no-fail-fast -- --show-output 2>&1 |
+    tee "$log" || status=$?
+
+printf '\n'
+skipped=$(grep -aoE 'SKIPPED \([^)]*\): .*' "$log" | sort -u || true)
+count=$(grep -c . <<<"$skipped" || true)
+if [ "$count" -gt 0 ]; then
+    printf '%s\n' "$skipped"
+fi
+printf 'skipped: %s\n' "$count"
+if [ "$count" -gt 0 ] && [ "${CI:-}" = true ]; then
+    printf 'in CI nothing may be skipped\n'
+    [ "$status" != 0 ] || status=1
+fi
+
+# What failed, and the runner's own last word on each part that has tests.
+grep -aE '^test .* \.\.\. FAILED$' "$log" || true
+grep -aE '^test result: ' "$log" | grep -av ' 0 passed; 0 failed' || true
+exit "$status"
