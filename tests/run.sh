@@ -15,7 +15,7 @@ cargo build --release --locked
 
 # Tests print why they were skipped, and the runner shows what a passed test has printed only when told to.
 status=0
-cargo test --workspace --exclude xdp-balancer-ebpf --locked --no-fail-fast -- --show-output 2>&1 |
+cargo test --release --workspace --exclude xdp-balancer-ebpf --locked --no-fail-fast -- --show-output 2>&1 |
     tee "$log" || status=$?
 
 printf '\n'

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! The object as it was linked, asked without root.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
@@ -96,4 +93,3 @@ fn layouts_are_those_of_their_number() {
     assert_eq!((size_of::<ServiceCount>(), offset_of!(ServiceCount, answered)), (16, 8));
     assert_eq!((size_of::<FlowCount>(), offset_of!(FlowCount, connections)), (40, 32));
 }
->>>>>>> dataplane
