@@ -63,6 +63,8 @@ impl EdgeLab {
     /// [`LabError`]; what was made until then is removed by the next run, or by drop.
     pub fn create(options: EdgeOptions, say: &mut dyn FnMut(&str)) -> Result<Self> {
         make_dir(&options.dir)?;
+        let dir = options.dir.canonicalize().map_err(LabError::system("find", options.dir.display()))?;
+        let options = EdgeOptions { dir, ..options };
         let record_path = options.dir.join("lab.json");
         clean_up(&record_path)?;
         let mut record = Record::create(&record_path)?;

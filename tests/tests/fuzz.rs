@@ -266,7 +266,11 @@ fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
         let problem = match result.action {
             RunAction::Pass => {
                 passed += 1;
-                if result.frame == frame { expected_answer(intact.as_deref(), &index) } else { Some("passed, but changed".into()) }
+                if result.frame == frame {
+                    expected_answer(intact.as_deref(), &index)
+                } else {
+                    Some("passed, but changed".into())
+                }
             }
             RunAction::Answer => {
                 answered += 1;

@@ -76,16 +76,70 @@ async fn ask(target: SocketAddr, path: &str) -> Result<(), ProbeError> {
         .body(Empty::<Bytes>::new())
         .map_err(|e| ProbeError::Request(target, e))?;
     // The connection is driven beside the request and dropped with it: the body is of no interest.
-    tokio::pin!(connection);
+    let response = sender.send_request(request);
+    tokio::pin!(connection, response);
     let response = tokio::select! {
-        response = sender.send_request(request) => response.map_err(http)?,
+        answered = &mut response => answered,
+        // A server that closes ends the connection in the same moment as it gives the response.
         ended = &mut connection => match ended {
-            Ok(()) => return Err(ProbeError::Connect(target, std::io::ErrorKind::UnexpectedEof.into())),
-            Err(e) => return Err(http(e)),
+            Ok(()) => response.await,
+            Err(error) => Err(error),
         },
     };
+    let response = response.map_err(http)?;
     match response.status() {
         status if status.as_u16() < 400 => Ok(()),
         status => Err(ProbeError::Status(target, status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that gives this response to each connection and closes; `None` says nothing at all.
+    async fn server(response: Option<&'static str>) -> Probe {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                match response {
+                    Some(text) => stream.write_all(text.as_bytes()).await.unwrap(),
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        let addresses = AddressPair { v4: Some(Ipv4Addr::LOCALHOST), v6: None };
+        Probe { addresses, port, path: "/healthz".to_owned(), timeout: Duration::from_millis(300) }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_closes_with_its_answer_is_ready_every_time() {
+        let probe = server(Some("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")).await;
+        for _ in 0..200 {
+            probe.ask().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_apart() {
+        let refused = server(Some("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await.ask().await;
+        assert!(matches!(refused, Err(ProbeError::Status(_, StatusCode::SERVICE_UNAVAILABLE))), "{refused:?}");
+        let silent = server(None).await.ask().await;
+        assert!(matches!(silent, Err(ProbeError::Late(..))), "{silent:?}");
+        let noise = server(Some("SSH-2.0-x\r\n")).await.ask().await;
+        assert!(matches!(noise, Err(ProbeError::Http(..))), "{noise:?}");
+        let mut nobody = server(None).await;
+        nobody.port = 1;
+        let nobody = nobody.ask().await;
+        assert!(matches!(nobody, Err(ProbeError::Connect(..))), "{nobody:?}");
     }
 }

@@ -48,13 +48,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`LabError`].
-    pub fn start(
-        record: &mut Record,
-        namespace: &Namespace,
-        config: &Path,
-        socket: &Path,
-        log: &Path,
-    ) -> Result<Self> {
+    pub fn start(record: &mut Record, namespace: &Namespace, config: &Path, socket: &Path, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.map_err(LabError::system("open", log.display()))?;
         let program = binary("selvedged")?;
@@ -140,9 +134,9 @@ impl Daemon {
 pub fn status(socket: &Path) -> Result<Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(LabError::system("start", "runtime"))?;
-    runtime.block_on(client::status(socket)).map_err(|e| {
-        LabError::system("ask", socket.display())(std::io::Error::other(e))
-    })
+    runtime
+        .block_on(client::status(socket))
+        .map_err(|e| LabError::system("ask", socket.display())(std::io::Error::other(e)))
 }
 
 /// Runs `selvedge` with these arguments inside a namespace; its exit code, output and error output.
