@@ -13,7 +13,7 @@ use crate::dns::{DnsStats, Outcome, Transport};
 use crate::model::{Forecast, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
 use crate::reconcile::{InstanceReport, OperatorView, TechnologyReport};
-use crate::store::{MOST_SERVICE_INDEXES, Store};
+use crate::store::Store;
 
 /// Everything that can be seen of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,10 +146,12 @@ impl Sources {
         let config = self.config.borrow().clone();
         let operator = self.operator.borrow().clone();
         let orchestrator = self.orchestrator.borrow().clone();
-        let counts = self.datapath.counts(MOST_SERVICE_INDEXES).unwrap_or_default();
+        let indexes = self.store.service_indexes().unwrap_or_default();
+        let upto = indexes.values().max().map_or(0, |last| last + 1);
+        let counts = self.datapath.counts(upto).unwrap_or_default();
         let services = config.services.iter().map(|spec| {
             let outlook = orchestrator.services.get(&spec.name).cloned().unwrap_or_default();
-            let index = self.store.service_index(&spec.name).ok();
+            let index = indexes.get(&spec.name).copied();
             let kernel = index.and_then(|i| counts.services.get(i as usize)).copied().unwrap_or_default();
             let daemon = index.map(|i| self.dns.service(i)).unwrap_or_default();
             let unseen = if self.datapath.is_attached() { 0 } else { daemon.udp.queries };

@@ -25,7 +25,7 @@ use crate::netlink::{BridgeSpec, Net};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
 use crate::stop::{Stop, stop};
-use crate::store::{MOST_SERVICE_INDEXES, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::telemetry::{Reading, Windows};
 
 /// The DNS port.
@@ -263,10 +263,13 @@ impl Counts {
     fn read(&self, clock: Instant) -> Option<Reading> {
         let config = self.config.borrow().clone();
         let attached = self.datapath.is_attached();
-        let kernel = if attached { Some(self.datapath.counts(MOST_SERVICE_INDEXES)?) } else { None };
+        let indexes = self.store.service_indexes().ok()?;
+        let upto = indexes.values().max().map_or(0, |last| last + 1);
+        let kernel = if attached { Some(self.datapath.counts(upto)?) } else { None };
         let mut totals = BTreeMap::new();
         for spec in &config.services {
-            let index = self.store.service_index(&spec.name).ok()?;
+            // Before its first publish a service has no index and nobody can have asked for it.
+            let Some(index) = indexes.get(&spec.name).copied() else { continue };
             let daemon = self.dns.service(index);
             let seen = match &kernel {
                 Some(kernel) => kernel.services.get(index as usize)?.queries,

@@ -13,8 +13,8 @@ pub struct ServiceView {
     pub max: u32,
     /// Its technology has a working driver.
     pub available: bool,
-    /// No start before this moment (back-off after failures).
-    pub not_before: Timestamp,
+    /// No start now: its last ones failed.
+    pub held_back: bool,
     /// Its instances that are not stopped.
     pub instances: Vec<InstanceView>,
 }
@@ -44,7 +44,7 @@ pub enum Action {
 /// Never starts beyond the service's maximum or the node's limit (draining instances count for the
 /// node: they still hold memory), and never drains for a service of which nothing is wanted to be known.
 #[must_use]
-pub fn decide(services: &BTreeMap<ServiceName, ServiceView>, limits: Limits, now: Timestamp) -> Vec<Action> {
+pub fn decide(services: &BTreeMap<ServiceName, ServiceView>, limits: Limits) -> Vec<Action> {
     let mut drains = Vec::new();
     let mut starts = Vec::new();
     let total: usize = services.values().map(|s| s.instances.len()).sum();
@@ -60,7 +60,7 @@ pub fn decide(services: &BTreeMap<ServiceName, ServiceView>, limits: Limits, now
             // Those that serve nobody yet first, then the youngest.
             running.sort_by_key(|i| (i.state, std::cmp::Reverse(i.since), i.id.clone()));
             drains.extend(running.iter().take(running.len() - wanted).map(|i| Action::Drain(i.id.clone())));
-        } else if service.available && now >= service.not_before {
+        } else if service.available && !service.held_back {
             let missing = (wanted - running.len()).min(room);
             room -= missing;
             starts.extend(std::iter::repeat_n(Action::Start(name.clone()), missing));
@@ -77,20 +77,18 @@ mod tests {
 
     use super::*;
 
-    const NOW: Timestamp = Timestamp(1_000);
-
     fn service(wanted: Option<u32>, states: &[InstanceState]) -> ServiceView {
         let instances = states.iter().enumerate().map(|(i, state)| InstanceView {
             id: InstanceId::from_number(i as u32),
             state: *state,
             since: Timestamp(i as u64),
         });
-        ServiceView { wanted, max: 8, available: true, not_before: Timestamp(0), instances: instances.collect() }
+        ServiceView { wanted, max: 8, available: true, held_back: false, instances: instances.collect() }
     }
 
     fn actions(view: ServiceView, limit: u32) -> Vec<Action> {
         let name = ServiceName::new("s").unwrap();
-        decide(&BTreeMap::from([(name, view)]), Limits { instances: limit }, NOW)
+        decide(&BTreeMap::from([(name, view)]), Limits { instances: limit })
     }
 
     fn start() -> Action {
@@ -125,7 +123,7 @@ mod tests {
 
     #[test]
     fn back_off_and_missing_technology_hold_starts_but_not_drains() {
-        let later = ServiceView { not_before: Timestamp(2_000), ..service(Some(2), &[]) };
+        let later = ServiceView { held_back: true, ..service(Some(2), &[]) };
         assert!(actions(later, 32).is_empty());
         let away = ServiceView { available: false, ..service(Some(1), &[InstanceState::Serving; 2]) };
         assert_eq!(actions(away, 32).len(), 1);

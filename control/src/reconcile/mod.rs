@@ -5,12 +5,15 @@
 //! state of its own, so a restart of the daemon can take up any of it from store, engine and links.
 
 mod adopt;
+mod back_off;
 mod bring_up;
 mod decide;
+mod lifecycle;
 mod operator;
 mod probe;
 mod publish;
 mod take_down;
+mod tell;
 mod view;
 mod world;
 

@@ -1,8 +1,16 @@
-//! Instances → snapshot. Pure but for the generation, which the caller gives.
+//! Instances → snapshot → kernel tables and the daemon's DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::model::{Backend, Instance, InstanceState, PublishedService, ServiceName, ServiceSpec, Snapshot, Zone};
+use tracing::{error, info, warn};
+
+use super::Operator;
+use crate::dns::Index;
+use crate::model::{
+    Backend, Instance, InstanceId, InstanceState, PublishedService, ServiceName, ServiceSpec, Snapshot, Zone, in_full,
+};
 
 /// A snapshot's content and what had to be decided to make it.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,8 +60,86 @@ pub(super) fn content<'a>(
     Content { snapshot: Snapshot { generation: current.generation, zones: zones.to_vec(), services }, last_good }
 }
 
+impl Operator {
+    /// Makes tables and the daemon's DNS say what is so, if they do not yet.
+    pub(super) fn publish(&mut self) {
+        let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
+        for tracked in self.instances.values() {
+            by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
+        }
+        let mut services = Vec::with_capacity(self.config.services.len());
+        for spec in &self.config.services {
+            match tokio::task::block_in_place(|| self.world.store.service_index(&spec.name)) {
+                Ok(index) => services.push((spec, index)),
+                Err(error) => {
+                    error!(service = %spec.name, error = %in_full(&error), "no counter index; tables stay as they are");
+                    return;
+                }
+            }
+        }
+        let made = content(&self.config.zones, services.into_iter(), &by_service, &self.snapshot);
+        if made.last_good != self.view.last_good {
+            for service in made.last_good.iter().filter(|s| !self.view.last_good.contains(s)) {
+                warn!(%service, "nothing serves; its last good answers are kept");
+                self.view.refused_empty += 1;
+            }
+            self.view.last_good.clone_from(&made.last_good);
+        }
+        if self.published && made.snapshot == *self.snapshot {
+            return;
+        }
+        if self.refused.as_ref() == Some(&made.snapshot) {
+            return;
+        }
+        match self.publish_snapshot(made.snapshot.clone()) {
+            Ok(()) => {
+                self.refused = None;
+                self.mark_serving();
+            }
+            Err(error) => {
+                self.view.publish_failures += 1;
+                error!(error, "not published; answers stay as they are");
+                self.refused = Some(made.snapshot);
+            }
+        }
+    }
+
+    fn publish_snapshot(&mut self, mut snapshot: Snapshot) -> Result<(), String> {
+        let begun = Instant::now();
+        let next = tokio::task::block_in_place(|| self.world.store.next_generation());
+        snapshot.generation = next.map_err(|e| in_full(&e))?;
+        let index = Index::new(&snapshot).map_err(|e| in_full(&e))?;
+        tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index, &self.config.listen))
+            .map_err(|e| in_full(&e))?;
+        if let Err(error) = tokio::task::block_in_place(|| self.world.store.put_snapshot(&snapshot)) {
+            // Only a restart reads it back, and then the kernel's tables still answer.
+            warn!(error = %in_full(&error), "the published tables could not be stored");
+        }
+        self.channels.index.send_replace(Arc::new(index));
+        let backends: usize = snapshot.services.iter().map(|s| s.backends.len()).sum();
+        info!(generation = snapshot.generation, backends, took = ?begun.elapsed(), "published");
+        self.snapshot = Arc::new(snapshot);
+        self.published = true;
+        Ok(())
+    }
+
+    /// What the published tables name has been handed out from now on.
+    fn mark_serving(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        for service in &snapshot.services {
+            for backend in &service.backends {
+                let Some(tracked) = self.instances.get_mut(&backend.instance) else { continue };
+                tracked.record.largest_ttl_s = tracked.record.largest_ttl_s.max(service.ttl_s);
+                if tracked.record.state == InstanceState::Ready {
+                    self.change(&backend.instance, InstanceState::Serving, "in the tables");
+                }
+            }
+        }
+    }
+}
+
 /// Identifiers of all instances that a snapshot names.
-pub(super) fn named(snapshot: &Snapshot) -> BTreeSet<&crate::model::InstanceId> {
+pub(super) fn named(snapshot: &Snapshot) -> BTreeSet<&InstanceId> {
     snapshot.services.iter().flat_map(|s| s.backends.iter().map(|b| &b.instance)).collect()
 }
 

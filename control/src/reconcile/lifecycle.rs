@@ -1,0 +1,276 @@
+//! Instances' states: started, moved on, taken down, retired. The only place that changes them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::Operator;
+use super::bring_up::BringUp;
+use super::operator::{Tracked, Work};
+use super::publish::named;
+use super::take_down::{Outcome, Patience, TakeDown};
+use crate::model::{
+    AddressPair, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology, Timestamp, Transition,
+    in_full,
+};
+use crate::placement::lease::lease;
+use crate::stop::stop;
+
+/// Until a removal that failed is tried again.
+const REMOVAL_RETRY: Duration = Duration::from_secs(5);
+/// An address rests this long behind the largest TTL before another instance may get it.
+const QUARANTINE_GRACE: Duration = Duration::from_secs(1);
+
+impl Operator {
+    /// Takes an instance in, from its start or from the store.
+    pub(super) fn track(&mut self, record: Instance, dead: bool) {
+        let id = record.id.clone();
+        self.instances.insert(id, Tracked { record, last_probe: None, work: Work::None, dead });
+    }
+
+    pub(super) fn start(&mut self, service: &ServiceName) {
+        let Some(spec) = self.config.service(service).cloned() else { return };
+        let now = Timestamp::now();
+        let Some(addresses) = self.lease(spec.technology, now) else {
+            warn!(%service, technology = spec.technology.label(), "no free address in the pool; not started");
+            self.back_off.failed(service);
+            return;
+        };
+        let id = self.new_id();
+        let wanted = self.desired.as_ref().and_then(|d| d.services.get(service));
+        let reason = wanted.map_or_else(String::new, |w| w.reason.clone());
+        let record = Instance::new(id.clone(), service.clone(), spec.technology, addresses, now, &reason);
+        let first = Transition {
+            instance: id.clone(),
+            service: service.clone(),
+            from: None,
+            to: InstanceState::Requested,
+            at: now,
+            reason,
+        };
+        if !self.record(&record, first) {
+            self.back_off.failed(service);
+            return;
+        }
+        self.track(record, false);
+        self.bring_up(&id, spec, false);
+    }
+
+    pub(super) fn bring_up(&mut self, id: &InstanceId, service: ServiceSpec, resume: bool) {
+        let Some(tracked) = self.instances.get_mut(id) else { return };
+        let Some(driver) = self.world.drivers.get(&tracked.record.technology).cloned() else { return };
+        let (cancel, cancelled) = stop();
+        let task = BringUp {
+            world: Arc::clone(&self.world),
+            driver,
+            service,
+            instance: tracked.record.clone(),
+            events: self.events.clone(),
+            cancelled,
+            resume,
+        };
+        tracked.work = Work::Up { cancel, task: tokio::spawn(task.run()) };
+    }
+
+    fn lease(&self, technology: Technology, now: Timestamp) -> Option<AddressPair> {
+        let pool = self.config.pool(technology);
+        let mut in_use: BTreeSet<IpAddr> = BTreeSet::new();
+        let of_instances = self.instances.values().map(|t| t.record.addresses);
+        let of_tables = self.snapshot.services.iter().flat_map(|s| s.backends.iter().map(|b| b.addresses));
+        for pair in of_instances.chain(of_tables) {
+            in_use.extend(pair.v4.map(IpAddr::from));
+            in_use.extend(pair.v6.map(IpAddr::from));
+        }
+        match tokio::task::block_in_place(|| self.world.store.quarantined(now)) {
+            Ok(resting) => lease(pool.v4, pool.v6, pool.gateway, &in_use, &resting),
+            Err(error) => {
+                error!(error = %in_full(&error), "addresses at rest are not known; nothing is leased");
+                None
+            }
+        }
+    }
+
+    fn new_id(&mut self) -> InstanceId {
+        loop {
+            self.next_id = self.next_id.wrapping_mul(0x9E37_79B1).wrapping_add(0x7F4A_7C15);
+            let id = InstanceId::from_number(self.next_id);
+            if !self.instances.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Stores a record with its transition; false where that failed, and then nothing may follow from it.
+    fn record(&mut self, record: &Instance, transition: Transition) -> bool {
+        let stored = tokio::task::block_in_place(|| self.world.store.record(record, &transition));
+        match stored {
+            Ok(_) => {
+                info!(
+                    instance = %transition.instance,
+                    service = %transition.service,
+                    from = transition.from.map(InstanceState::label),
+                    to = transition.to.label(),
+                    reason = transition.reason,
+                    "instance"
+                );
+                self.view.note(transition);
+                true
+            }
+            Err(error) => {
+                error!(instance = %record.id, error = %in_full(&error), "a transition could not be stored");
+                false
+            }
+        }
+    }
+
+    /// Moves an instance on. False where the change is not part of its life or could not be stored.
+    pub(super) fn change(&mut self, id: &InstanceId, to: InstanceState, reason: &str) -> bool {
+        let Some(tracked) = self.instances.get(id) else { return false };
+        let mut record = tracked.record.clone();
+        let transition = match record.advance(to, Timestamp::now(), reason) {
+            Ok(transition) => transition,
+            Err(error) => {
+                // A message that was under way when the state changed for another reason.
+                info!(error = %error, "late change ignored");
+                return false;
+            }
+        };
+        if !self.record(&record, transition) {
+            return false;
+        }
+        if let Some(tracked) = self.instances.get_mut(id) {
+            tracked.record = record;
+        }
+        true
+    }
+
+    pub(super) fn advanced(&mut self, id: &InstanceId, to: InstanceState, reason: &str, handle: Option<String>) {
+        let Some(tracked) = self.instances.get_mut(id) else { return };
+        if handle.is_some() {
+            tracked.record.handle = handle;
+        }
+        if tracked.record.state == to {
+            return;
+        }
+        let requested_at = tracked.record.requested_at;
+        if self.change(id, to, reason) && to == InstanceState::Ready {
+            self.view.note_allocation(Timestamp::now().millis_since(requested_at) as f64);
+            if let Some(tracked) = self.instances.get(id) {
+                self.back_off.succeeded(&tracked.record.service);
+            }
+        }
+    }
+
+    pub(super) fn failed(&mut self, id: &InstanceId, reason: &str) {
+        let Some(tracked) = self.instances.get(id) else { return };
+        let (service, state) = (tracked.record.service.clone(), tracked.record.state);
+        if self.change(id, InstanceState::Failed, reason) {
+            warn!(instance = %id, %service, reason, "instance failed");
+            if state < InstanceState::Ready {
+                self.back_off.failed(&service);
+            }
+        }
+    }
+
+    pub(super) fn taken_down(&mut self, id: &InstanceId, outcome: Outcome) {
+        match outcome {
+            Outcome::Gone { removal_ms, reason } => {
+                if self.retire(id, &reason) {
+                    self.view.note_removal(removal_ms);
+                } else if let Some(tracked) = self.instances.get_mut(id) {
+                    tracked.work = Work::Retry(Instant::now() + REMOVAL_RETRY);
+                }
+            }
+            Outcome::Failed(reason) => {
+                warn!(instance = %id, reason, "could not be removed; tried again");
+                if let Some(tracked) = self.instances.get_mut(id) {
+                    tracked.work = Work::Retry(Instant::now() + REMOVAL_RETRY);
+                }
+            }
+        }
+    }
+
+    /// Ends an instance's record; its addresses rest until nobody can hold an answer that names them.
+    fn retire(&mut self, id: &InstanceId, reason: &str) -> bool {
+        let Some(tracked) = self.instances.get(id) else { return false };
+        let mut record = tracked.record.clone();
+        let now = Timestamp::now();
+        let transition = match record.advance(InstanceState::Stopped, now, reason) {
+            Ok(transition) => transition,
+            Err(error) => {
+                error!(%error, "not retired");
+                return false;
+            }
+        };
+        let rest = u64::from(record.largest_ttl_s) * 1000 + QUARANTINE_GRACE.as_millis() as u64;
+        let until = Timestamp(now.0 + rest);
+        match tokio::task::block_in_place(|| self.world.store.retire(&record, &transition, until)) {
+            Ok(_) => {
+                info!(instance = %id, service = %record.service, to = "stopped", reason, "instance");
+                self.view.note(transition);
+                self.instances.remove(id);
+                true
+            }
+            Err(error) => {
+                error!(instance = %id, error = %in_full(&error), "a stopped instance stays in the store");
+                false
+            }
+        }
+    }
+
+    /// Starts the way down of what is out of the tables now, or was never in.
+    pub(super) fn take_down_unpublished(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let in_tables = named(&snapshot);
+        let full = self.instances.len() >= self.config.limits.instances as usize;
+        let ids: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|t| matches!(t.record.state, InstanceState::Draining | InstanceState::Failed))
+            // The dead are cleaned up even while they are the last good answer, and so are the failed where
+            // they take the room that their replacement needs.
+            .filter(|t| t.dead || full && t.record.state == InstanceState::Failed || !in_tables.contains(&t.record.id))
+            .filter(|t| match &t.work {
+                Work::None | Work::Up { .. } => true,
+                Work::Down => false,
+                Work::Retry(at) => *at <= Instant::now(),
+            })
+            .map(|t| t.record.id.clone())
+            .collect();
+        for id in ids {
+            self.take_down(&id);
+        }
+    }
+
+    fn take_down(&mut self, id: &InstanceId) {
+        let Some(tracked) = self.instances.get_mut(id) else { return };
+        let record = &tracked.record;
+        let Some(driver) = self.world.drivers.get(&record.technology).cloned() else { return };
+        let after = match std::mem::replace(&mut tracked.work, Work::Down) {
+            Work::Up { cancel, task } => {
+                cancel.stop();
+                Some(task)
+            }
+            Work::None | Work::Down | Work::Retry(_) => None,
+        };
+        let spec = self.config.service(&record.service);
+        let was_published = record.largest_ttl_s > 0;
+        let patience = (was_published && !tracked.dead).then(|| Patience {
+            ttl: Duration::from_secs(u64::from(record.largest_ttl_s)),
+            quiet: spec.map_or(Duration::from_secs(2), |s| s.drain_quiet),
+            deadline: spec.map_or(Duration::from_secs(300), |s| s.drain_deadline),
+        });
+        let task = TakeDown {
+            world: Arc::clone(&self.world),
+            driver,
+            instance: record.clone(),
+            events: self.events.clone(),
+            patience,
+            after,
+        };
+        tokio::spawn(task.run());
+    }
+}

@@ -1,0 +1,90 @@
+//! What the operator shows: the document for the orchestrator, the view for people.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::view::InstanceReport;
+use super::{InstanceView, Operator, ServiceView};
+use crate::model::{InstanceId, Observed, ObservedService, ServiceName, Snapshot, Timestamp};
+
+impl Operator {
+    /// The state that [`decide`](super::decide) looks at.
+    pub(super) fn services_view(&self) -> BTreeMap<ServiceName, ServiceView> {
+        let mut views = BTreeMap::new();
+        for spec in &self.config.services {
+            views.insert(
+                spec.name.clone(),
+                ServiceView {
+                    wanted: self.desired.as_ref().and_then(|d| d.services.get(&spec.name)).map(|d| d.replicas),
+                    max: spec.max,
+                    available: self.technologies.get(&spec.technology).is_some_and(|t| t.available),
+                    held_back: self.back_off.holds(&spec.name),
+                    instances: Vec::new(),
+                },
+            );
+        }
+        for tracked in self.instances.values() {
+            let record = &tracked.record;
+            let view = InstanceView { id: record.id.clone(), state: record.state, since: record.since };
+            views.entry(record.service.clone()).or_default().instances.push(view);
+        }
+        views
+    }
+
+    /// Writes both.
+    pub(super) fn tell(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        self.view.generation = snapshot.generation;
+        self.view.technologies.clone_from(&self.technologies);
+        let shares = shares(&snapshot);
+        self.view.instances = self
+            .instances
+            .iter()
+            .map(|(id, tracked)| {
+                let share = shares.get(id).copied();
+                let report = InstanceReport {
+                    instance: tracked.record.clone(),
+                    last_probe: tracked.last_probe.clone(),
+                    published: share.is_some(),
+                    share: share.unwrap_or(0.0),
+                };
+                (id.clone(), report)
+            })
+            .collect();
+        self.channels.view.send_replace(Arc::new(self.view.clone()));
+
+        self.revision += 1;
+        let mut services: BTreeMap<ServiceName, ObservedService> = BTreeMap::new();
+        for spec in &self.config.services {
+            let available = self.technologies.get(&spec.technology).is_some_and(|t| t.available);
+            services.insert(spec.name.clone(), ObservedService { instances: Vec::new(), available });
+        }
+        for tracked in self.instances.values() {
+            let entry = services.entry(tracked.record.service.clone()).or_default();
+            entry.instances.push(tracked.record.clone());
+        }
+        let observed = Observed {
+            revision: self.revision,
+            node: self.world.node.clone(),
+            at: Timestamp::now(),
+            desired_revision: self.desired.as_ref().map_or(0, |d| d.revision),
+            services,
+            window: self.window.clone(),
+            generation: snapshot.generation,
+            settled: self.settled,
+        };
+        self.channels.observed.send_replace(Arc::new(observed));
+    }
+}
+
+/// Each backend's share of its service's answers.
+fn shares(snapshot: &Snapshot) -> BTreeMap<InstanceId, f64> {
+    let mut shares = BTreeMap::new();
+    for service in &snapshot.services {
+        let total: f64 = service.backends.iter().map(|b| f64::from(b.weight)).sum();
+        for backend in &service.backends {
+            shares.insert(backend.instance.clone(), f64::from(backend.weight) / total.max(1.0));
+        }
+    }
+    shares
+}
