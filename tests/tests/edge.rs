@@ -245,6 +245,43 @@ fn without_docker_everything_else_runs() {
     lab.remove().unwrap();
 }
 
+/// What Selvedge made it can remove entirely, without its daemon; what it did not make stays.
+#[test]
+fn clear_leaves_nothing_of_ours() {
+    if !is_root("clear_leaves_nothing_of_ours") {
+        return;
+    }
+    let mut lab = lab("clear", "min = 2\nmax = 2");
+    for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        lab.edge.set(setting, "0").unwrap();
+    }
+    let links = lab.edge.interfaces().unwrap();
+    let mut daemon = lab.start_daemon().unwrap();
+    daemon.wait_for("two instances", PATIENCE, |s| serving(s).len() == 2).unwrap();
+    let config = lab.config().to_string_lossy().into_owned();
+    let (code, _, said) = selvedge(Some(&lab.edge), &["clear", "--yes", "--config", &config]).unwrap();
+    assert_eq!(code, Some(1), "the daemon runs: {said}");
+    daemon.terminate().unwrap();
+    assert_eq!(lab.edge.setting("ipv4/ip_forward").unwrap(), "1");
+
+    let (code, would, said) = selvedge(Some(&lab.edge), &["clear", "--config", &config]).unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    for thing in ["program on e0", "docker instance", "port sv", "bridge sv-docker", "setting", "--yes removes these"] {
+        assert!(would.contains(thing), "{thing} not in {would}");
+    }
+    assert_eq!(lab.engine.as_ref().unwrap().processes().unwrap().len(), 2, "only said, not done");
+    let (code, _, said) = selvedge(Some(&lab.edge), &["clear", "--yes", "--config", &config]).unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(lab.engine.as_ref().unwrap().processes().unwrap().is_empty());
+    assert_eq!(lab.edge.interfaces().unwrap(), links);
+    assert_eq!(lab.edge.setting("ipv4/ip_forward").unwrap(), "0");
+    assert_eq!(lab.edge.setting("ipv6/conf/all/forwarding").unwrap(), "0");
+    assert!(!lab.edge.ip(&["-d", "link", "show", "e0"]).unwrap().contains("xdp"));
+    let (code, left, _) = selvedge(Some(&lab.edge), &["clear", "--config", &config]).unwrap();
+    assert_eq!((code, left.trim()), (Some(0), "nothing of ours is here"));
+    lab.remove().unwrap();
+}
+
 /// A user without privileges is told in one plain sentence.
 #[test]
 fn without_root_a_plain_sentence() {

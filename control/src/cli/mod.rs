@@ -74,6 +74,18 @@ enum Command {
         #[command(subcommand)]
         command: DataplaneCommand,
     },
+    /// Remove everything that Selvedge made on this node: program, tables, instances, ports, bridges, settings
+    #[command(
+        after_help = "Examples:\n  selvedge clear          # only says what is there\n  selvedge clear --yes    # removes it; selvedged must be stopped"
+    )]
+    Clear {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
+        config: PathBuf,
+        /// Really remove
+        #[arg(long)]
+        yes: bool,
+    },
     /// Offer load: look the name up for each request, then download over HTTP
     Load(Box<LoadArgs>),
     /// Print shell completions
@@ -172,6 +184,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
         }
+        Command::Clear { config, yes } => on_runtime(Box::pin(clear(config, yes))),
         Command::Load(args) => on_runtime(Box::pin(offer_load(*args))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut std::io::stdout());
@@ -194,6 +207,19 @@ type Done = Result<(), String>;
 fn on_runtime(work: impl Future<Output = Done>) -> Done {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| format!("the runtime could not be started: {e}"))?.block_on(work)
+}
+
+async fn clear(config: PathBuf, yes: bool) -> Done {
+    let cleared = crate::daemon::clear(&config, yes).await.map_err(|e| e.to_string())?;
+    for thing in &cleared.found {
+        println!("{thing}");
+    }
+    if cleared.found.is_empty() {
+        println!("nothing of ours is here");
+    } else if !yes {
+        println!("\nnothing was changed; --yes removes these");
+    }
+    if cleared.failed.is_empty() { Ok(()) } else { Err(cleared.failed.join("\nselvedge: ")) }
 }
 
 async fn offer_load(args: LoadArgs) -> Done {

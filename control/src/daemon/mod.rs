@@ -1,6 +1,7 @@
 //! Builds every part, joins them with channels, and owns the order of start and shutdown. The only place
 //! that knows all modules.
 
+mod clear;
 mod logging;
 mod privileges;
 
@@ -20,13 +21,15 @@ use crate::config::{self, Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners};
 use crate::driver::{Driver, docker::Docker};
-use crate::model::{OwnerId, Technology, Timestamp, WindowReport, in_full};
+use crate::model::{OwnerId, SettingChange, Technology, Timestamp, WindowReport, in_full};
 use crate::netlink::{BridgeSpec, Net};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
 use crate::stop::{Stop, stop};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Reading, Windows};
+
+pub use clear::{Cleared, clear};
 
 /// The DNS port.
 const DNS_PORT: u16 = 53;
@@ -176,29 +179,47 @@ async fn world(config: &Config, owner: &OwnerId, net: Net, store: Arc<Store>, da
     let mut drivers: BTreeMap<Technology, Arc<dyn Driver>> = BTreeMap::new();
     let mut bridges = BTreeMap::new();
     for technology in config.technologies_in_use() {
-        let pool = config.pool(technology);
-        let bridge = BridgeSpec {
-            name: pool.bridge.clone(),
-            v4: (pool.gateway, pool.v4),
-            v6: pool.gateway6().and_then(|gateway| pool.v6.map(|prefix| (gateway, prefix))),
-        };
+        let bridge = bridge(config, technology);
         match net.ensure_bridge(&bridge).await {
             Ok(state) => {
-                for change in &state.changed {
-                    info!(bridge = bridge.name, ?change, "network setting changed");
-                }
+                note_settings(&store, &bridge.name, &state.changed);
                 bridges.insert(technology, bridge);
             }
             Err(error) => {
                 error!(bridge = bridge.name, error = %in_full(&error), "no bridge; nothing of this technology can be started");
             }
         }
-        let driver: Arc<dyn Driver> = match technology {
-            Technology::Docker => Arc::new(Docker::new(config.technologies.docker.socket.clone(), owner.clone())),
-        };
-        drivers.insert(technology, driver);
+        drivers.insert(technology, driver(config, technology, owner));
     }
     World { node: config.node.clone(), owner: owner.clone(), store, net, drivers, bridges, datapath }
+}
+
+/// What was changed on the node is logged, and kept so that `selvedge clear` can change it back.
+fn note_settings(store: &Store, bridge: &str, changed: &[SettingChange]) {
+    for change in changed {
+        info!(bridge, path = change.path, before = change.before, after = change.after, "network setting changed");
+    }
+    if !changed.is_empty()
+        && let Err(error) = store.note_settings(changed)
+    {
+        warn!(%error, "changed settings could not be stored; they will have to be changed back by hand");
+    }
+}
+
+fn bridge(config: &Config, technology: Technology) -> BridgeSpec {
+    let pool = config.pool(technology);
+    BridgeSpec {
+        name: pool.bridge.clone(),
+        v4: (pool.gateway, pool.v4),
+        v6: pool.gateway6().and_then(|gateway| pool.v6.map(|prefix| (gateway, prefix))),
+    }
+}
+
+/// The one place that knows which driver belongs to which technology.
+fn driver(config: &Config, technology: Technology, owner: &OwnerId) -> Arc<dyn Driver> {
+    match technology {
+        Technology::Docker => Arc::new(Docker::new(config.technologies.docker.socket.clone(), owner.clone())),
+    }
 }
 
 fn unsettled(config: &Config) -> crate::model::Observed {

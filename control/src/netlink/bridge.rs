@@ -4,10 +4,11 @@ use netlink_packet_route::link::BridgeStpState;
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
 use super::error::{NetError, Result, refused};
-use super::forwarding::{self, SettingChange};
+use super::forwarding;
 use super::link::{self, Link};
 use super::mark::{self, Kind};
 use super::{BridgeSpec, Net};
+use crate::model::SettingChange;
 
 /// What [`Net::ensure_bridge`] found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,17 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{NetError, Result};
-
-/// A kernel setting that was changed, with what it takes to change it back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingChange {
-    /// Path under `/proc/sys`.
-    pub path: String,
-    /// Before.
-    pub before: String,
-    /// Now.
-    pub after: String,
-}
+use crate::model::SettingChange;
 
 /// `/proc/sys/net` shows the namespace of the task that asks. All these calls are therefore made in the task's
 /// own thread and never handed to a pool of threads, which could stand in another namespace.

@@ -17,11 +17,11 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 pub use bridge::BridgeState;
 pub use error::{NetError, Result};
-pub use forwarding::SettingChange;
+
 pub use mark::Kind;
 pub use port::{Port, PortCounters};
 
-use crate::model::{AddressPair, InstanceId, OwnerId};
+use crate::model::{AddressPair, InstanceId, OwnerId, SettingChange};
 
 /// A technology's bridge with the node's own addresses on it (the pools' gateways).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,13 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTr
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::tables::SNAPSHOT;
 use super::tables::TRANSITIONS;
 use super::tables::{CONFIG, DESIRED, GENERATION, INSTANCES, META, META_TEXT, MOST_SERVICE_INDEXES};
-use super::tables::{MOST_TRANSITIONS, NEXT_SERVICE_INDEX, PREDICTORS, RELEASED, SERVICE_INDEXES, SNAPSHOT};
+use super::tables::{MOST_TRANSITIONS, NEXT_SERVICE_INDEX, PREDICTORS, RELEASED, SERVICE_INDEXES, SETTINGS};
 use super::{Store, StoreError};
 use crate::model::{
-    AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, Snapshot, Timestamp, Transition,
+    AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, SettingChange, Snapshot, Timestamp, Transition,
 };
 
 /// Generations and service indexes.
@@ -322,6 +323,49 @@ impl Store {
         let json =
             self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(SNAPSHOT)?.map(|v| v.value().to_owned())))?;
         json.map(|json| self.decode(OPERATION, SNAPSHOT, &json)).transpose()
+    }
+
+    /// Keeps changes of the node's settings beside those that are kept already. Of one setting the first value
+    /// before and the last value after count.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read or written.
+    pub fn note_settings(&self, changes: &[SettingChange]) -> Result<(), StoreError> {
+        const OPERATION: &str = "write the node's settings";
+        let mut known = self.settings()?;
+        for change in changes {
+            match known.iter_mut().find(|k| k.path == change.path) {
+                Some(first) => first.after.clone_from(&change.after),
+                None => known.push(change.clone()),
+            }
+        }
+        let json = self.encode(OPERATION, SETTINGS, &known)?;
+        self.write(OPERATION, |txn| {
+            txn.open_table(META_TEXT)?.insert(SETTINGS, json.as_str())?;
+            Ok(())
+        })
+    }
+
+    /// Forgets the changes of settings: they have been taken back.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub fn forget_settings(&self) -> Result<(), StoreError> {
+        self.write("forget the node's settings", |txn| {
+            txn.open_table(META_TEXT)?.remove(SETTINGS)?;
+            Ok(())
+        })
+    }
+
+    /// Changes of the node's settings, in the order in which they were made.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read or understood.
+    pub fn settings(&self) -> Result<Vec<SettingChange>, StoreError> {
+        const OPERATION: &str = "read the node's settings";
+        let json =
+            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(SETTINGS)?.map(|v| v.value().to_owned())))?;
+        json.map_or_else(|| Ok(Vec::new()), |json| self.decode(OPERATION, SETTINGS, &json))
     }
 
     /// Keeps the text of the configuration that was accepted last.

@@ -20,6 +20,7 @@ pub(super) const META_TEXT: TableDefinition<'_, &str, &str> = TableDefinition::n
 pub(super) const OWNER: &str = "owner";
 pub(super) const CONFIG: &str = "config";
 pub(super) const SNAPSHOT: &str = "snapshot";
+pub(super) const SETTINGS: &str = "settings";
 
 /// Service name → index of its counters; never taken back.
 pub(super) const SERVICE_INDEXES: TableDefinition<'_, &str, u32> = TableDefinition::new("service_indexes");

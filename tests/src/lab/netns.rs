@@ -163,6 +163,15 @@ impl Namespace {
         Ok(text.map_err(LabError::system("read", &file))?.trim().to_owned())
     }
 
+    /// Changes a kernel setting under `/proc/sys/net` in this namespace.
+    ///
+    /// # Errors
+    /// [`LabError`] where there is no such setting.
+    pub fn set(&self, path: &str, value: &str) -> Result<()> {
+        let file = format!("/proc/sys/net/{path}");
+        self.run_in(|| std::fs::write(&file, value))?.map_err(LabError::system("write", &file))
+    }
+
     /// Names of all interfaces.
     ///
     /// # Errors
