@@ -236,6 +236,8 @@ fn without_docker_everything_else_runs() {
     daemon.terminate().unwrap();
     let pins = lab.pins().to_string_lossy().into_owned();
     let (code, out, _) = selvedge(None, &["dataplane", "show", "--pin-dir", &pins]).unwrap();
+    assert_eq!((code, out.starts_with("e0: none")), (Some(0), true), "seen from another namespace: {out}");
+    let (code, out, _) = selvedge(Some(&lab.edge), &["dataplane", "show", "--pin-dir", &pins]).unwrap();
     assert_eq!(code, Some(0));
     assert!(out.contains("e0: native"), "the end of the daemon is not the end of the dataplane: {out}");
     let (code, out, _) = selvedge(Some(&lab.edge), &["dataplane", "detach", "--pin-dir", &pins]).unwrap();

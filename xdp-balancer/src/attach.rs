@@ -249,7 +249,9 @@ fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
     }
     let running = netlink::running(ifindex).ok().flatten();
     let mode = running.filter(|running| running.program_id == link.info.program_id).map(|running| running.mode);
-    let interface = sys::if_name(ifindex).unwrap_or_else(|| pins::interface_of(&link.path));
+    // The index means something only in the interface's own network namespace, where its program is seen to run.
+    let current = mode.and_then(|_| sys::if_name(ifindex));
+    let interface = current.unwrap_or_else(|| pins::interface_of(&link.path));
     Some(Attachment { interface, ifindex, mode, program_id: link.info.program_id })
 }
 
