@@ -71,7 +71,10 @@ fn answers_are_as_the_rfcs_say() {
             }
             let apex = dig(&lab.client, &[&server, "edge.test", "SOA", extra]);
             assert_eq!((apex.status.as_str(), apex.answer.len()), ("NOERROR", 1));
-            assert!(!dig(&lab.client, &[&server, "edge.test", "NS", extra]).answer.is_empty());
+            let servers = dig(&lab.client, &[&server, "edge.test", "NS", extra]);
+            assert_eq!(servers.answer.len(), 1, "{servers:?}");
+            let own = dig(&lab.client, &[&server, &servers.answer[0][4], "A", extra]);
+            assert_eq!(own.addresses(), BTreeSet::from([IpAddr::V4(EDGE.0)]), "a name server inside has an address");
             let foreign = dig(&lab.client, &[&server, "example.org", "A", extra]);
             assert_eq!((foreign.status.as_str(), foreign.flag("aa")), ("REFUSED", false));
         }

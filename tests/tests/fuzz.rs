@@ -63,6 +63,8 @@ fn snapshot() -> Snapshot {
         nameservers: vec!["ns1.edge.test.".into()],
         ttl_s: 3600,
         negative_ttl_s: 5,
+        nameserver_addresses: vec![],
+        records: vec![],
     };
     let services = NAMES.iter().enumerate().map(|(i, name)| {
         let number = u8::try_from(i).unwrap();

@@ -1,7 +1,8 @@
 //! What a changed file means for a running daemon.
 
+use super::sections::nameserver_default;
 use super::types::Config;
-use crate::model::{ServiceName, ServiceSpec};
+use crate::model::{ServiceName, ServiceSpec, Zone};
 
 /// The difference of two configurations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
         added: missing(old, new),
         removed: missing(new, old),
         changed: changed.collect(),
-        live: differing([("zone", old.zones != new.zones), ("limits.instances", old.limits != new.limits)]),
+        live: differing([("zone", old.zones != new.zones_for(old)), ("limits.instances", old.limits != new.limits)]),
         restart: differing([
             ("node.name", old.node != new.node),
             ("dataplane.interfaces", old.dataplane.interfaces != new.dataplane.interfaces),
@@ -79,12 +80,25 @@ impl Config {
     #[must_use]
     pub fn with_fixed_of(self, old: &Self) -> Self {
         Self {
-            zones: self.zones,
+            zones: self.zones_for(old),
             limits: self.limits,
             services: self.services,
             predictors: self.predictors,
             ..old.clone()
         }
+    }
+}
+
+impl Config {
+    /// The zones as a daemon has them that goes on listening where `old` says: name servers' addresses that follow
+    /// `dns.listen` wait for it.
+    fn zones_for(&self, old: &Self) -> Vec<Zone> {
+        let (followed, fixed) = (nameserver_default(&self.listen), nameserver_default(&old.listen));
+        let mut zones = self.zones.clone();
+        for zone in zones.iter_mut().filter(|zone| zone.nameserver_addresses == followed) {
+            zone.nameserver_addresses.clone_from(&fixed);
+        }
+        zones
     }
 }
 

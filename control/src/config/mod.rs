@@ -101,7 +101,8 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let listen = sections::dns(&root.section("dns"));
     let docker = sections::docker(&technology.section("docker"));
     let mut zone_sections = root.sections("zone");
-    let mut zones: Vec<_> = zone_sections.iter_mut().filter_map(sections::zone).collect();
+    let addresses: Vec<_> = listen.iter().map(|f| f.value).collect();
+    let mut zones: Vec<_> = zone_sections.iter_mut().filter_map(|s| sections::zone(s, &addresses)).collect();
     let all_zones = zones.len() == zone_sections.len();
     let services = root.sections("service").into_iter().filter_map(|mut s| services::service(&mut s, &limit));
     let mut services: Vec<_> = services.collect();
@@ -115,7 +116,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     Config {
         node: sections::node(&root.section("node"), default_node),
         dataplane: sections::dataplane(&root.section("dataplane")),
-        listen: listen.into_iter().map(|f| f.value).collect(),
+        listen: addresses,
         zones: zones.into_iter().map(|f| f.value).collect(),
         control: sections::control(&root.section("control")),
         limits: Limits { instances: limit.value },

@@ -73,12 +73,12 @@ pub(super) fn limits(section: &Section<'_, '_>) -> Field<u32> {
 }
 
 /// A zone, with the place of its apex. `None` where it has no usable name.
-pub(super) fn zone(section: &mut Section<'_, '_>) -> Option<Field<Zone>> {
+pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Field<Zone>> {
     let apex = section.required("name", String::new(), "\"edge.example.\"", domain_name);
     if !apex.broken {
         section.path = format!("zone.{:?}", apex.value.trim_end_matches('.'));
     }
-    section.allow(&["name", "primary", "contact", "nameservers", "ttl_s", "negative_ttl_s"]);
+    section.allow(&["name", "primary", "contact", "nameservers", "nameserver_addresses", "ttl_s", "negative_ttl_s"]);
     let below = |label: &str| format!("{label}.{}", apex.value);
 
     let servers = section.list("nameservers", "[\"ns1.edge.example.\"]", domain_name);
@@ -96,8 +96,15 @@ pub(super) fn zone(section: &mut Section<'_, '_>) -> Option<Field<Zone>> {
     if nameservers.is_empty() {
         nameservers.push(primary.clone());
     }
+    let addresses = section.list("nameserver_addresses", "[\"192.0.2.1\"]", unicast);
+    let nameserver_addresses = match &addresses {
+        None => nameserver_default(listen),
+        Some(_) => without_doubles(section, "nameserver_addresses", addresses).into_iter().map(|f| f.value).collect(),
+    };
     let zone = Zone {
         primary,
+        nameserver_addresses,
+        records: Vec::new(),
         contact: section.or("contact", below("hostmaster"), mailbox).value,
         nameservers,
         ttl_s: section.or("ttl_s", 3600, |v| whole32(v, 1, LONGEST_TTL_S)).value,
@@ -105,6 +112,13 @@ pub(super) fn zone(section: &mut Section<'_, '_>) -> Option<Field<Zone>> {
         apex: apex.value.clone(),
     };
     (!apex.broken).then(|| apex.map(|_| zone))
+}
+
+/// Where name servers of ours can be reached unless the file says so: where we listen. Loopback is no place for
+/// others to ask at, so it is told only where there is nothing else.
+pub(super) fn nameserver_default(listen: &[IpAddr]) -> Vec<IpAddr> {
+    let public: Vec<IpAddr> = listen.iter().copied().filter(|address| !address.is_loopback()).collect();
+    if public.is_empty() { listen.to_vec() } else { public }
 }
 
 /// `[technology.docker]`: the settings and the place of its prefixes.

@@ -40,6 +40,7 @@ name = "Edge.Example"
 primary = "ns1.edge.example."
 contact = "admin.edge.example."
 nameservers = ["ns1.edge.example.", "ns2.edge.example"]
+nameserver_addresses = ["198.51.100.53"]
 ttl_s = 60
 negative_ttl_s = 0
 [[zone]]
@@ -101,6 +102,8 @@ fn every_key_is_taken() {
     assert_eq!((zone.apex.as_str(), zone.contact.as_str()), ("edge.example.", "admin.edge.example."));
     assert_eq!(zone.nameservers, ["ns1.edge.example.", "ns2.edge.example."]);
     assert_eq!((zone.ttl_s, zone.negative_ttl_s), (60, 0));
+    assert_eq!(zone.nameserver_addresses, ["198.51.100.53".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(config.zones[1].nameserver_addresses, config.listen);
     let video = config.service(&ServiceName::new("video").unwrap()).unwrap();
     assert_eq!(video.names, ["video.edge.example.", "v.other.example."]);
     assert_eq!((video.port, video.probe_path.as_str(), video.capacity), (8080, "/ready?x=1", 2.5));
@@ -227,6 +230,18 @@ fn differences_are_named() {
     assert_eq!((found.live, found.restart), (vec!["limits.instances"], vec!["control.window"]));
     let image = diff(&old, &sound(&FULL.replace("nginx@sha256:00", "nginx:2")));
     assert!(image.changed[0].replaces_instances);
+}
+
+#[test]
+fn name_servers_follow_what_is_listened_on() {
+    let with = |listen: &str| sound(&format!("[dns]\nlisten={listen}\n[[zone]]\nname='e'"));
+    let both = with("['127.0.0.1','192.0.2.1']");
+    assert_eq!(both.zones[0].nameserver_addresses, both.listen[1..]);
+    let local = with("['127.0.0.1']");
+    assert_eq!(local.zones[0].nameserver_addresses, local.listen);
+    // A running daemon goes on listening where it did, so its name servers stay there too.
+    assert_eq!((diff(&local, &both).live, diff(&local, &both).restart), (vec![], vec!["dns.listen"]));
+    assert_eq!(both.with_fixed_of(&local), local);
 }
 
 proptest! {

@@ -9,26 +9,20 @@
 //!   question, two OPTs or a broken one, a meta type as QTYPE: FORMERR.
 //! - Additional records other than OPT (TSIG, for one) are ignored where they are well-formed.
 
-use xdp_balancer_common::EDNS_PAYLOAD;
-
-use super::index::{Found, Index, Published, ZoneRecords};
-use super::query::{HEADER_BYTES, Opt, Query, Question, TYPE_IXFR};
-use super::render::{FLAG_AA, RenderedAnswer, Template};
+use super::index::{Found, Index, Node, Place, Published};
+use super::query::{HEADER_BYTES, Query, Question, TYPE_IXFR};
+use super::render::{CLASS_IN, FLAG_AA, FixedRrset, RenderedAnswer};
+use super::reply::{FLAG_TC, Reply, Section};
 use super::stats::{Outcome, Transport};
-use super::{TYPE_A, TYPE_AAAA};
+use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS, TYPE_SOA};
 
-const TYPE_NS: u16 = 2;
-const TYPE_SOA: u16 = 6;
 const TYPE_OPT: u16 = 41;
+const TYPE_DS: u16 = 43;
 const TYPE_TKEY: u16 = 249;
 const TYPE_TSIG: u16 = 250;
 const TYPE_AXFR: u16 = 252;
 const TYPE_ANY: u16 = 255;
-const CLASS_IN: u16 = 1;
 
-const FLAG_QR: u16 = 0x8000;
-const FLAG_TC: u16 = 0x0200;
-const FLAG_RD: u16 = 0x0100;
 const FORMERR: u16 = 1;
 const NXDOMAIN: u16 = 3;
 const NOTIMP: u16 = 4;
@@ -36,9 +30,8 @@ const REFUSED: u16 = 5;
 /// High bits of BADVERS (16), which stand in the OPT.
 const BADVERS_HIGH: u8 = 1;
 
-/// Smallest UDP payload size, and the one without EDNS.
-const PLAIN_PAYLOAD: u16 = 512;
-const OPT_BYTES: usize = 11;
+/// Most aliases that one reply follows.
+const MAX_ALIASES: usize = 8;
 /// Longest time in seconds that a client may remember that a service has no backend: one may come
 /// at any moment.
 const NO_BACKEND_TTL_S: u32 = 5;
@@ -105,42 +98,115 @@ fn check<'q>(query: &'q Query<'q>) -> Result<&'q Question<'q>, (Outcome, u16)> {
 
 /// Answers a well-formed question of class IN.
 fn answer(question: &Question<'_>, index: &Index, pick: Pick, reply: &mut Reply<'_>) -> (Outcome, Option<u32>) {
-    let Some(Found { zone, apex_at, node }) = index.find(question.name) else {
+    let Some(mut found) = index.find(question.name) else {
         reply.flags |= REFUSED;
         return (Outcome::Refused, None);
     };
     reply.flags |= FLAG_AA;
-    reply.apex_at = (HEADER_BYTES + apex_at) as u16;
-    let Some(node) = node else {
-        reply.flags |= NXDOMAIN;
-        reply.deny(zone, zone.negative_ttl_s);
-        return (Outcome::NxDomain, None);
-    };
+    reply.apex_at = (HEADER_BYTES + found.apex_at) as u16;
+    let mut chain: Vec<&[u8]> = Vec::new();
+    loop {
+        let node = match found.place {
+            Place::Node(node) => node,
+            Place::Nothing => {
+                reply.flags |= NXDOMAIN;
+                reply.deny(found.zone, found.zone.negative_ttl_s);
+                return (Outcome::NxDomain, None);
+            }
+            Place::Cut { ns, at } => {
+                if question.qtype == TYPE_DS && at == 0 {
+                    // The parent's own to say, and we sign no zone.
+                    reply.deny(found.zone, found.zone.negative_ttl_s);
+                    return (Outcome::NoData, None);
+                }
+                return refer(index, &found, ns, at, chain.is_empty(), reply);
+            }
+        };
+        let alias = node.fixed(TYPE_CNAME).and_then(|rrset| Some((rrset, rrset.rdata.first()?)));
+        let Some((cname, target)) = alias.filter(|_| !matches!(question.qtype, TYPE_CNAME | TYPE_ANY)) else {
+            return at_node(question.qtype, node, &found, index, pick, reply);
+        };
+        reply.fixed(cname, Section::Answer);
+        // The chain ends where it leaves our zones (the client goes on), comes back to itself, or gets too long.
+        let again = question.name.eq_ignore_ascii_case(target) || chain.contains(&target.as_slice());
+        let Some(next) = index.find(target).filter(|_| !again && chain.len() < MAX_ALIASES) else {
+            return (Outcome::Answered, None);
+        };
+        chain.push(target);
+        // Its name stands at the end of what was written; with TC set nothing more is.
+        reply.name_at = reply.bytes.len().saturating_sub(target.len()) as u16;
+        reply.apex_at = reply.name_at + next.apex_at as u16;
+        found = next;
+    }
+}
+
+/// Answers from what stands at a name.
+fn at_node(
+    qtype: u16,
+    node: &Node,
+    found: &Found<'_>,
+    index: &Index,
+    pick: Pick,
+    reply: &mut Reply<'_>,
+) -> (Outcome, Option<u32>) {
+    let zone = found.zone;
     let service = node.service.and_then(|service| index.published().get(service));
     let asked = service.map(|service| service.index);
-    if let Some(chosen) = service.and_then(|service| choose(service, question.qtype, pick)) {
+    if let Some(chosen) = service.and_then(|service| choose(service, qtype, pick)) {
         reply.addresses(chosen);
         return (Outcome::Answered, asked);
     }
+    let fixed = match qtype {
+        TYPE_ANY => node.fixed(TYPE_A).or_else(|| node.fixed(TYPE_AAAA)),
+        _ => node.fixed(qtype),
+    };
     let at_apex = node.zone.is_some();
-    match question.qtype {
-        TYPE_SOA | TYPE_ANY if at_apex => reply.template(&zone.soa, zone.ttl_s, Section::Answer),
-        TYPE_NS if at_apex => {
+    match (qtype, fixed) {
+        (_, Some(rrset)) => reply.fixed(rrset, Section::Answer),
+        (TYPE_SOA | TYPE_ANY, _) if at_apex => reply.template(&zone.soa, zone.ttl_s, Section::Answer),
+        (TYPE_NS, _) if at_apex => {
             for ns in &zone.ns {
                 reply.template(ns, zone.ttl_s, Section::Answer);
             }
+            for target in &zone.targets {
+                // Kind to the client, but no part of the answer: TC is not for them.
+                reply.glue(index, target, &zone.apex, false);
+            }
         }
-        TYPE_A | TYPE_AAAA | TYPE_ANY if service.is_some_and(|service| service.rrsets.is_empty()) => {
+        (TYPE_A | TYPE_AAAA | TYPE_ANY, _) if service.is_some_and(|service| service.rrsets.is_empty()) => {
             let ttl_s = service.map_or(0, |service| service.ttl_s).min(NO_BACKEND_TTL_S);
             reply.deny(zone, zone.negative_ttl_s.min(ttl_s));
             return (Outcome::NoBackend, asked);
         }
+        (TYPE_ANY, _) if !node.fixed.is_empty() => reply.fixed(&node.fixed[0], Section::Answer),
         _ => {
             reply.deny(zone, zone.negative_ttl_s);
             return (Outcome::NoData, asked);
         }
     }
     (Outcome::Answered, asked)
+}
+
+/// Says who has the zone that the name is in. `at` is where the delegated name begins in the name.
+fn refer(
+    index: &Index,
+    found: &Found<'_>,
+    ns: &FixedRrset,
+    at: usize,
+    first: bool,
+    reply: &mut Reply<'_>,
+) -> (Outcome, Option<u32>) {
+    if first {
+        // Behind an alias AA speaks of the alias, which is ours.
+        reply.flags &= !FLAG_AA;
+    }
+    reply.name_at += at as u16;
+    reply.fixed(ns, Section::Authority);
+    for target in &ns.rdata {
+        // Without the addresses of servers inside it a delegation cannot be followed (RFC 9471).
+        reply.glue(index, target, &found.zone.apex, true);
+    }
+    (Outcome::Referral, None)
 }
 
 /// The variant of a service's RRset that answers a type.
@@ -154,99 +220,5 @@ fn choose(service: &Published, qtype: u16, pick: Pick) -> Option<&RenderedAnswer
     match pick {
         Pick::Next => Some(service.next(place)),
         Pick::Slot(slot) => rrset.ring.get(slot % rrset.ring.len()),
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Section {
-    Answer = 0,
-    Authority = 1,
-}
-
-/// A reply while it grows. The header is written last.
-struct Reply<'q> {
-    query: &'q Query<'q>,
-    opt: Option<Opt>,
-    flags: u16,
-    rcode_high: u8,
-    /// Where the zone's apex stands in the question.
-    apex_at: u16,
-    counts: [u16; 2],
-    bytes: Vec<u8>,
-    /// Room for header, question and records.
-    limit: usize,
-}
-
-impl<'q> Reply<'q> {
-    fn new(query: &'q Query<'q>, transport: Transport) -> Self {
-        let opt = query.rest.as_ref().and_then(|rest| rest.opt);
-        let payload = match transport {
-            Transport::Tcp => u16::MAX,
-            Transport::Udp => opt.map_or(PLAIN_PAYLOAD, |opt| opt.payload.clamp(PLAIN_PAYLOAD, EDNS_PAYLOAD)),
-        };
-        let mut bytes = Vec::with_capacity(usize::from(PLAIN_PAYLOAD));
-        bytes.resize(HEADER_BYTES, 0);
-        bytes.extend_from_slice(query.question.as_ref().map_or(&[], |question| question.bytes));
-        let recursion_desired = if query.recursion_desired { FLAG_RD } else { 0 };
-        Self {
-            query,
-            opt,
-            flags: FLAG_QR | u16::from(query.opcode) << 11 | recursion_desired,
-            rcode_high: 0,
-            apex_at: 0,
-            counts: [0; 2],
-            bytes,
-            limit: usize::from(payload) - if opt.is_some() { OPT_BYTES } else { 0 },
-        }
-    }
-
-    /// Makes room for a record, or sets TC: nothing follows a record that was left out.
-    fn admit(&mut self, len: usize, section: Section) -> bool {
-        if self.flags & FLAG_TC != 0 || self.bytes.len() + len > self.limit {
-            self.flags |= FLAG_TC;
-            return false;
-        }
-        self.counts[section as usize] += 1;
-        true
-    }
-
-    fn addresses(&mut self, answer: &RenderedAnswer) {
-        let record_len = answer.bytes.len() / usize::from(answer.ancount.max(1));
-        for record in answer.bytes.chunks_exact(record_len.max(1)) {
-            if self.admit(record.len(), Section::Answer) {
-                self.bytes.extend_from_slice(record);
-            }
-        }
-    }
-
-    fn template(&mut self, template: &Template, ttl_s: u32, section: Section) {
-        if self.admit(template.len(), section) {
-            template.append(&mut self.bytes, self.apex_at, ttl_s);
-        }
-    }
-
-    /// Adds the SOA that says for how long "no" may be believed.
-    fn deny(&mut self, zone: &ZoneRecords, ttl_s: u32) {
-        self.template(&zone.soa, ttl_s, Section::Authority);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        let words = [
-            self.query.id,
-            self.flags,
-            u16::from(self.query.question.is_some()),
-            self.counts[Section::Answer as usize],
-            self.counts[Section::Authority as usize],
-            u16::from(self.opt.is_some()),
-        ];
-        for (place, word) in self.bytes.chunks_exact_mut(2).zip(words) {
-            place.copy_from_slice(&word.to_be_bytes());
-        }
-        if let Some(opt) = self.opt {
-            let dnssec_ok = if opt.dnssec_ok { 0x80 } else { 0 };
-            let [high, low] = EDNS_PAYLOAD.to_be_bytes();
-            self.bytes.extend_from_slice(&[0, 0, 41, high, low, self.rcode_high, 0, dnssec_ok, 0, 0, 0]);
-        }
-        self.bytes
     }
 }

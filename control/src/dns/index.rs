@@ -1,14 +1,16 @@
 //! A snapshot prepared for answering.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_proto::ProtoError;
-use hickory_proto::rr::Name;
 use xdp_balancer_common::MAX_NAME_BYTES;
 
-use super::render::{RenderError, RenderedAnswer, RenderedRrset, Template, rrsets, wire};
-use crate::model::{PublishedService, Snapshot, Zone};
+use super::render::{FixedRrset, RenderError, RenderedAnswer, RenderedRrset, Template, rrsets, wire};
+use super::wire::{absolute, is_wildcard, name_bytes, suffixes, wildcard_of};
+use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS};
+use crate::model::{PublishedService, Snapshot, Zone, ZoneRecord};
 
 /// Why a snapshot cannot be answered from.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,14 @@ pub enum IndexError {
         /// The name.
         name: String,
     },
+    /// A record that does not lie in the zone that has it.
+    #[error("zone {apex}: the record's name {name} is outside it")]
+    RecordOutside {
+        /// The zone.
+        apex: String,
+        /// The name.
+        name: String,
+    },
     /// A record could not be encoded.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -75,6 +85,7 @@ impl IndexError {
             Self::NoNameserver { .. } => "no_nameserver",
             Self::DuplicateName { .. } => "duplicate_name",
             Self::OutsideZones { .. } => "outside_zones",
+            Self::RecordOutside { .. } => "record_outside",
             Self::Render(error) => error.label(),
         }
     }
@@ -114,18 +125,44 @@ impl Published {
 pub(super) struct ZoneRecords {
     pub soa: Template,
     pub ns: Vec<Template>,
+    /// Targets of `ns` in wire form, in the same order.
+    pub targets: Vec<Vec<u8>>,
     pub ttl_s: u32,
     /// TTL of the SOA in negative answers (RFC 2308, section 3).
     pub negative_ttl_s: u32,
-    apex: Vec<u8>,
+    pub apex: Vec<u8>,
+    /// Whether some names of it are delegated, or stand for others, so that the way of most questions stays short.
+    has_cuts: bool,
+    has_wildcards: bool,
 }
 
 /// What stands at a name that exists.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(super) struct Node {
     pub service: Option<usize>,
     /// The zone whose apex it is.
     pub zone: Option<usize>,
+    /// Its RRsets that do not change with the instances, but for an apex's SOA and NS.
+    pub fixed: Vec<FixedRrset>,
+}
+
+impl Node {
+    /// The fixed RRset of a type.
+    pub(super) fn fixed(&self, rtype: u16) -> Option<&FixedRrset> {
+        self.fixed.iter().find(|rrset| rrset.rtype == rtype)
+    }
+
+    fn is_cut(&self) -> bool {
+        self.zone.is_none() && self.fixed(TYPE_NS).is_some()
+    }
+
+    fn add(&mut self, rtype: u16, ttl_s: u32, rdata: Vec<u8>) {
+        match self.fixed.iter_mut().find(|rrset| rrset.rtype == rtype) {
+            Some(rrset) if rrset.rdata.contains(&rdata) => {}
+            Some(rrset) => rrset.rdata.push(rdata),
+            None => self.fixed.push(FixedRrset { rtype, ttl_s, rdata: vec![rdata] }),
+        }
+    }
 }
 
 /// Where a question's name was found.
@@ -134,8 +171,17 @@ pub(super) struct Found<'a> {
     pub zone: &'a ZoneRecords,
     /// Where that zone's apex begins in the name.
     pub apex_at: usize,
-    /// `None`: no such name.
-    pub node: Option<Node>,
+    pub place: Place<'a>,
+}
+
+/// What there is at a name of a zone.
+pub(super) enum Place<'a> {
+    /// This, by its own name or by a wildcard's.
+    Node(&'a Node),
+    /// The name is at or below one whose zone others have. `at` is where the delegated name begins.
+    Cut { ns: &'a FixedRrset, at: usize },
+    /// No such name.
+    Nothing,
 }
 
 /// A snapshot prepared for answering: names by wire form, records rendered once. Never changed but
@@ -164,16 +210,19 @@ impl Index {
         for zone in &snapshot.zones {
             index.add_apex(zone, snapshot.generation)?;
         }
-        // After all apexes, for a name belongs to the innermost zone that contains it.
-        for zone in &snapshot.zones {
-            index.add_nameservers(zone)?;
-        }
         for apex in index.zones.iter().map(|zone| zone.apex.clone()).collect::<Vec<_>>() {
             index.add_ancestors(&apex);
+        }
+        // After all apexes, for a name belongs to the innermost zone that contains it.
+        for (number, zone) in snapshot.zones.iter().enumerate() {
+            for record in &zone.records {
+                index.add_record(number, zone, record)?;
+            }
         }
         for service in &snapshot.services {
             index.add_service(service)?;
         }
+        index.add_nameservers(&snapshot.zones)?;
         Ok(index)
     }
 
@@ -194,9 +243,10 @@ impl Index {
         absolute("primary name server", &zone.primary)?;
         absolute("zone contact", &zone.contact)?;
         let encode = |source| RenderError { owner: zone.apex.clone(), source };
-        let mut ns = Vec::with_capacity(zone.nameservers.len());
+        let (mut ns, mut targets) = (Vec::new(), Vec::new());
         for target in &zone.nameservers {
             ns.push(Template::ns(&apex, &absolute("name server", target)?).map_err(encode)?);
+            targets.push(name_bytes("name server", target)?);
         }
         if ns.is_empty() {
             return Err(IndexError::NoNameserver { apex: zone.apex.clone() });
@@ -205,9 +255,12 @@ impl Index {
             // Serials wrap by RFC 1982; the generation rises, so its low half is one.
             soa: Template::soa(&apex, zone, generation as u32).map_err(encode)?,
             ns,
+            targets,
             ttl_s: zone.ttl_s,
             negative_ttl_s: zone.ttl_s.min(zone.negative_ttl_s),
             apex: wire(&apex).map_err(encode)?,
+            has_cuts: false,
+            has_wildcards: false,
         };
         let node = self.nodes.entry(records.apex.clone()).or_default();
         if node.zone.replace(self.zones.len()).is_some() {
@@ -217,15 +270,45 @@ impl Index {
         Ok(())
     }
 
-    /// A name server in a zone of ours exists, though its addresses are not ours to tell: NODATA, for
-    /// NXDOMAIN would make resolvers take the delegation for broken.
-    fn add_nameservers(&mut self, zone: &Zone) -> Result<(), IndexError> {
-        for target in zone.nameservers.iter().chain([&zone.primary]) {
-            let name = name_bytes("name server", target)?;
-            if self.zone_of(&name).is_some() {
-                self.nodes.entry(name.clone()).or_default();
-                self.add_ancestors(&name);
+    fn add_record(&mut self, number: usize, zone: &Zone, record: &ZoneRecord) -> Result<(), IndexError> {
+        let name = name_bytes("record's name", &record.name)?;
+        if self.zone_of(&name).is_none_or(|(innermost, _)| innermost != number) {
+            return Err(IndexError::RecordOutside { apex: zone.apex.clone(), name: record.name.clone() });
+        }
+        let node = self.nodes.entry(name.clone()).or_default();
+        node.add(record.rtype, record.ttl_s, record.rdata.clone());
+        self.zones[number].has_cuts |= node.is_cut();
+        self.zones[number].has_wildcards |= is_wildcard(&name);
+        self.add_ancestors(&name);
+        Ok(())
+    }
+
+    /// A name server in a zone of ours exists and has addresses: those of a record or a service of its name, or
+    /// those that the zones say which name it. With none at all it still exists, for NXDOMAIN would make
+    /// resolvers take the delegation for broken.
+    fn add_nameservers(&mut self, zones: &[Zone]) -> Result<(), IndexError> {
+        let mut added: HashMap<Vec<u8>, Vec<IpAddr>> = HashMap::new();
+        for zone in zones {
+            for target in zone.nameservers.iter().chain([&zone.primary]) {
+                let name = name_bytes("name server", target)?;
+                if self.zone_of(&name).is_some() {
+                    added.entry(name).or_default().extend(&zone.nameserver_addresses);
+                }
             }
+        }
+        for (name, addresses) in added {
+            let ttl_s = self.zone_of(&name).map_or(0, |(zone, _)| zones[zone].ttl_s);
+            let node = self.nodes.entry(name.clone()).or_default();
+            let told = [TYPE_A, TYPE_AAAA, TYPE_CNAME].iter().any(|rtype| node.fixed(*rtype).is_some());
+            if node.service.is_none() && !told {
+                for address in addresses {
+                    match address {
+                        IpAddr::V4(address) => node.add(TYPE_A, ttl_s, address.octets().to_vec()),
+                        IpAddr::V6(address) => node.add(TYPE_AAAA, ttl_s, address.octets().to_vec()),
+                    }
+                }
+            }
+            self.add_ancestors(&name);
         }
         Ok(())
     }
@@ -276,25 +359,43 @@ impl Index {
         lower.copy_from_slice(name);
         // Lengths are below every letter, so folding the whole folds the labels only.
         lower.make_ascii_lowercase();
+        let lower = &*lower;
         let (zone, apex_at) = self.zone_of(lower)?;
-        Some(Found { zone: &self.zones[zone], apex_at, node: self.nodes.get(&*lower).copied() })
+        let zone = &self.zones[zone];
+        let place = match self.cut(zone, lower, apex_at) {
+            Some(cut) => cut,
+            None => match self.nodes.get(lower) {
+                Some(node) => Place::Node(node),
+                None => self.wildcard(zone, lower).map_or(Place::Nothing, Place::Node),
+            },
+        };
+        Some(Found { zone, apex_at, place })
     }
-}
 
-/// The name itself and every ancestor with the offset at which it begins, down to the root.
-fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let next = |at: &usize| match name.get(*at) {
-        None | Some(0) => None,
-        Some(length) => Some(at + 1 + usize::from(*length)),
-    };
-    std::iter::successors(Some(0), next).filter_map(|at| Some((at, name.get(at..)?)))
-}
+    /// The delegation that a name is at or below: the highest, for what is below it is not ours.
+    fn cut(&self, zone: &ZoneRecords, name: &[u8], apex_at: usize) -> Option<Place<'_>> {
+        if !zone.has_cuts {
+            return None;
+        }
+        let below_apex = suffixes(name).take_while(|(at, _)| *at < apex_at);
+        let cuts = below_apex.filter_map(|(at, suffix)| {
+            let node = self.nodes.get(suffix).filter(|node| node.is_cut())?;
+            Some(Place::Cut { ns: node.fixed(TYPE_NS)?, at })
+        });
+        cuts.last()
+    }
 
-fn absolute(what: &'static str, text: &str) -> Result<Name, IndexError> {
-    let name = Name::from_ascii(text).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })?;
-    if name.is_fqdn() { Ok(name) } else { Err(IndexError::Relative { what, name: text.to_owned() }) }
-}
+    /// The wildcard that stands for a name that does not exist: the one below its closest encloser (RFC 4592).
+    fn wildcard(&self, zone: &ZoneRecords, name: &[u8]) -> Option<&Node> {
+        if !zone.has_wildcards {
+            return None;
+        }
+        let (_, encloser) = suffixes(name).skip(1).find(|(_, suffix)| self.nodes.contains_key(*suffix))?;
+        self.nodes.get(&wildcard_of(encloser))
+    }
 
-fn name_bytes(what: &'static str, text: &str) -> Result<Vec<u8>, IndexError> {
-    wire(&absolute(what, text)?).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })
+    /// What stands at a name in wire form and lower case.
+    pub(super) fn node(&self, name: &[u8]) -> Option<&Node> {
+        self.nodes.get(name)
+    }
 }

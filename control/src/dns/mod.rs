@@ -12,10 +12,12 @@ pub mod client;
 mod index;
 mod query;
 mod render;
+mod reply;
 mod ring;
 mod server;
 mod sockets;
 mod stats;
+mod wire;
 
 pub use answer::{Pick, Response, respond};
 pub use index::{Index, IndexError, Published};
@@ -29,6 +31,9 @@ pub use stats::{DnsStats, Outcome, ServiceStats, Transport, TransportStats};
 pub const TYPE_A: u16 = 1;
 /// QTYPE of IPv6 addresses.
 pub const TYPE_AAAA: u16 = 28;
+const TYPE_NS: u16 = 2;
+const TYPE_CNAME: u16 = 5;
+const TYPE_SOA: u16 = 6;
 
 #[cfg(test)]
 pub(crate) mod tests;

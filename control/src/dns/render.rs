@@ -17,6 +17,8 @@ use crate::model::{PublishedService, Zone};
 const MAX_ANSWERS: usize = 16;
 /// A compression pointer to the question's name.
 const QUESTION_NAME: u16 = 0xC00C;
+/// CLASS of all that we hold.
+pub(super) const CLASS_IN: u16 = 1;
 /// AA in the header's second word.
 pub(super) const FLAG_AA: u16 = 0x0400;
 
@@ -127,6 +129,30 @@ fn record(address: IpAddr, ttl_s: u32) -> Result<Vec<u8>, ProtoError> {
     length.replace(&mut encoder, rdlength)?;
     Ok(bytes)
 }
+
+/// An RRset that does not change with the instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FixedRrset {
+    pub rtype: u16,
+    pub ttl_s: u32,
+    /// RDATA of each record; names in it are not compressed.
+    pub rdata: Vec<Vec<u8>>,
+}
+
+impl FixedRrset {
+    /// One record but for its owner.
+    pub(super) fn append(&self, rdata: &[u8], reply: &mut Vec<u8>) {
+        reply.extend_from_slice(&self.rtype.to_be_bytes());
+        reply.extend_from_slice(&CLASS_IN.to_be_bytes());
+        reply.extend_from_slice(&self.ttl_s.to_be_bytes());
+        // RDATA came from a record, where its length has two bytes.
+        reply.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
+        reply.extend_from_slice(rdata);
+    }
+}
+
+/// Bytes of a record but for its owner and RDATA: type, class, TTL, length.
+pub(super) const RECORD_FIXED: usize = 10;
 
 /// A record of a zone's apex, ready but for two things that each query decides: where in its question
 /// the apex stands, and the TTL.

@@ -51,6 +51,8 @@ macro_rules! outcomes {
 outcomes! {
     /// Answered with records.
     Answered = "answered",
+    /// The name is delegated: told who has it.
+    Referral = "referral",
     /// The name exists, the type does not.
     NoData = "nodata",
     /// The service exists but has no backend at this moment.

@@ -14,6 +14,6 @@ pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
 pub use service::{Limits, ServiceSpec, Technology};
 pub use setting::SettingChange;
-pub use snapshot::{Backend, PublishedService, Snapshot, Zone};
+pub use snapshot::{Backend, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
 pub use text::in_full;
 pub use window::{Forecast, Timestamp, Window, WindowReport};

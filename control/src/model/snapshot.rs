@@ -1,6 +1,8 @@
 //! What is answered: one value from which both the kernel's tables and the daemon's own DNS answers
 //! are made, so that they cannot differ. Never edited in place; a new one replaces it whole.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{AddressPair, InstanceId, ServiceName};
@@ -20,7 +22,31 @@ pub struct Zone {
     pub ttl_s: u32,
     /// SOA MINIMUM, TTL in seconds of negative answers (RFC 2308).
     pub negative_ttl_s: u32,
+    /// Addresses of `primary` and of each of `nameservers` whose name lies in a zone of ours and has no
+    /// address by another way (a record, a service).
+    #[serde(default)]
+    pub nameserver_addresses: Vec<IpAddr>,
+    /// All else that it holds; RRsets stand together, no record is there twice.
+    #[serde(default)]
+    pub records: Vec<ZoneRecord>,
 }
+
+/// A record that does not change with the instances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneRecord {
+    /// Its owner: lower case, with the final dot, perhaps with the first label `*`.
+    pub name: String,
+    /// TYPE.
+    pub rtype: u16,
+    /// TTL in seconds, the same in all of an RRset.
+    pub ttl_s: u32,
+    /// RDATA in wire form; names in it are not compressed.
+    pub rdata: Vec<u8>,
+}
+
+/// Index of the counters of zone data: names that belong to no service. The last that there is, and never given to
+/// a service.
+pub const ZONE_INDEX: u32 = 4095;
 
 /// An instance as the data path sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,8 +6,9 @@ use redb::{TableDefinition, WriteTransaction};
 pub(super) const SCHEMA_VERSION: u64 = 1;
 /// Records that the transition log keeps.
 pub const MOST_TRANSITIONS: u64 = 10_000;
-/// Service indexes that there are: elements of the kernel's table of counters.
-pub const MOST_SERVICE_INDEXES: u32 = 4096;
+/// Service indexes that there are: elements of the kernel's table of counters, but for the last, which is zone
+/// data's.
+pub const MOST_SERVICE_INDEXES: u32 = crate::model::ZONE_INDEX;
 
 /// Numbers by name.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");

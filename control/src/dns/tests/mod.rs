@@ -4,6 +4,7 @@
 mod answers;
 mod arbitrary;
 mod over_sockets;
+mod zone_data;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +12,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 
 use super::*;
-use crate::model::{AddressPair, Backend, InstanceId, PublishedService, ServiceName, Snapshot, Zone};
+use crate::model::{AddressPair, Backend, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord};
 
 pub(crate) fn zone(apex: &str) -> Zone {
     Zone {
@@ -21,6 +22,8 @@ pub(crate) fn zone(apex: &str) -> Zone {
         nameservers: vec![format!("ns1.{apex}"), "ns.elsewhere.example.".to_owned()],
         ttl_s: 3600,
         negative_ttl_s: 60,
+        nameserver_addresses: vec![],
+        records: vec![],
     }
 }
 

@@ -1,0 +1,41 @@
+//! Domain names in wire form.
+
+use hickory_proto::rr::Name;
+
+use super::index::IndexError;
+use super::render::wire;
+
+/// The name itself and every ancestor with the offset at which it begins, down to the root.
+pub(super) fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let next = |at: &usize| match name.get(*at) {
+        None | Some(0) => None,
+        Some(length) => Some(at + 1 + usize::from(*length)),
+    };
+    std::iter::successors(Some(0), next).filter_map(|at| Some((at, name.get(at..)?)))
+}
+
+/// Where `ancestor` begins in a name that is it or lies below it.
+pub(super) fn offset_of(ancestor: &[u8], name: &[u8]) -> Option<usize> {
+    suffixes(name).find_map(|(at, suffix)| (suffix == ancestor).then_some(at))
+}
+
+/// The wildcard below a name.
+pub(super) fn wildcard_of(name: &[u8]) -> Vec<u8> {
+    [b"\x01*", name].concat()
+}
+
+/// Whether a name begins with the label `*`.
+pub(super) fn is_wildcard(name: &[u8]) -> bool {
+    name.starts_with(b"\x01*")
+}
+
+/// Reads a fully qualified name.
+pub(super) fn absolute(what: &'static str, text: &str) -> Result<Name, IndexError> {
+    let name = Name::from_ascii(text).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })?;
+    if name.is_fqdn() { Ok(name) } else { Err(IndexError::Relative { what, name: text.to_owned() }) }
+}
+
+/// Reads a fully qualified name to its wire form, lower case.
+pub(super) fn name_bytes(what: &'static str, text: &str) -> Result<Vec<u8>, IndexError> {
+    wire(&absolute(what, text)?).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })
+}
