@@ -17,7 +17,7 @@ use control::load::{Family, LoadOptions};
 use crate::lab::daemon::{Daemon, selvedge};
 use crate::lab::netns::veth;
 use crate::lab::record::{self, Record, Thing};
-use crate::lab::{Engine, LabError, Namespace, Result, image};
+use crate::lab::{Engine, LabError, Lock, Namespace, Result, image};
 
 /// The edge's addresses, to which queries are sent.
 pub const EDGE: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 53, 0, 1), Ipv6Addr::new(0xfd53, 0, 0, 0, 0, 0, 0, 1));
@@ -47,7 +47,10 @@ pub struct EdgeOptions {
 #[derive(Debug)]
 pub struct EdgeLab {
     options: EdgeOptions,
-    record: Record,
+    /// None once everything in it was removed.
+    record: Option<Record>,
+    /// Held as long as anything of this name may be there.
+    _lock: Lock,
     /// Where clients are.
     pub client: Namespace,
     /// Where the daemon is.
@@ -57,19 +60,34 @@ pub struct EdgeLab {
 }
 
 impl EdgeLab {
-    /// Cleans up what an earlier, killed run left, and makes the lab. `say` is told each step.
+    /// Cleans up what an earlier, killed run left, and makes the lab. `say` is told each step, and may end it.
     ///
     /// # Errors
-    /// [`LabError`]; what was made until then is removed by the next run, or by drop.
-    pub fn create(options: EdgeOptions, say: &mut dyn FnMut(&str)) -> Result<Self> {
+    /// [`LabError`], also where a lab of that name is up; what was made until then is removed.
+    pub fn create(options: EdgeOptions, say: &mut dyn FnMut(&str) -> Result<()>) -> Result<Self> {
+        let lock = Lock::take(&options.name)?;
         make_dir(&options.dir)?;
         let dir = options.dir.canonicalize().map_err(LabError::system("find", options.dir.display()))?;
         let options = EdgeOptions { dir, ..options };
-        let record_path = options.dir.join("lab.json");
+        // What is made is the whole machine's and named the same from every checkout, and so is its record.
+        let record_path = Path::new("/run").join(format!("{}.lab.json", options.name));
         clean_up(&record_path)?;
-        let mut record = Record::create(&record_path)?;
+        let record = Record::create(&record_path)?;
+        let made = Self::build(options, record, lock, say);
+        if made.is_err() {
+            // Everything that was held is dropped by now; this removes what only the record knows.
+            clean_up(&record_path)?;
+        }
+        made
+    }
 
-        say("network");
+    fn build(
+        options: EdgeOptions,
+        mut record: Record,
+        lock: Lock,
+        say: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Self> {
+        say("network")?;
         let namespace = |record: &mut Record, part: &str| {
             let name = format!("{}-{part}", options.name);
             record.add(Thing::Namespace { name: name.clone() })?;
@@ -88,27 +106,28 @@ impl EdgeLab {
         let passed = client.run_in(|| xdp_balancer::attach_pass("c0"))?;
         passed.map_err(|e| LabError::system("attach", "c0")(std::io::Error::other(e)))?;
 
-        say("container engine");
+        say("container engine")?;
         let engine_dir = options.dir.join("engine");
         record.add(Thing::Engine { dir: engine_dir.clone() })?;
         // An engine of the lab's own, also where the machine has one: that one's containers are not ours to risk.
         let engine = Engine::start(&engine_dir)?;
 
-        say("image");
-        let lab = Self { options, record, client, edge, engine: Some(engine) };
+        say("image")?;
+        let mut lab = Self { options, record: Some(record), _lock: lock, client, edge, engine: Some(engine) };
         if let Some(engine) = &lab.engine {
             image::build_nginx_image(engine, &lab.image(), lab.options.content)?;
         }
-        let mut lab = lab;
         lab.prepare_state()?;
         Ok(lab)
     }
 
     /// State, pins and run-time directory start empty.
     fn prepare_state(&mut self) -> Result<()> {
-        self.record.add(Thing::Pins { path: self.pins() })?;
-        for dir in [self.state(), self.run_dir()] {
-            self.record.add(Thing::Directory { path: dir.clone() })?;
+        let (pins, state, run_dir) = (self.pins(), self.state(), self.run_dir());
+        let record = self.record.as_mut().ok_or_else(removed)?;
+        record.add(Thing::Pins { path: pins })?;
+        for dir in [state, run_dir] {
+            record.add(Thing::Directory { path: dir.clone() })?;
             let _ = fs::remove_dir_all(&dir);
             make_dir(&dir)?;
         }
@@ -208,22 +227,43 @@ probe_path = "/healthz"
     /// [`LabError`].
     pub fn start_daemon(&mut self) -> Result<Daemon> {
         let (config, socket, log) = (self.config(), self.socket(), self.log());
-        Daemon::start(&mut self.record, &self.edge, &config, &socket, &log)
+        let record = self.record.as_mut().ok_or_else(removed)?;
+        Daemon::start(record, &self.edge, &config, &socket, &log)
     }
 
     /// Removes everything, the daemon's dataplane by its own command.
     ///
     /// # Errors
     /// [`LabError`], the first; the rest is removed all the same.
-    pub fn remove(self) -> Result<()> {
+    pub fn remove(mut self) -> Result<()> {
         let pins = self.pins();
         let detached = selvedge(None, &["dataplane", "detach", "--tables", "--pin-dir", &pins.to_string_lossy()]);
-        let Self { record, client, edge, engine, .. } = self;
-        let stopped = engine.map_or(Ok(()), Engine::stop);
-        drop((client, edge));
-        let removed = record.remove().map_err(first);
-        detached.map(drop).and(stopped).and(removed)
+        let detached = detached.and_then(|(code, _, stderr)| match code {
+            Some(0) => Ok(()),
+            _ => Err(LabError::system("detach", pins.display())(std::io::Error::other(stderr.trim().to_owned()))),
+        });
+        let removed = self.remove_all();
+        detached.and(removed)
     }
+
+    fn remove_all(&mut self) -> Result<()> {
+        let stopped = self.engine.take().map_or(Ok(()), Engine::stop);
+        let removed = self.record.take().map_or(Ok(()), |record| record.remove().map_err(first));
+        stopped.and(removed)
+    }
+}
+
+/// A test that failed leaves nothing either, the daemon's process included.
+impl Drop for EdgeLab {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_all() {
+            eprintln!("lab: {error}");
+        }
+    }
+}
+
+fn removed() -> LabError {
+    LabError::system("use", "lab")(std::io::Error::new(std::io::ErrorKind::NotFound, "it was removed"))
 }
 
 /// Downloads of the lab's content by its name, with `pattern` requests per window.

@@ -176,6 +176,43 @@ fn reload_and_drain_lose_nothing() {
     lab.remove().unwrap();
 }
 
+/// The program taken off while the daemon runs: its counts stand still, which is no silence. The daemon answers and
+/// counts what comes, and no target falls.
+#[test]
+fn a_detached_program_lowers_no_target() {
+    if !is_root("a_detached_program_lowers_no_target") {
+        return;
+    }
+    let mut lab = lab("detached", "capacity = 20\nmin = 1\nmax = 4\nttl_s = 1");
+    let mut daemon = lab.start_daemon().unwrap();
+    daemon.wait_for("the first instance", PATIENCE, |s| serving(s).len() == 1).unwrap();
+    let stop = AtomicBool::new(false);
+    let client = lab.client.name().to_owned();
+    let (report, after) = std::thread::scope(|scope| {
+        let from = tests::lab::Namespace::existing(&client);
+        let running = scope.spawn({
+            let stop = &stop;
+            move || load(&from, vec![60; 60], stop)
+        });
+        let before = daemon.wait_for("three instances", PATIENCE, |s| serving(s).len() >= 3).unwrap();
+        let pins = lab.pins();
+        let (code, _, said) =
+            selvedge(Some(&lab.edge), &["dataplane", "detach", "--pin-dir", &pins.to_string_lossy()]).unwrap();
+        assert_eq!(code, Some(0), "{said}");
+        let windows = video(&before).history.last().map_or(0, |w| w.window) + 6;
+        let after = daemon
+            .wait_for("six windows", PATIENCE, |s| video(s).history.last().is_some_and(|w| w.window >= windows))
+            .unwrap();
+        stop.store(true, Ordering::Relaxed);
+        (running.join().unwrap(), after)
+    });
+    assert!(video(&after).answered_by_daemon > 200, "the daemon answered: {}", video(&after).answered_by_daemon);
+    assert!(serving(&after).len() >= 3, "{}", video(&after).decision);
+    assert_eq!(report.total.failed, 0, "{report}");
+    daemon.terminate().unwrap();
+    lab.remove().unwrap();
+}
+
 /// An instance that dies is replaced; while nothing else serves, its last good answer stays.
 #[test]
 fn a_dead_instance_is_replaced_and_a_lost_engine_survived() {

@@ -27,6 +27,12 @@ pub enum ClientError {
         /// What was met.
         source: io::Error,
     },
+    /// The caller may not talk to it.
+    #[error("{path}: not allowed; run this as root")]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+    },
     /// It did not answer in time.
     #[error("{path}: no answer within {PATIENCE:?}; see journalctl -u selvedged")]
     Late {
@@ -72,7 +78,10 @@ pub async fn status(path: &Path) -> Result<Status, ClientError> {
 async fn get(path: &Path, target: &'static str) -> Result<Bytes, ClientError> {
     let http = |source| ClientError::Http { path: path.to_owned(), source };
     let stream = UnixStream::connect(path).await;
-    let stream = stream.map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+    let stream = stream.map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::Denied { path: path.to_owned() },
+        _ => ClientError::Connect { path: path.to_owned(), source },
+    })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     let driver = tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());

@@ -22,7 +22,7 @@ use crate::stop::Stop;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The Unix socket.
-    #[error("API socket {path}: {source}")]
+    #[error("API socket {path}: {source}; choose another path in control.socket")]
     Socket {
         /// Where it should have been.
         path: PathBuf,

@@ -88,6 +88,8 @@ pub struct ServiceStatus {
     pub last_good: bool,
     /// Queries for its names, whoever answered.
     pub queries: u64,
+    /// Those of them that the program in the kernel has seen; goes on over restarts of the daemon.
+    pub queries_in_kernel: u64,
     /// Answered by the program in the kernel.
     pub answered_in_kernel: u64,
     /// Answered by the daemon.
@@ -154,7 +156,8 @@ impl Sources {
             let index = indexes.get(&spec.name).copied();
             let kernel = index.and_then(|i| counts.services.get(i as usize)).copied().unwrap_or_default();
             let daemon = index.map(|i| self.dns.service(i)).unwrap_or_default();
-            let unseen = if self.datapath.is_attached() { 0 } else { daemon.udp.queries };
+            // The kernel counts what it passes on, too, but not what came where the program is not attached.
+            let udp = kernel.queries.max(kernel.answered + daemon.udp.queries);
             let of_service = operator.instances.values().filter(|r| r.instance.service == spec.name);
             let instances: Vec<InstanceStatus> = of_service.map(|r| self.instance(r)).collect();
             let status = ServiceStatus {
@@ -166,7 +169,8 @@ impl Sources {
                 wanted: outlook.wanted,
                 serving: instances.iter().filter(|i| i.report.published).count() as u32,
                 last_good: operator.last_good.contains(&spec.name),
-                queries: kernel.queries + daemon.tcp.queries + unseen,
+                queries: udp + daemon.tcp.queries,
+                queries_in_kernel: kernel.queries,
                 answered_in_kernel: kernel.answered,
                 answered_by_daemon: daemon.udp.answered + daemon.tcp.answered,
                 forecast: outlook.forecast,

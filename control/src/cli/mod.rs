@@ -63,13 +63,16 @@ enum Command {
     )]
     Status(StatusArgs),
     /// Watch the same, live; q ends
+    #[command(after_help = "Examples:\n  selvedge top\n  selvedge top --socket /run/other/selvedged.sock")]
     Top(TopArgs),
     /// Work on configuration files
+    #[command(after_help = "Example:\n  selvedge config check /etc/selvedge/selvedge.toml")]
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
     /// Look at or take off the program in the kernel; works without the daemon
+    #[command(after_help = "Examples:\n  selvedge dataplane show\n  selvedge dataplane detach eth0")]
     Dataplane {
         #[command(subcommand)]
         command: DataplaneCommand,
@@ -146,7 +149,9 @@ struct PinArg {
 
 #[derive(Debug, Subcommand)]
 enum DataplaneCommand {
-    /// Show interfaces, modes, verdicts
+    /// Show where the program is attached, and how
+    #[command(after_help = "Examples:\n  selvedge dataplane show\n  \
+        selvedge dataplane show --json | jq -r '.interfaces[].mode'")]
     Show {
         #[command(flatten)]
         pins: PinArg,
@@ -155,6 +160,10 @@ enum DataplaneCommand {
         json: bool,
     },
     /// Take the program off; queries then reach the daemon or whoever listens
+    ///
+    /// A daemon that runs goes on and attaches it again at its next start.
+    #[command(after_help = "Examples:\n  selvedge dataplane detach eth0\n  \
+        selvedge dataplane detach --tables    # nothing of ours is left in the kernel")]
     Detach {
         /// This interface only; all where none is named
         interface: Option<String>,

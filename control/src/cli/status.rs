@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Done;
 use super::paint::{Paint, Tone, age, table};
 use crate::api::{InstanceStatus, ServiceStatus, Status, client};
-use crate::model::{InstanceState, ServiceName};
+use crate::model::{InstanceState, ServiceName, Transition};
 
 pub(super) async fn run(socket: &Path, json: bool) -> Done {
     let status = client::status(socket).await.map_err(|e| e.to_string())?;
@@ -46,8 +46,19 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
         if !service.decision.is_empty() {
             let _ = writeln!(out, "\n{name}: {}", service.decision);
         }
+        if let Some(failure) = last_failure(status, name) {
+            let ago = age(status.at.millis_since(failure.at));
+            let text = format!("instance {} failed {ago} ago: {}", failure.instance, failure.reason);
+            let _ = writeln!(out, "{name}: {}", paint.text(Tone::Bad, &text));
+        }
     }
     out
+}
+
+/// Why a service has fewer instances than wanted: its newest failure, for those that failed are gone from the list.
+fn last_failure<'a>(status: &'a Status, name: &ServiceName) -> Option<&'a Transition> {
+    status.services.get(name).filter(|service| service.serving < service.wanted || service.last_good)?;
+    status.transitions.iter().rev().find(|t| t.service == *name && t.to == InstanceState::Failed)
 }
 
 fn interfaces(status: &Status, paint: Paint) -> String {

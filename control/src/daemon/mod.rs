@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval_at};
@@ -21,7 +22,7 @@ use crate::config::{self, Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners};
 use crate::driver::{Driver, docker::Docker};
-use crate::model::{OwnerId, SettingChange, Technology, Timestamp, WindowReport, in_full};
+use crate::model::{OwnerId, ServiceName, SettingChange, Technology, Timestamp, WindowReport, in_full};
 use crate::netlink::{BridgeSpec, Net};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
@@ -104,7 +105,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
 
     let store = Arc::new(Store::open(&config.control.state_dir.join(crate::store::FILE_NAME))?);
     let owner = store.owner_id().clone();
-    let datapath = Datapath::open(&config.dataplane, !config.services.is_empty())?;
+    let datapath = undisturbed(|| Datapath::open(&config.dataplane, !config.services.is_empty()))?;
     // A store that was lost must not be behind the kernel's tables, or nothing could be published.
     store.raise_generation(datapath.generation())?;
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
@@ -140,7 +141,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let answers = tokio::spawn(listeners.serve(index, Arc::clone(&dns), async move {
         dns_stop.ordered().await;
     }));
-    let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store) };
+    let before = (0, BTreeMap::new());
+    let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store), before };
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
     let orchestrator = Orchestrator::new(config.node.clone(), Arc::clone(&store), desired_in, orchestrator_in);
     let orchestrator = tokio::spawn(orchestrator.run(observed, config_out, stopped.clone()));
@@ -165,6 +167,18 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     }
     info!("selvedged ends; programs, tables and instances stay");
     Ok(())
+}
+
+/// Runs `work` with this thread's signals held back; other threads take them meanwhile. A signal makes the kernel give
+/// up checking a program, and the loader then checks it anew with the checker's whole log, which takes half a minute.
+fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let done = work();
+    match before.map(|mask| mask.thread_set_mask()) {
+        Ok(Ok(())) => {}
+        Ok(Err(errno)) | Err(errno) => warn!(%errno, "signals could not be held back"),
+    }
+    done
 }
 
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
@@ -276,34 +290,53 @@ struct Counts {
     datapath: Datapath,
     dns: Arc<DnsStats>,
     store: Arc<Store>,
+    /// Epoch of the kernel's counters, and by service what the kernel had passed on before the daemon counted.
+    before: (u64, BTreeMap<ServiceName, u64>),
 }
 
 impl Counts {
-    /// Cumulative requests by service: what the kernel has seen, and what only the daemon has. Without the
-    /// program in the kernel the daemon sees every query.
-    fn read(&self, clock: Instant) -> Option<Reading> {
+    /// Cumulative requests by service: what the kernel has seen, and what only the daemon has. Where the program is
+    /// not in the kernel, or was taken off an interface, the daemon sees every query that comes there.
+    fn read(&mut self, clock: Instant) -> Option<Reading> {
         let config = self.config.borrow().clone();
         let attached = self.datapath.is_attached();
         let indexes = self.store.service_indexes().ok()?;
         let upto = indexes.values().max().map_or(0, |last| last + 1);
         let kernel = if attached { Some(self.datapath.counts(upto)?) } else { None };
+        let epoch = kernel.as_ref().map_or(0, |k| k.epoch);
+        if self.before.0 != epoch {
+            self.before = (epoch, BTreeMap::new());
+        }
         let mut totals = BTreeMap::new();
         for spec in &config.services {
             // Before its first publish a service has no index and nobody can have asked for it.
             let Some(index) = indexes.get(&spec.name).copied() else { continue };
             let daemon = self.dns.service(index);
             let seen = match &kernel {
-                Some(kernel) => kernel.services.get(index as usize)?.queries,
+                Some(kernel) => {
+                    let kernel = kernel.services.get(index as usize)?;
+                    let before = self.before.1.entry(spec.name.clone()).or_insert_with(|| {
+                        kernel.queries.saturating_sub(kernel.answered).saturating_sub(daemon.udp.queries)
+                    });
+                    seen(kernel.queries, kernel.answered, *before + daemon.udp.queries)
+                }
                 None => daemon.udp.queries,
             };
             totals.insert(spec.name.clone(), seen + daemon.tcp.queries);
         }
-        let epoch = kernel.map_or(0, |k| k.epoch);
         Some(Reading { epoch, at_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX), totals })
     }
 }
 
-async fn close_windows(counts: Counts, windows_in: mpsc::Sender<WindowReport>, mut stopped: Stop) {
+/// Queries over UDP. The kernel counts those that it then passes to the daemon, but not those that never came through
+/// it; so each query was either answered there or has reached the daemon. A query on its way between the two is in
+/// the kernel's count only. Never falls, for neither side does.
+const fn seen(in_kernel: u64, answered_in_kernel: u64, by_daemon: u64) -> u64 {
+    let arrived = answered_in_kernel + by_daemon;
+    if arrived > in_kernel { arrived } else { in_kernel }
+}
+
+async fn close_windows(mut counts: Counts, windows_in: mpsc::Sender<WindowReport>, mut stopped: Stop) {
     let length: Duration = counts.config.borrow().control.window;
     let clock = Instant::now();
     let first = tokio::task::block_in_place(|| counts.read(clock));
@@ -350,5 +383,21 @@ impl Signals {
             _ = self.int.recv() => Signal::Stop,
             _ = self.hup.recv() => Signal::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_past_the_program_count_and_none_counts_twice() {
+        // 90 answered in the kernel; 10 seen there, passed on and counted by the daemon, too.
+        assert_eq!(seen(100, 90, 10), 100);
+        // One of them is still on its way.
+        assert_eq!(seen(100, 90, 9), 100);
+        // The program was taken off: the kernel's counts stand still.
+        assert_eq!(seen(100, 90, 510), 600);
+        assert_eq!(seen(0, 0, 7), 7);
     }
 }

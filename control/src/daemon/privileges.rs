@@ -5,7 +5,7 @@ use crate::config::Config;
 
 /// Capabilities that the daemon is without.
 #[derive(Debug, thiserror::Error)]
-#[error("selvedged has to {what}, for which it lacks {}; run it as root or by its systemd unit", .missing.join(" and "))]
+#[error("not allowed to {what}: {} missing; run it as root or by its systemd unit", .missing.join(" and "))]
 pub struct Missing {
     what: &'static str,
     missing: Vec<&'static str>,

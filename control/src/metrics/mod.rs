@@ -83,7 +83,11 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     refused.with_label_values(&["publish_failed"]).inc_by(status.publish_failures);
     refused.with_label_values(&["config"]).inc_by(status.config_rejected);
 
-    let queries = counter("selvedge_service_queries_total", "Queries for the service's names.", &["service"])?;
+    let queries = counter(
+        "selvedge_service_queries_total",
+        "Queries for the service's names, by who saw them first. The kernel's count outlives the daemon.",
+        &["service", "seen_by"],
+    )?;
     let answers =
         counter("selvedge_service_answers_total", "Answers with records, by who answered.", &["service", "by"])?;
     let replicas = gauge("selvedge_service_replicas", "Instances, wanted and serving.", &["service", "kind"])?;
@@ -97,7 +101,9 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     registry.register(Box::new(load.clone()))?;
     for (name, service) in &status.services {
         let name = name.as_str();
-        queries.with_label_values(&[name]).inc_by(service.queries);
+        queries.with_label_values(&[name, "kernel"]).inc_by(service.queries_in_kernel);
+        let rest = service.queries.saturating_sub(service.queries_in_kernel);
+        queries.with_label_values(&[name, "daemon"]).inc_by(rest);
         answers.with_label_values(&[name, "kernel"]).inc_by(service.answered_in_kernel);
         answers.with_label_values(&[name, "daemon"]).inc_by(service.answered_by_daemon);
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());

@@ -61,7 +61,10 @@ pub fn run(dir: &Path, interrupted: Interrupted) -> Result<Verdict> {
             service: "capacity = 20\nmin = 1\nmax = 8\nttl_s = 1\ndrain_quiet = \"1s\"\ndrain_deadline = \"20s\""
                 .to_owned(),
         },
-        &mut |step| view.step(step),
+        &mut |step| {
+            view.step(step);
+            check(interrupted)
+        },
     )?;
     let outcome = scenario(&mut lab, &mut view, interrupted);
     view.step("cleaning up");
@@ -86,7 +89,8 @@ fn scenario(lab: &mut EdgeLab, view: &mut View, interrupted: Interrupted) -> Res
 }
 
 fn watch(lab: &EdgeLab, daemon: &mut Daemon, view: &mut View, interrupted: Interrupted) -> Result<Summary> {
-    daemon.wait_for("the first instance to serve", FIRST_INSTANCE, |status| serving(status) >= 1)?;
+    daemon.wait_for("the first instance to serve", FIRST_INSTANCE, |status| serving(status) >= 1 || interrupted())?;
+    check(interrupted)?;
     view.step("load");
     let (events, heard) = mpsc::channel();
     let mut seen = summary::Seen::default();

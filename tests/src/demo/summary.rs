@@ -5,6 +5,7 @@ use std::path::Path;
 
 use control::api::Status;
 use control::load::{LoadEvent, LoadReport};
+use control::model::InstanceState;
 use serde::Serialize;
 
 use super::service;
@@ -43,7 +44,8 @@ impl Seen {
         let Some(service) = service(status) else { return };
         let first = *self.first_at.get_or_insert(status.at.0);
         self.before.get_or_insert_with(|| Dns::of(service));
-        let draining = service.instances.iter().filter(|i| !i.report.published).count();
+        let in_state = |state| service.instances.iter().filter(|i| i.report.instance.state == state).count();
+        let draining = in_state(InstanceState::Draining);
         self.replicas.push(Replicas {
             at_ms: status.at.0.saturating_sub(first),
             serving: service.serving,

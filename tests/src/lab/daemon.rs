@@ -9,11 +9,14 @@ use control::api::{Status, client};
 
 use super::error::{LabError, Result};
 use super::netns::Namespace;
+use super::process;
 use super::record::Record;
 
 /// Between two looks at the daemon's status while something is waited for. The status is a document, not a
 /// stream of events.
 const LOOK: Duration = Duration::from_millis(50);
+/// Longest wait for its end.
+const END: Duration = Duration::from_secs(30);
 
 /// A binary of this workspace: below `SELVEDGE_BIN_DIR` if that is set, else beside the caller or in a target
 /// directory above it, the release build first.
@@ -105,10 +108,13 @@ impl Daemon {
     /// Asks it to end and waits for that.
     ///
     /// # Errors
-    /// [`LabError`].
+    /// [`LabError`], also where it does not end in time; the lab's record ends it then.
     pub fn terminate(mut self) -> Result<std::process::ExitStatus> {
         self.signal(nix::sys::signal::Signal::SIGTERM)?;
-        self.child.wait().map_err(LabError::system("wait for", "selvedged"))
+        let Self { child, log, .. } = &mut self;
+        process::wait_for("the end of selvedged", END, log, || {
+            child.try_wait().map_err(LabError::system("wait for", "selvedged"))
+        })
     }
 
     /// Ends it without a word, as a crash would.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::future::Future;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -73,6 +74,8 @@ impl Engine {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
+            // A group of its own: a Ctrl-C at the terminal is for the lab, which ends its parts in order.
+            .process_group(0)
             .spawn();
         self.own = Some(child.map_err(LabError::system("start", "dockerd"))?);
         wait_for("an answer of the container engine", START, &log_path, || {
@@ -206,7 +209,8 @@ impl Engine {
     /// # Errors
     /// [`LabError`].
     pub fn clean_up(dir: &Path) -> Result<()> {
-        let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+        // A directory that is gone may still have an engine running.
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let containers = containers_below(&dir);
         // The engine first, so that it starts nothing anew; then helpers; then what they ran.
         for pid in process::all() {
@@ -286,10 +290,13 @@ fn program(pid: u32) -> Option<String> {
     Some(Path::new(arguments.first()?).file_name()?.to_str()?.to_owned())
 }
 
-/// Identifiers of all containers that the engine below `dir` knows.
+/// Identifiers of all containers that the engine below `dir` knows, or that a helper of it runs: its files may have
+/// been removed beneath it.
 fn containers_below(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir.join("data/containers")).into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| name.len() == 64).collect()
+    let known = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let run = process::all().into_iter().filter(|pid| is_of_engine(*pid, dir)).flat_map(process::arguments);
+    known.chain(run).filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).collect()
 }
 
 fn runs_in_one_of(pid: u32, containers: &BTreeSet<String>) -> bool {

@@ -35,6 +35,14 @@ pub enum LabError {
         /// What it said.
         source: bollard::errors::Error,
     },
+    /// Another process has a lab of that name up.
+    #[error("{name} is running already (process {pid}); wait for its end, or end it")]
+    Busy {
+        /// The lab's name.
+        name: String,
+        /// Whose it is; 0 where that is not known.
+        pid: i32,
+    },
     /// Something did not come about in time.
     #[error("{what} did not come about within {seconds} s; see {log}")]
     Deadline {
@@ -70,6 +78,7 @@ impl LabError {
             Self::System { .. } => "system",
             Self::Program { .. } => "program",
             Self::Engine { .. } => "engine",
+            Self::Busy { .. } => "busy",
             Self::Deadline { .. } => "deadline",
         }
     }

@@ -7,12 +7,14 @@ pub mod daemon;
 pub mod docker;
 mod error;
 pub mod image;
+mod lock;
 pub mod netns;
 pub mod process;
 pub mod record;
 
 pub use docker::Engine;
 pub use error::{LabError, Result};
+pub use lock::Lock;
 pub use netns::Namespace;
 pub use record::{Record, Thing};
 

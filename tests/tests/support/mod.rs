@@ -25,7 +25,11 @@ pub fn lab(name: &str, service: &str) -> EdgeLab {
         content: 100_000,
         service: service.to_owned(),
     };
-    EdgeLab::create(options, &mut |step| println!("{name}: {step}")).unwrap()
+    let mut say = |step: &str| {
+        println!("{name}: {step}");
+        Ok(())
+    };
+    EdgeLab::create(options, &mut say).unwrap()
 }
 
 /// The lab's service.
