@@ -29,7 +29,8 @@ const NAMED_ONLY: &[(&str, &[&str])] = &[
     ("aya_ebpf", &["xdp-balancer-ebpf/"]),
     ("aya_log_ebpf", &["xdp-balancer-ebpf/"]),
     ("bollard", &["control/src/driver/docker"]),
-    ("hickory_proto", &["control/src/dns/"]),
+    // The form of records in the configuration is the master file's, which hickory reads.
+    ("hickory_proto", &["control/src/dns/", "control/src/config/rdata.rs"]),
     ("rtnetlink", &["control/src/netlink/"]),
     ("netlink_packet_route", &["control/src/netlink/"]),
     ("redb", &["control/src/store/"]),

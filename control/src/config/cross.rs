@@ -8,14 +8,15 @@ use ipnet::IpNet;
 use super::errors::Complaint;
 use super::names::lies_in;
 use super::reader::{Field, Reader};
+use super::records::ZoneSection;
 use super::sections::DockerSection;
 use super::services::ServiceSection;
-use crate::model::Zone;
 
 /// No apex twice. A zone below another is fine: the longer apex decides.
-pub(super) fn zones(reader: &Reader<'_>, zones: &[Field<Zone>]) {
-    for (i, zone) in zones.iter().enumerate() {
-        if let Some(first) = zones[..i].iter().find(|z| z.value.apex == zone.value.apex) {
+pub(super) fn zones(reader: &Reader<'_>, zones: &[ZoneSection]) {
+    for (i, ZoneSection { zone, .. }) in zones.iter().enumerate() {
+        if let Some(ZoneSection { zone: first, .. }) = zones[..i].iter().find(|z| z.zone.value.apex == zone.value.apex)
+        {
             let what = format!("{} is there twice (line {})", zone.value.apex, first.line);
             let key = format!("zone.{:?}.name", zone.value.apex.trim_end_matches('.'));
             reader.complain(zone.line, &key, Complaint::new(what, "remove one"));
@@ -25,7 +26,7 @@ pub(super) fn zones(reader: &Reader<'_>, zones: &[Field<Zone>]) {
 
 /// Names and services once, names inside a zone and not its apex. `all_zones` is false where some zone
 /// was complained of and is missing in `zones`.
-pub(super) fn services(reader: &Reader<'_>, services: &[ServiceSection], zones: &[Field<Zone>], all_zones: bool) {
+pub(super) fn services(reader: &Reader<'_>, services: &[ServiceSection], zones: &[ZoneSection], all_zones: bool) {
     let mut owners: BTreeMap<&str, &ServiceSection> = BTreeMap::new();
     for (i, service) in services.iter().enumerate() {
         if let Some(first) = services[..i].iter().find(|s| s.spec.name == service.spec.name) {
@@ -38,13 +39,13 @@ pub(super) fn services(reader: &Reader<'_>, services: &[ServiceSection], zones: 
                 let what = format!("{} belongs to service {} already", name.value, owner.spec.name);
                 reader.complain(name.line, &key, Complaint::new(what, "give each service names of its own"));
             }
-            if zones.iter().any(|z| z.value.apex == name.value) {
+            if zones.iter().any(|z| z.zone.value.apex == name.value) {
                 let what = format!("{} is the apex of a zone, which holds SOA and NS", name.value);
                 reader.complain(name.line, &key, Complaint::new(what, "use a name below it"));
-            } else if all_zones && !zones.iter().any(|z| lies_in(&name.value, &z.value.apex)) {
+            } else if all_zones && !zones.iter().any(|z| lies_in(&name.value, &z.zone.value.apex)) {
                 let what = format!("{} lies in no configured zone", name.value);
                 let fix = match zones.first() {
-                    Some(zone) => format!("use a name below {} or add a [[zone]]", zone.value.apex),
+                    Some(first) => format!("use a name below {} or add a [[zone]]", first.zone.value.apex),
                     None => "add a [[zone]] with an apex above it".to_owned(),
                 };
                 reader.complain(name.line, &key, Complaint::new(what, fix));

@@ -7,7 +7,9 @@ mod cross;
 mod diff;
 mod errors;
 mod names;
+mod rdata;
 mod reader;
+mod records;
 mod sections;
 mod services;
 mod types;
@@ -108,16 +110,17 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let mut services: Vec<_> = services.collect();
     cross::zones(reader, &zones);
     cross::services(reader, &services, &zones, all_zones);
+    records::check(reader, &zones, &services);
     cross::limits(reader, &services, &limit);
     cross::pools(reader, &docker, &listen, &limit);
 
-    zones.sort_by(|a, b| a.value.apex.cmp(&b.value.apex));
+    zones.sort_by(|a, b| a.zone.value.apex.cmp(&b.zone.value.apex));
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     Config {
         node: sections::node(&root.section("node"), default_node),
         dataplane: sections::dataplane(&root.section("dataplane")),
         listen: addresses,
-        zones: zones.into_iter().map(|f| f.value).collect(),
+        zones: zones.into_iter().map(records::ZoneSection::finish).collect(),
         control: sections::control(&root.section("control")),
         limits: Limits { instances: limit.value },
         technologies: Technologies { docker: docker.docker },

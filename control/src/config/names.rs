@@ -20,6 +20,29 @@ pub(super) fn domain_name(value: &DeValue<'_>) -> Result<String, Complaint> {
     Ok(name)
 }
 
+/// The owner of a record in the zone `apex`: `@` for the apex, a name below it (`www`), or a whole one, which may
+/// leave out the final dot where it ends in the apex. The first label may be `*`.
+pub(super) fn owner_name(value: &DeValue<'_>, apex: &str) -> Result<String, Complaint> {
+    let given = text(value)?;
+    let lower = given.to_ascii_lowercase();
+    let name = match lower.as_str() {
+        "@" => apex.to_owned(),
+        whole if whole.ends_with('.') => whole.to_owned(),
+        open if lies_in(&format!("{open}."), apex) => format!("{open}."),
+        below => format!("{below}.{apex}"),
+    };
+    check(name.strip_prefix("*.").unwrap_or(&name))
+        .map_err(|(what, fix)| Complaint::new(format!("{given:?} {what}"), fix))?;
+    if name.len() + 1 > LONGEST_NAME {
+        return Err(Complaint::new(format!("{given:?} takes {} bytes", name.len() + 1), "keep it within 255 bytes"));
+    }
+    if !lies_in(&name, apex) {
+        let fix = format!("use a name below {apex}, or leave out the final dot");
+        return Err(Complaint::new(format!("{given:?} lies outside the zone"), fix));
+    }
+    Ok(name)
+}
+
 /// The mailbox of a zone as a name; `hostmaster@edge.example` is a common slip.
 pub(super) fn mailbox(value: &DeValue<'_>) -> Result<String, Complaint> {
     let given = text(value)?;
@@ -89,6 +112,27 @@ mod tests {
     #[test]
     fn malformed_names_are_refused() {
         for bad in ["", ".", "..", "a..b", ".a", "a b", "a/b", "-a.b", "a-.b", "ä.example", "a\\.b", "*.a"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_are_read_in_their_zone() {
+        let read = |name: &str| owner_name(&DeValue::String(name.to_owned().into()), "edge.example.");
+        for (given, name) in [
+            ("@", "edge.example."),
+            ("WWW", "www.edge.example."),
+            ("a.b", "a.b.edge.example."),
+            ("www.edge.example", "www.edge.example."),
+            ("www.edge.example.", "www.edge.example."),
+            ("edge.example", "edge.example."),
+            ("*", "*.edge.example."),
+            ("*.a", "*.a.edge.example."),
+            ("_sip._udp", "_sip._udp.edge.example."),
+        ] {
+            assert_eq!(read(given).unwrap(), name);
+        }
+        for bad in ["", ".", "www.example.", "a.*", "a*", "**", "a..b", &"a.".repeat(125)] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -10,6 +10,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::errors::Complaint;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
+use super::records::{ZoneSection, record};
 use super::types::{AttachMode, Control, Dataplane, Docker, LogLevel, Pool};
 use super::values::{absolute_path, duration, identifier, interface, parsed, socket_address, socket_path};
 use super::values::{unicast, whole32, word};
@@ -73,7 +74,7 @@ pub(super) fn limits(section: &Section<'_, '_>) -> Field<u32> {
 }
 
 /// A zone, with the place of its apex. `None` where it has no usable name.
-pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Field<Zone>> {
+pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<ZoneSection> {
     let apex = section.required("name", String::new(), "\"edge.example.\"", domain_name);
     if !apex.broken {
         section.path = format!("zone.{:?}", apex.value.trim_end_matches('.'));
@@ -111,7 +112,11 @@ pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<F
         negative_ttl_s: section.or("negative_ttl_s", 5, |v| whole32(v, 0, 86_400)).value,
         apex: apex.value.clone(),
     };
-    (!apex.broken).then(|| apex.map(|_| zone))
+    if apex.broken {
+        return None;
+    }
+    let records = section.sections("record").iter().filter_map(|s| record(s, &zone.apex, zone.ttl_s)).collect();
+    Some(ZoneSection { zone: apex.map(|_| zone), records })
 }
 
 /// Where name servers of ours can be reached unless the file says so: where we listen. Loopback is no place for

@@ -43,6 +43,15 @@ nameservers = ["ns1.edge.example.", "ns2.edge.example"]
 nameserver_addresses = ["198.51.100.53"]
 ttl_s = 60
 negative_ttl_s = 0
+[[zone.record]]
+name = "Info"
+type = "txt"
+data = "\"a b\" c"
+ttl_s = 7
+[[zone.record]]
+name = "@"
+type = "MX"
+data = "10 mail"
 [[zone]]
 name = "other.example."
 [[service]]
@@ -104,6 +113,10 @@ fn every_key_is_taken() {
     assert_eq!((zone.ttl_s, zone.negative_ttl_s), (60, 0));
     assert_eq!(zone.nameserver_addresses, ["198.51.100.53".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(config.zones[1].nameserver_addresses, config.listen);
+    let [mx, info] = zone.records.as_slice() else { panic!("{:?}", zone.records) };
+    assert_eq!((mx.name.as_str(), mx.rtype, mx.ttl_s), ("edge.example.", 15, 60));
+    assert_eq!((info.name.as_str(), info.rtype, info.ttl_s), ("info.edge.example.", 16, 7));
+    assert_eq!(info.rdata, b"\x03a b\x01c");
     let video = config.service(&ServiceName::new("video").unwrap()).unwrap();
     assert_eq!(video.names, ["video.edge.example.", "v.other.example."]);
     assert_eq!((video.port, video.probe_path.as_str(), video.capacity), (8080, "/ready?x=1", 2.5));
@@ -138,8 +151,8 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let shown: Vec<&str> = PACKAGED.lines().filter(|l| !l.starts_with('#') || key(l)).collect();
     let shown = shown.iter().map(|l| l.trim_start_matches("# ")).collect::<Vec<_>>().join("\n");
     let config = sound(&shown);
-    let minimal = "[[zone]]\nname='edge.example'\n[[service]]\nname='video'\nnames=['video.edge.example']\n\
-                   image='nginx:1.28'\n[technology.docker]\npool6='fd5e:213::/64'";
+    let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
+                   [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n[technology.docker]\npool6='fd5e:213::/64'";
     assert_eq!(config, sound(minimal));
     // And no key is missing in it.
     for word in FULL.lines().filter_map(|l| l.split_once(" = ")).map(|(key, _)| key) {

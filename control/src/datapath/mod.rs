@@ -17,7 +17,7 @@ use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options
 use xdp_balancer_common::{FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
-use crate::dns::Index;
+use crate::dns::{Index, RenderedRrset};
 use crate::model::{Snapshot, in_full};
 
 /// Why the kernel could not be made to do something.
@@ -292,28 +292,20 @@ fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
 /// The kernel's form of a snapshot.
 #[must_use]
 pub fn table(snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Table {
-    let mut names = Vec::new();
-    for service in index.published() {
-        let rrsets: Vec<xdp_balancer::Rrset> = service
-            .rrsets
-            .iter()
-            .map(|rrset| xdp_balancer::Rrset {
-                qtype: rrset.qtype,
-                ring: rrset
-                    .ring
-                    .iter()
-                    .map(|answer| xdp_balancer::Rendered {
-                        flags: answer.flags,
-                        ancount: answer.ancount,
-                        nscount: answer.nscount,
-                        bytes: answer.bytes.clone(),
-                    })
-                    .collect(),
-            })
-            .collect();
-        for wire in &service.names {
-            names.push(xdp_balancer::Name { wire: wire.clone(), service: service.index, rrsets: rrsets.clone() });
-        }
-    }
-    Table { generation: snapshot.generation, local: listen.to_vec(), names }
+    let names = index.names().into_iter().map(|name| xdp_balancer::Name {
+        wire: name.wire,
+        service: name.service,
+        rrsets: name.rrsets.into_iter().map(kernel_rrset).collect(),
+    });
+    Table { generation: snapshot.generation, local: listen.to_vec(), names: names.collect() }
+}
+
+fn kernel_rrset(rrset: RenderedRrset) -> xdp_balancer::Rrset {
+    let rendered = rrset.ring.into_iter().map(|answer| xdp_balancer::Rendered {
+        flags: answer.flags,
+        ancount: answer.ancount,
+        nscount: answer.nscount,
+        bytes: answer.bytes,
+    });
+    xdp_balancer::Rrset { qtype: rrset.qtype, ring: rendered.collect() }
 }

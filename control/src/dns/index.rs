@@ -394,6 +394,11 @@ impl Index {
         self.nodes.get(&wildcard_of(encloser))
     }
 
+    /// Every name that exists, in wire form, with what stands there.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&[u8], &Node)> {
+        self.nodes.iter().map(|(name, node)| (name.as_slice(), node))
+    }
+
     /// What stands at a name in wire form and lower case.
     pub(super) fn node(&self, name: &[u8]) -> Option<&Node> {
         self.nodes.get(name)

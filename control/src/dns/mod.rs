@@ -3,13 +3,14 @@
 //! No other module of this crate knows hickory.
 //!
 //! ```text
-//! Snapshot ─Index::new─> Index ─┬─ Index::published: rendered rings ──> datapath (kernel tables)
+//! Snapshot ─Index::new─> Index ─┬─ Index::names: rendered answers ─────> datapath (kernel tables)
 //!                               └─ respond(query) ──> Response ──> sockets (serve), counted in DnsStats
 //! ```
 
 mod answer;
 pub mod client;
 mod index;
+mod names;
 mod query;
 mod render;
 mod reply;
@@ -21,6 +22,7 @@ mod wire;
 
 pub use answer::{Pick, Response, respond};
 pub use index::{Index, IndexError, Published};
+pub use names::PublishedName;
 pub use render::{RenderError, RenderedAnswer, RenderedRrset, rrsets};
 pub use ring::MAX_RING;
 pub use server::{Listeners, serve};
