@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::Line;
@@ -34,7 +34,8 @@ async fn live(socket: &Path, terminal: &mut DefaultTerminal, mut status: Status)
         if event::poll(REFRESH).map_err(|e| format!("keyboard: {e}"))?
             && let Event::Key(key) = event::read().map_err(|e| format!("keyboard: {e}"))?
             && key.kind == KeyEventKind::Press
-            && matches!(key.code, KeyCode::Char('q' | 'c') | KeyCode::Esc)
+            && (matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)
+                || key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL))
         {
             return Ok(());
         }

@@ -109,6 +109,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     // A store that was lost must not be behind the kernel's tables, or nothing could be published.
     store.raise_generation(datapath.generation())?;
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
+    warn_of_foreign(&config.listen);
     let last = store.snapshot()?.unwrap_or_default();
     let dns = Arc::new(DnsStats::default());
     let (index_in, index) = watch::channel(Arc::new(Index::new(&last)?));
@@ -179,6 +180,22 @@ fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
         Ok(Err(errno)) | Err(errno) => warn!(%errno, "signals could not be held back"),
     }
     done
+}
+
+/// A listen address that is not on this machine is allowed, for it may come later; most often it is a mistake.
+fn warn_of_foreign(listen: &[std::net::IpAddr]) {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return };
+    let own: Vec<std::net::IpAddr> = interfaces
+        .filter_map(|i| i.address)
+        .filter_map(|a| match (a.as_sockaddr_in(), a.as_sockaddr_in6()) {
+            (Some(v4), _) => Some(v4.ip().into()),
+            (None, Some(v6)) => Some(v6.ip().into()),
+            (None, None) => None,
+        })
+        .collect();
+    for address in listen.iter().filter(|a| !own.contains(a)) {
+        warn!(%address, "dns.listen: not an address of this machine now; nobody is answered there until it is");
+    }
 }
 
 fn notify(state: &[sd_notify::NotifyState<'_>]) {

@@ -162,13 +162,27 @@ impl Datapath {
     /// True where the program answers on at least one interface, so that its counters hold all UDP queries.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        self.lock().interfaces.iter().any(|i| i.program_id.is_some())
+        self.interfaces().iter().any(|i| i.program_id.is_some())
     }
 
-    /// The configured interfaces, as they are attached.
+    /// The configured interfaces, as they are attached now: somebody may have taken the program off.
     #[must_use]
     pub fn interfaces(&self) -> Vec<InterfaceStatus> {
-        self.lock().interfaces.clone()
+        let state = self.lock();
+        let Some(now) = state.plane.as_ref().and_then(|plane| plane.attachments().ok()) else {
+            return state.interfaces.clone();
+        };
+        let current = |known: &InterfaceStatus| match now.iter().find(|a| a.interface == known.interface) {
+            Some(attachment) => InterfaceStatus { problem: known.problem.clone(), ..plain(attachment) },
+            None if known.program_id.is_none() => known.clone(),
+            None => InterfaceStatus {
+                mode: "none".to_owned(),
+                program_id: None,
+                problem: Some("the program was taken off; restart selvedged to attach it again".to_owned()),
+                ..known.clone()
+            },
+        };
+        state.interfaces.iter().map(current).collect()
     }
 
     /// Why the program is not loaded, if it is not.

@@ -76,6 +76,8 @@ pub struct Orchestrator {
     view: OrchestratorView,
     desired: watch::Sender<Option<Arc<Desired>>>,
     shown: watch::Sender<Arc<OrchestratorView>>,
+    /// Wanted instances that found no place, as they were told last.
+    unplaced: BTreeMap<ServiceName, u32>,
     /// Number of the last window that was taken in.
     last_window: u64,
 }
@@ -109,7 +111,17 @@ impl Orchestrator {
             warn!(%error, "the models' states cannot be read; they start afresh");
             BTreeMap::new()
         });
-        Self { node, store, models: BTreeMap::new(), stored, view, desired, shown, last_window: 0 }
+        Self {
+            node,
+            store,
+            models: BTreeMap::new(),
+            stored,
+            view,
+            desired,
+            shown,
+            unplaced: BTreeMap::new(),
+            last_window: 0,
+        }
     }
 
     /// Plans after each closed window, and once when the node has settled, until `shutdown`.
@@ -176,8 +188,12 @@ impl Orchestrator {
         }
         self.view.services.retain(|name, _| wanted.contains_key(name));
         let mut placed = place(&wanted, &[node_view(observed, config)]);
-        for (service, missing) in &placed.unplaced {
-            warn!(%service, missing, "wanted instances found no room");
+        if placed.unplaced != self.unplaced {
+            for (service, missing) in &placed.unplaced {
+                let reason = placed.nodes.get(&self.node).and_then(|s| s.get(service)).map(|s| s.reason.as_str());
+                warn!(%service, missing, reason, "wanted instances found no place");
+            }
+            self.unplaced.clone_from(&placed.unplaced);
         }
         let Some(services) = placed.nodes.remove(&self.node) else { return };
         for (name, service) in &services {

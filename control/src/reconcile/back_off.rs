@@ -15,15 +15,25 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(super) struct BackOff(BTreeMap<ServiceName, (u32, Instant)>);
 
 impl BackOff {
-    /// A start of the service failed.
+    /// An instance of the service did not come up, or ended soon after it had.
     pub fn failed(&mut self, service: &ServiceName) {
         let now = Instant::now();
         let (failures, until) = self.0.entry(service.clone()).or_insert((0, now));
+        if now.duration_since(*until) > LONGEST {
+            // It went well for a while since the last one.
+            *failures = 0;
+        }
         *until = now + FIRST.saturating_mul(1 << (*failures).min(16)).min(LONGEST);
         *failures += 1;
     }
 
-    /// An instance of the service came up.
+    /// Nothing can be started just now, through no fault of the service.
+    pub fn pause(&mut self, service: &ServiceName) {
+        let until = Instant::now() + FIRST;
+        self.0.entry(service.clone()).and_modify(|(_, have)| *have = until.max(*have)).or_insert((0, until));
+    }
+
+    /// An instance of the service has served for a while.
     pub fn succeeded(&mut self, service: &ServiceName) {
         self.0.remove(service);
     }

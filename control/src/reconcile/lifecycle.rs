@@ -21,6 +21,9 @@ use crate::stop::stop;
 
 /// Until a removal that failed is tried again.
 const REMOVAL_RETRY: Duration = Duration::from_secs(5);
+/// An instance that ends sooner than this after its start to serve counts as one that did not come up: an image
+/// that answers once and exits must not be started without end.
+const SETTLED: Duration = Duration::from_secs(30);
 /// An address rests this long behind the largest TTL before another instance may get it.
 const QUARANTINE_GRACE: Duration = Duration::from_secs(1);
 
@@ -28,17 +31,22 @@ impl Operator {
     /// Takes an instance in, from its start or from the store.
     pub(super) fn track(&mut self, record: Instance, dead: bool) {
         let id = record.id.clone();
-        self.instances.insert(id, Tracked { record, last_probe: None, work: Work::None, dead });
+        self.instances.insert(id, Tracked { record, last_probe: None, problem: None, work: Work::None, dead });
     }
 
     pub(super) fn start(&mut self, service: &ServiceName) {
         let Some(spec) = self.config.service(service).cloned() else { return };
         let now = Timestamp::now();
         let Some(addresses) = self.lease(spec.technology, now) else {
-            warn!(%service, technology = spec.technology.label(), "no free address in the pool; not started");
-            self.back_off.failed(service);
+            if !self.pool_full {
+                let technology = spec.technology.label();
+                warn!(%service, technology, "no free address in the pool; started when one has rested");
+                self.pool_full = true;
+            }
+            self.back_off.pause(service);
             return;
         };
+        self.pool_full = false;
         let id = self.new_id();
         let wanted = self.desired.as_ref().and_then(|d| d.services.get(service));
         let reason = wanted.map_or_else(String::new, |w| w.reason.clone());
@@ -108,14 +116,7 @@ impl Operator {
         let stored = tokio::task::block_in_place(|| self.world.store.record(record, &transition));
         match stored {
             Ok(_) => {
-                info!(
-                    instance = %transition.instance,
-                    service = %transition.service,
-                    from = transition.from.map(InstanceState::label),
-                    to = transition.to.label(),
-                    reason = transition.reason,
-                    "instance"
-                );
+                tell(&transition);
                 self.view.note(transition);
                 true
             }
@@ -158,18 +159,19 @@ impl Operator {
         let requested_at = tracked.record.requested_at;
         if self.change(id, to, reason) && to == InstanceState::Ready {
             self.view.note_allocation(Timestamp::now().millis_since(requested_at) as f64);
-            if let Some(tracked) = self.instances.get(id) {
-                self.back_off.succeeded(&tracked.record.service);
-            }
         }
     }
 
     pub(super) fn failed(&mut self, id: &InstanceId, reason: &str) {
         let Some(tracked) = self.instances.get(id) else { return };
-        let (service, state) = (tracked.record.service.clone(), tracked.record.state);
+        let record = &tracked.record;
+        let service = record.service.clone();
+        let age = Duration::from_millis(Timestamp::now().millis_since(record.since));
+        let settled = record.state >= InstanceState::Ready && age >= SETTLED;
         if self.change(id, InstanceState::Failed, reason) {
-            warn!(instance = %id, %service, reason, "instance failed");
-            if state < InstanceState::Ready {
+            if settled {
+                self.back_off.succeeded(&service);
+            } else {
                 self.back_off.failed(&service);
             }
         }
@@ -185,8 +187,11 @@ impl Operator {
                 }
             }
             Outcome::Failed(reason) => {
-                warn!(instance = %id, reason, "could not be removed; tried again");
                 if let Some(tracked) = self.instances.get_mut(id) {
+                    if tracked.problem.as_ref() != Some(&reason) {
+                        warn!(instance = %id, reason, "could not be removed; tried again until it is gone");
+                        tracked.problem = Some(reason);
+                    }
                     tracked.work = Work::Retry(Instant::now() + REMOVAL_RETRY);
                 }
             }
@@ -209,7 +214,7 @@ impl Operator {
         let until = Timestamp(now.0 + rest);
         match tokio::task::block_in_place(|| self.world.store.retire(&record, &transition, until)) {
             Ok(_) => {
-                info!(instance = %id, service = %record.service, to = "stopped", reason, "instance");
+                tell(&transition);
                 self.view.note(transition);
                 self.instances.remove(id);
                 true
@@ -272,5 +277,16 @@ impl Operator {
             after,
         };
         tokio::spawn(task.run());
+    }
+}
+
+/// One log line per change of state.
+fn tell(change: &Transition) {
+    let (instance, service, reason) = (&change.instance, &change.service, &change.reason);
+    let (from, to) = (change.from.map(InstanceState::label), change.to.label());
+    if change.to == InstanceState::Failed {
+        warn!(%instance, %service, from, to, reason, "instance");
+    } else {
+        info!(%instance, %service, from, to, reason, "instance");
     }
 }

@@ -51,6 +51,8 @@ const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Tracked {
     pub record: Instance,
     pub last_probe: Option<ProbeReport>,
+    /// Why its removal failed last.
+    pub problem: Option<String>,
     pub work: Work,
     /// Its process is known to have ended; nobody can be talking to it.
     pub dead: bool,
@@ -84,6 +86,8 @@ pub struct Operator {
     pub(super) window: Option<WindowReport>,
     pub(super) revision: u64,
     pub(super) settled: bool,
+    /// The pool had no free address at the last try; said once.
+    pub(super) pool_full: bool,
     pub(super) next_id: u32,
     pub(super) view: OperatorView,
     pub(super) channels: OperatorChannels,
@@ -110,6 +114,7 @@ impl Operator {
             window: None,
             revision: 0,
             settled: false,
+            pool_full: false,
             next_id: (Timestamp::now().0 as u32) ^ std::process::id().rotate_left(16),
             view: OperatorView::default(),
             channels,
@@ -256,7 +261,8 @@ impl Operator {
         let far = Instant::now() + AUDIT_INTERVAL;
         let starts = self.back_off.ends();
         let retries = self.instances.values().filter_map(|t| match t.work {
-            Work::Retry(at) => Some(at),
+            // One that is due but may not go yet waits for an event, not for a moment.
+            Work::Retry(at) => (at > Instant::now()).then_some(at),
             _ => None,
         });
         starts.chain(retries).min().unwrap_or(far).min(far)

@@ -46,7 +46,7 @@ pub enum StoreError {
         known: u64,
     },
     /// The file cannot be opened or made.
-    #[error("cannot open the store {path}: {source}")]
+    #[error("cannot open the store {path}: {source}; control.state_dir must be a directory that selvedged may write to")]
     Open {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A read or write failed; nothing of it took effect.
-    #[error("cannot {operation} in the store {path}: {source}")]
+    #[error("cannot {operation} in the store {path}: {source}; look at the disk below it (full? read-only?)")]
     Access {
         /// What was being done.
         operation: &'static str,
