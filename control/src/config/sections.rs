@@ -79,7 +79,16 @@ pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Z
     if !apex.broken {
         section.path = format!("zone.{:?}", apex.value.trim_end_matches('.'));
     }
-    section.allow(&["name", "primary", "contact", "nameservers", "nameserver_addresses", "ttl_s", "negative_ttl_s"]);
+    section.allow(&[
+        "name",
+        "primary",
+        "contact",
+        "nameservers",
+        "nameserver_addresses",
+        "ttl_s",
+        "negative_ttl_s",
+        "record",
+    ]);
     let below = |label: &str| format!("{label}.{}", apex.value);
 
     let servers = section.list("nameservers", "[\"ns1.edge.example.\"]", domain_name);

@@ -14,6 +14,10 @@ fn base() -> impl Strategy<Value = Vec<u8>> {
         "b.c.inner.edge.test.",
         "nothing.edge.test.",
         "edge.test.",
+        "www2.edge.test.",
+        "any.toservice.edge.test.",
+        "x.sub.edge.test.",
+        "inner.edge.test.",
         ".",
     ]);
     let kinds = prop::sample::select(vec![1u16, 2, 6, 16, 28, 41, 65, 251, 252, 255, 0, 65535]);
@@ -83,5 +87,6 @@ proptest! {
     fn mutated_queries_get_replies_that_match(query in mutated(), tcp in any::<bool>()) {
         let transport = Transport::ALL[usize::from(tcp)];
         check(&query, &index(), transport)?;
+        check(&query, &super::zone_data::with_records(), transport)?;
     }
 }
