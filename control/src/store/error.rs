@@ -46,7 +46,9 @@ pub enum StoreError {
         known: u64,
     },
     /// The file cannot be opened or made.
-    #[error("cannot open the store {path}: {source}; control.state_dir must be a directory that selvedged may write to")]
+    #[error(
+        "cannot open the store {path}: {source}; control.state_dir must be a directory that selvedged may write to"
+    )]
     Open {
         /// The file.
         path: PathBuf,
