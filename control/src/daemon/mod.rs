@@ -2,19 +2,18 @@
 //! that knows all modules.
 
 mod clear;
+mod counts;
 mod logging;
 mod privileges;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sys::signal::{SigSet, SigmaskHow};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval_at};
 use tracing::{error, info, warn};
 
 use crate::api::{ApiError, Sources, serve_metrics, serve_socket};
@@ -22,13 +21,14 @@ use crate::config::{self, Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners};
 use crate::driver::{Driver, docker::Docker};
-use crate::model::{OwnerId, ServiceName, SettingChange, Technology, Timestamp, WindowReport, in_full};
+use crate::model::{OwnerId, SettingChange, Technology, Timestamp, in_full};
 use crate::netlink::{BridgeSpec, Net};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
-use crate::stop::{Stop, stop};
+use crate::stop::stop;
 use crate::store::{Store, StoreError};
-use crate::telemetry::{Reading, Windows};
+use counts::{Counts, close_windows};
+use signals::{Signal, Signals, undisturbed};
 
 pub use clear::{Cleared, clear};
 
@@ -170,18 +170,6 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Runs `work` with this thread's signals held back; other threads take them meanwhile. A signal makes the kernel give
-/// up checking a program, and the loader then checks it anew with the checker's whole log, which takes half a minute.
-fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let done = work();
-    match before.map(|mask| mask.thread_set_mask()) {
-        Ok(Ok(())) => {}
-        Ok(Err(errno)) | Err(errno) => warn!(%errno, "signals could not be held back"),
-    }
-    done
-}
-
 /// A listen address that is not on this machine is allowed, for it may come later; most often it is a mistake.
 fn warn_of_foreign(listen: &[std::net::IpAddr]) {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return };
@@ -298,123 +286,5 @@ async fn reload(
     current.send_replace(Arc::clone(&fresh));
     if commands.send(Command::Reload(fresh)).await.is_err() {
         warn!("the operator has ended; the configuration takes effect at the next start");
-    }
-}
-
-/// Where request counts come from.
-struct Counts {
-    config: watch::Receiver<Arc<Config>>,
-    datapath: Datapath,
-    dns: Arc<DnsStats>,
-    store: Arc<Store>,
-    /// Epoch of the kernel's counters, and by service what the kernel had passed on before the daemon counted.
-    before: (u64, BTreeMap<ServiceName, u64>),
-}
-
-impl Counts {
-    /// Cumulative requests by service: what the kernel has seen, and what only the daemon has. Where the program is
-    /// not in the kernel, or was taken off an interface, the daemon sees every query that comes there.
-    fn read(&mut self, clock: Instant) -> Option<Reading> {
-        let config = self.config.borrow().clone();
-        let attached = self.datapath.is_attached();
-        let indexes = self.store.service_indexes().ok()?;
-        let upto = indexes.values().max().map_or(0, |last| last + 1);
-        let kernel = if attached { Some(self.datapath.counts(upto)?) } else { None };
-        let epoch = kernel.as_ref().map_or(0, |k| k.epoch);
-        if self.before.0 != epoch {
-            self.before = (epoch, BTreeMap::new());
-        }
-        let mut totals = BTreeMap::new();
-        for spec in &config.services {
-            // Before its first publish a service has no index and nobody can have asked for it.
-            let Some(index) = indexes.get(&spec.name).copied() else { continue };
-            let daemon = self.dns.service(index);
-            let seen = match &kernel {
-                Some(kernel) => {
-                    let kernel = kernel.services.get(index as usize)?;
-                    let before = self.before.1.entry(spec.name.clone()).or_insert_with(|| {
-                        kernel.queries.saturating_sub(kernel.answered).saturating_sub(daemon.udp.queries)
-                    });
-                    seen(kernel.queries, kernel.answered, *before + daemon.udp.queries)
-                }
-                None => daemon.udp.queries,
-            };
-            totals.insert(spec.name.clone(), seen + daemon.tcp.queries);
-        }
-        Some(Reading { epoch, at_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX), totals })
-    }
-}
-
-/// Queries over UDP. The kernel counts those that it then passes to the daemon, but not those that never came through
-/// it; so each query was either answered there or has reached the daemon. A query on its way between the two is in
-/// the kernel's count only. Never falls, for neither side does.
-const fn seen(in_kernel: u64, answered_in_kernel: u64, by_daemon: u64) -> u64 {
-    let arrived = answered_in_kernel + by_daemon;
-    if arrived > in_kernel { arrived } else { in_kernel }
-}
-
-async fn close_windows(mut counts: Counts, windows_in: mpsc::Sender<WindowReport>, mut stopped: Stop) {
-    let length: Duration = counts.config.borrow().control.window;
-    let clock = Instant::now();
-    let first = tokio::task::block_in_place(|| counts.read(clock));
-    let mut windows = Windows::new(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), first);
-    let mut ticks = interval_at(tokio::time::Instant::now() + length, length);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stopped.ordered() => return,
-            _ = ticks.tick() => {}
-        }
-        let reading = tokio::task::block_in_place(|| counts.read(clock));
-        if windows_in.send(windows.close(Timestamp::now(), reading)).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Signals that mean something to the daemon.
-struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-    hup: tokio::signal::unix::Signal,
-}
-
-#[derive(PartialEq, Eq)]
-enum Signal {
-    Reload,
-    Stop,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.term.recv() => Signal::Stop,
-            _ = self.int.recv() => Signal::Stop,
-            _ = self.hup.recv() => Signal::Reload,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries_past_the_program_count_and_none_counts_twice() {
-        // 90 answered in the kernel; 10 seen there, passed on and counted by the daemon, too.
-        assert_eq!(seen(100, 90, 10), 100);
-        // One of them is still on its way.
-        assert_eq!(seen(100, 90, 9), 100);
-        // The program was taken off: the kernel's counts stand still.
-        assert_eq!(seen(100, 90, 510), 600);
-        assert_eq!(seen(0, 0, 7), 7);
     }
 }
