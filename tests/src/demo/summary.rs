@@ -21,8 +21,6 @@ pub struct Seen {
     /// Serving instances at each look, in milliseconds since the first.
     replicas: Vec<Replicas>,
     first_at: Option<u64>,
-    /// Answers in the kernel and by the daemon, and queries, before the load.
-    before: Option<Dns>,
 }
 
 /// Instances at one moment.
@@ -43,7 +41,6 @@ impl Seen {
     pub(super) fn look(&mut self, status: &Status) {
         let Some(service) = service(status) else { return };
         let first = *self.first_at.get_or_insert(status.at.0);
-        self.before.get_or_insert_with(|| Dns::of(service));
         let in_state = |state| service.instances.iter().filter(|i| i.report.instance.state == state).count();
         let draining = in_state(InstanceState::Draining);
         self.replicas.push(Replicas {
@@ -87,6 +84,7 @@ struct ReplicaRange {
     first: u32,
     max: u32,
     min_after_max: u32,
+    /// Each change; the first look is one.
     over_time: Vec<Replicas>,
 }
 
@@ -137,7 +135,7 @@ impl Summary {
                 first: serving.first().copied().unwrap_or(0),
                 max,
                 min_after_max: serving.iter().skip(peak).copied().min().unwrap_or(0),
-                over_time: seen.replicas,
+                over_time: changes(seen.replicas),
             },
             allocation_ms: percentiles(&status.allocation_ms),
             removal_ms: percentiles(&status.removal_ms),
@@ -216,6 +214,12 @@ impl Verdict {
     pub fn holds(&self) -> bool {
         self.checks.iter().all(|(holds, _)| *holds)
     }
+}
+
+/// Without the looks that saw nothing new.
+fn changes(mut looks: Vec<Replicas>) -> Vec<Replicas> {
+    looks.dedup_by_key(|look| (look.serving, look.draining));
+    looks
 }
 
 /// Nearest-rank percentiles; zero where there is no sample.
