@@ -149,8 +149,7 @@ impl Sources {
         let operator = self.operator.borrow().clone();
         let orchestrator = self.orchestrator.borrow().clone();
         let indexes = self.store.service_indexes().unwrap_or_default();
-        let upto = indexes.values().max().map_or(0, |last| last + 1);
-        let counts = self.datapath.counts(upto).unwrap_or_default();
+        let counts = self.datapath.counts(indexes.values()).unwrap_or_default();
         let services = config.services.iter().map(|spec| {
             let outlook = orchestrator.services.get(&spec.name).cloned().unwrap_or_default();
             let index = indexes.get(&spec.name).copied();

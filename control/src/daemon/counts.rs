@@ -32,8 +32,7 @@ impl Counts {
         let config = self.config.borrow().clone();
         let attached = self.datapath.is_attached();
         let indexes = self.store.service_indexes().ok()?;
-        let upto = indexes.values().max().map_or(0, |last| last + 1);
-        let kernel = if attached { Some(self.datapath.counts(upto)?) } else { None };
+        let kernel = if attached { Some(self.datapath.counts(indexes.values())?) } else { None };
         let epoch = kernel.as_ref().map_or(0, |k| k.epoch);
         if self.before.0 != epoch {
             self.before = (epoch, BTreeMap::new());

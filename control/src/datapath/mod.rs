@@ -143,9 +143,10 @@ impl Datapath {
         Ok(())
     }
 
-    /// Counters, where the program runs; those of the services with an index below `services`.
+    /// Counters, where the program runs; those of the services at least that have these indexes.
     #[must_use]
-    pub fn counts(&self, services: u32) -> Option<KernelCounts> {
+    pub fn counts<'i>(&self, indexes: impl IntoIterator<Item = &'i u32>) -> Option<KernelCounts> {
+        let services = indexes.into_iter().max().map_or(0, |last| last + 1);
         let state = self.lock();
         match state.plane.as_ref()?.counters(services) {
             Ok(counters) => {
