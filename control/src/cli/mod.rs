@@ -1,6 +1,7 @@
 //! The words of `selvedged` and `selvedge`. Exit codes: 0 done, 1 could not be done, 2 wrong usage or
 //! wrong configuration.
 
+mod bench;
 mod dataplane;
 mod paint;
 mod status;
@@ -73,6 +74,11 @@ enum Command {
     Dataplane {
         #[command(subcommand)]
         command: DataplaneCommand,
+    },
+    /// Measure on this machine; needs root, touches nothing that is in force
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
     },
     /// Offer load: look the name up for each request, then download over HTTP
     Load(Box<LoadArgs>),
@@ -154,6 +160,17 @@ enum DataplaneCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Nanoseconds per packet of the program in the kernel, by kind of frame and size of table
+    #[command(after_help = "Example:\n  selvedge bench dataplane --json | jq '.cases[] | {name, ns, ratio_to_swap}'")]
+    Dataplane {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// Runs the command.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -172,6 +189,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
         }
+        Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
         Command::Load(args) => on_runtime(Box::pin(offer_load(*args))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut std::io::stdout());
