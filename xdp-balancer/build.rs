@@ -44,11 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The inner cargo's progress would come out as warnings of the outer one.
     // SAFETY: as above.
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
-    let features: &[&str] = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &["bench"] } else { &[] };
     let package = root.join(PACKAGE);
     let package = package.to_str().ok_or("the path of the sources is not UTF-8")?;
     aya_build::build_ebpf(
-        [aya_build::Package { name: PACKAGE, root_dir: package, features, ..Default::default() }],
+        [aya_build::Package { name: PACKAGE, root_dir: package, ..Default::default() }],
         aya_build::Toolchain::Custom(&toolchain),
     )
     .map_err(|error| format!("{error:#} (toolchain {toolchain}; `make setup` installs what is needed)"))?;

@@ -4,27 +4,33 @@
 //! The way of a query through the tables:
 //!
 //! ```text
-//! QNAME ─fold+hash─> TABLE[0] ─> names (hash: u64 → NameEntry) ─verify─> service, rrset id by QTYPE
+//! QNAME ─fold+hash─> TABLE[0] ─> buckets (two per hash) ─> cell: first unit, set
+//!                                 unit ─> ENTRIES (array of NameUnit), verified byte for byte
+//!                                  set ─> SETS (array of TypeSet) ─> service, rrset id by QTYPE
 //!                                  rrset id ─> RRSETS (array of RingWord) ─> first slot, ring length
 //!                                  CURSORS (per CPU, by rrset id) picks a slot ─> ANSWERS (array of Answer)
 //! ```
 //!
 //! Publishing one service stores one `RingWord`; publishing other names swaps the inner map of
-//! `TABLE`. Answer slots and rrset ids are not written again before a grace period has passed, so a
+//! `TABLE`. Answer slots, name entries, sets and rrset ids are not written again before a grace period has passed, so a
 //! running program sees the old answer or the new one, never a mixture.
 
 #![no_std]
 
 mod answer;
+pub mod bench;
+mod cells;
 mod counts;
 mod name;
 mod settings;
 mod verdict;
 
 pub use answer::{ANSWER_BYTES, Answer, RingWord};
+pub use cells::{BUCKET_CELLS, BUCKETS, Bucket, CELLS, Cell, MAX_INDEX, MAX_NAMES, first_bucket, second_bucket};
 pub use counts::{FlowCount, ServiceCount};
 pub use name::{
-    MAX_NAME_BYTES, NAME_CHUNKS, NameChunk, NameEntry, TYPE_SLOTS, TypeSlot, hash_finish, hash_step, keep_bytes,
+    MAX_NAME_BYTES, MAX_UNITS, NAME_CHUNKS, NameEntry, NameHash, NameUnit, TYPE_SLOTS, TypeSet, TypeSlot, UNIT_CHUNKS,
+    keep_bytes, same_chunk, units_of,
 };
 pub use settings::{LOCAL_ADDRESSES, Settings};
 pub use verdict::{Action, Verdict};
@@ -38,8 +44,12 @@ pub const EDNS_PAYLOAD: u16 = 1232;
 
 /// Names of the maps and programs inside the object, and of their pins.
 pub mod object {
-    /// Array of maps with one element: the inner hash of [`NameEntry`](crate::NameEntry) in force.
+    /// Array of maps with one element: the array of [`Bucket`](crate::Bucket)s in force.
     pub const TABLE: &str = "TABLE";
+    /// Array of [`NameUnit`](crate::NameUnit)s.
+    pub const ENTRIES: &str = "ENTRIES";
+    /// Array of [`TypeSet`](crate::TypeSet)s.
+    pub const SETS: &str = "SETS";
     /// Array of [`RingWord`](crate::RingWord) by rrset id, memory-mapped by user space.
     pub const RRSETS: &str = "RRSETS";
     /// Array of [`Answer`](crate::Answer) slots.

@@ -9,17 +9,8 @@ pub const TYPE_SLOTS: usize = 8;
 
 const LOWER: u64 = 0x2020_2020_2020_2020;
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// Eight bytes of a stored name. A query's chunk `q` matches where `(q | case) == text`: exact, for
-/// `case` holds 0x20 only where the stored byte is a letter.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NameChunk {
-    /// The lower-case bytes in memory order, zero after the name's end.
-    pub text: u64,
-    /// 0x20 at each letter.
-    pub case: u64,
-}
+/// Even; has nothing to do with the multiplier.
+const STEP: u64 = 0xD1B5_4A32_D192_ED02;
 
 /// An RRset of a name.
 #[repr(C)]
@@ -33,18 +24,45 @@ pub struct TypeSlot {
     pub rrset: u32,
 }
 
-/// A name of the table, keyed by its hash.
+/// What a name holds. Names of one service that hold the same share one, so it stays in the cache however
+/// many names there are.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TypeSet {
+    /// Index of the service's counters.
+    pub service: u32,
+    /// Explicit padding, zero.
+    pub _pad: u32,
+    /// The RRsets.
+    pub types: [TypeSlot; TYPE_SLOTS],
+}
+
+/// Chunks of a unit.
+pub const UNIT_CHUNKS: usize = 4;
+/// Units that cover any name.
+pub const MAX_UNITS: usize = NAME_CHUNKS / UNIT_CHUNKS;
+
+/// 32 bytes of a name in the tables; a longer name goes on in the units behind it. Small, so that as much as
+/// can be of a large table stays in the cache. There is no length: a stored name has one zero byte, its last,
+/// and a name that is the same up to there is as long.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameUnit(pub [u64; UNIT_CHUNKS]);
+
+/// Units that a name of this length takes.
+#[must_use]
+pub const fn units_of(wire_len: u32) -> u32 {
+    wire_len.div_ceil(8 * UNIT_CHUNKS as u32)
+}
+
+/// A name as the tables hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameEntry {
     /// Length in wire form, root label included.
     pub wire_len: u32,
-    /// Index of the service's counters.
-    pub service: u32,
-    /// What it holds.
-    pub types: [TypeSlot; TYPE_SLOTS],
-    /// The name itself; verified on every hit.
-    pub chunks: [NameChunk; NAME_CHUNKS],
+    /// The name itself in lower case, eight bytes in memory order each, zero after its end; verified on
+    /// every hit.
+    pub text: [u64; NAME_CHUNKS],
 }
 
 impl NameEntry {
@@ -52,43 +70,44 @@ impl NameEntry {
     /// `None` where the form is broken, longer than 255 bytes, or has a zero byte inside a label,
     /// which the program's end-of-name search could not tell from the root.
     #[must_use]
-    pub fn new(wire: &[u8], service: u32, types: [TypeSlot; TYPE_SLOTS]) -> Option<Self> {
+    pub fn new(wire: &[u8]) -> Option<Self> {
         if wire.len() > MAX_NAME_BYTES || !well_formed(wire) {
             return None;
         }
-        let mut chunks = [NameChunk::default(); NAME_CHUNKS];
+        let mut text = [0_u64; NAME_CHUNKS];
         let mut at = 0;
-        let mut label_end = 0;
         while at < wire.len() {
-            let is_length = at == label_end;
-            if is_length {
-                label_end = at + 1 + wire[at] as usize;
-            }
-            let letter = !is_length && wire[at].is_ascii_alphabetic();
-            let (chunk, byte) = (at / 8, at % 8);
-            let mut text = chunks[chunk].text.to_ne_bytes();
-            let mut case = chunks[chunk].case.to_ne_bytes();
-            text[byte] = if letter { wire[at] | 0x20 } else { wire[at] };
-            case[byte] = if letter { 0x20 } else { 0 };
-            chunks[chunk] = NameChunk { text: u64::from_ne_bytes(text), case: u64::from_ne_bytes(case) };
+            let mut chunk = text[at / 8].to_ne_bytes();
+            // Lengths of labels are below all letters.
+            chunk[at % 8] = wire[at].to_ascii_lowercase();
+            text[at / 8] = u64::from_ne_bytes(chunk);
             at += 1;
         }
-        Some(Self { wire_len: wire.len() as u32, service, types, chunks })
+        Some(Self { wire_len: wire.len() as u32, text })
     }
 
-    /// The table key of this name under `secret`: the same steps as the program takes.
+    /// One of its units; those behind its end are zero.
+    #[must_use]
+    pub fn unit(&self, index: u32) -> NameUnit {
+        let mut unit = NameUnit::default();
+        let from = self.text.iter().skip(index as usize * UNIT_CHUNKS);
+        unit.0.iter_mut().zip(from).for_each(|(chunk, text)| *chunk = *text);
+        unit
+    }
+
+    /// The hash of this name under `secret`: the same steps as the program takes.
     #[must_use]
     pub fn hash(&self, secret: u64) -> u64 {
         let chunks = (self.wire_len as usize).div_ceil(8);
-        let mut state = secret;
+        let mut state = NameHash::new(secret);
         let mut i = 0;
         while i < chunks {
             // The last chunk is hashed without the bytes behind the name, as the program masks them.
             let used = (self.wire_len as usize - i * 8).min(8);
-            state = hash_step(state, self.chunks[i].text, used as u32);
+            state = state.add(self.text[i], used as u32);
             i += 1;
         }
-        hash_finish(state, self.wire_len)
+        state.finish(self.wire_len)
     }
 }
 
@@ -108,21 +127,62 @@ fn well_formed(wire: &[u8]) -> bool {
     false
 }
 
-/// Mixes eight bytes of a name (memory order) into the hash, of which the first `used` (1–8) belong to
-/// the name. Folding by OR is not exact and need not be: the entry found is verified byte for byte.
-#[inline(always)]
-#[must_use]
-pub const fn hash_step(state: u64, chunk: u64, used: u32) -> u64 {
-    let mixed = (state ^ ((chunk | LOWER) & keep_bytes(used))).wrapping_mul(MULTIPLIER);
-    mixed ^ (mixed >> 32)
+/// A hash of a name that is being made. Each chunk is multiplied by a factor of its own and added: the
+/// multiplications do not wait for each other, as those of a chain would.
+#[derive(Clone, Copy, Debug)]
+pub struct NameHash {
+    sum: u64,
+    factor: u64,
+    secret: u64,
 }
 
-/// Ends a hash with the name's length.
+impl NameHash {
+    /// The beginning.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(secret: u64) -> Self {
+        Self { sum: 0, factor: MULTIPLIER, secret }
+    }
+
+    /// Takes in eight bytes of the name (memory order), of which the first `used` (1–8) belong to it.
+    /// Folding by OR is not exact and need not be: the entry found is verified byte for byte.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, chunk: u64, used: u32) -> Self {
+        let product = ((chunk | LOWER) & keep_bytes(used) ^ self.secret).wrapping_mul(self.factor);
+        // Odd factors lose nothing; an even step keeps them odd.
+        let factor = self.factor.wrapping_add(STEP);
+        Self { sum: self.sum.wrapping_add(product), factor, secret: self.secret }
+    }
+
+    /// The hash of a name of this length. High bits come down first, for so far no low bit knows of them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn finish(self, wire_len: u32) -> u64 {
+        let sum = self.sum ^ wire_len as u64;
+        let mixed = (sum ^ (sum >> 32)).wrapping_mul(MULTIPLIER);
+        mixed ^ (mixed >> 29)
+    }
+}
+
+/// Whether eight bytes of a question are the stored ones, letters in either case. Exact: only where a
+/// stored byte is a letter may the bit of the case differ.
 #[inline(always)]
 #[must_use]
-pub const fn hash_finish(state: u64, wire_len: u32) -> u64 {
-    let mixed = (state ^ wire_len as u64).wrapping_mul(MULTIPLIER);
-    mixed ^ (mixed >> 29)
+pub const fn same_chunk(asked: u64, stored: u64) -> bool {
+    let differs = asked ^ stored;
+    // Most questions are in lower case.
+    differs == 0 || differs & !case_bits(stored) == 0
+}
+
+/// 0x20 at each lower-case letter.
+#[inline(always)]
+const fn case_bits(chunk: u64) -> u64 {
+    // The top bit of a byte becomes one from `a` on, and from behind `z` on; without carry into the next.
+    let low = chunk & 0x7f7f_7f7f_7f7f_7f7f;
+    let from_a = low + 0x1f1f_1f1f_1f1f_1f1f;
+    let behind_z = low + 0x0505_0505_0505_0505;
+    (from_a & !behind_z & !chunk & 0x8080_8080_8080_8080) >> 2
 }
 
 /// Mask of the first `n` (1–8) bytes of a chunk, in memory order.
@@ -136,14 +196,17 @@ pub const fn keep_bytes(n: u32) -> u64 {
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding, any bit pattern valid.
-unsafe impl aya::Pod for NameEntry {}
+unsafe impl aya::Pod for NameUnit {}
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding, any bit pattern valid.
+unsafe impl aya::Pod for TypeSet {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn entry(wire: &[u8]) -> Option<NameEntry> {
-        NameEntry::new(wire, 0, [TypeSlot::default(); TYPE_SLOTS])
+        NameEntry::new(wire)
     }
 
     #[test]
@@ -155,11 +218,61 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_is_the_same_in_either_case_and_nothing_else_is() {
+        for asked in 0..=u8::MAX {
+            for stored in (0..=u8::MAX).filter(|stored| !stored.is_ascii_uppercase()) {
+                for at in 0..8 {
+                    let (mut left, mut right) = (*b"\x03aZ[{\xff\0q", *b"\x03az[{\xff\0q");
+                    (left[at], right[at]) = (asked, stored);
+                    let same = same_chunk(u64::from_ne_bytes(left), u64::from_ne_bytes(right));
+                    assert_eq!(same, asked.eq_ignore_ascii_case(&stored), "{asked} {stored} {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn broken_names_are_refused() {
         for wire in [&b""[..], b"\x03ww\0", b"\x03www", b"\0\0", b"\xc0\x0c", b"\x02a\0\0", b"\x40a\0"] {
             assert!(entry(wire).is_none(), "{wire:?}");
         }
         assert!(entry(b"\0").is_some());
+    }
+
+    #[test]
+    fn units_hold_the_whole_name() {
+        for labels in 1..=7_usize {
+            // Labels of 32 bytes with their length, so 33, 65, … bytes in all.
+            let mut wire = [0; MAX_NAME_BYTES];
+            for label in wire[..labels * 32].chunks_exact_mut(32) {
+                label.fill(b'x');
+                label[0] = 31;
+            }
+            let Some(entry) = entry(&wire[..labels * 32 + 1]) else { panic!("well-formed") };
+            let units = units_of(entry.wire_len);
+            assert_eq!(units as usize, labels + 1);
+            let chunks = (0..units).flat_map(|index| entry.unit(index).0);
+            assert!(chunks.eq(entry.text.iter().copied().take(units as usize * UNIT_CHUNKS)));
+        }
+        assert_eq!((units_of(1), units_of(32), units_of(255) as usize), (1, 1, MAX_UNITS));
+    }
+
+    #[test]
+    fn hashes_of_similar_names_spread() {
+        // Each bit is set in about half of them, whichever byte of which chunk it is that changes.
+        let mut counts = [0_u32; 64];
+        let mut total = 0;
+        for at in 1..29 {
+            for letter in b'a'..=b'z' {
+                let mut wire = *b"\x1caaaaaaaaaaaaaaaaaaaaaaaaaaaa\0";
+                wire[at] = letter;
+                let Some(entry) = entry(&wire) else { panic!("well-formed") };
+                let hash = entry.hash(0x1234_5678_9abc_def1);
+                counts.iter_mut().enumerate().for_each(|(bit, count)| *count += (hash >> bit & 1) as u32);
+                total += 1;
+            }
+        }
+        assert!(counts.iter().all(|count| *count > total * 4 / 10 && *count < total * 6 / 10), "{counts:?} of {total}");
     }
 
     #[test]

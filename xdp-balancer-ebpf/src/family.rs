@@ -31,11 +31,12 @@ pub trait Family {
     /// As for [`Family::payload_len`].
     unsafe fn addressed(data: usize, settings: &Settings) -> Result<(), Verdict>;
 
-    /// Turns the IP header round for `udp_len` bytes behind it.
+    /// Turns the IP header round for `udp_len` bytes behind it: reads all of it in the frame at `from`, then
+    /// writes it into the one at `to`.
     ///
     /// # Safety
-    /// As for [`Family::payload_len`], and the bytes are writable.
-    unsafe fn turn(data: usize, udp_len: u16);
+    /// As for [`Family::payload_len`] of both, and the bytes are writable.
+    unsafe fn turn(from: usize, to: usize, udp_len: u16);
 }
 
 /// IPv4 without options.
@@ -73,22 +74,27 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    unsafe fn turn(data: usize, udp_len: u16) {
-        let ip = data + ETHERNET;
-        // SAFETY: all inside the IP header, see the trait.
+    unsafe fn turn(from: usize, to: usize, udp_len: u16) {
+        let ip = from + ETHERNET;
+        // SAFETY: all inside the IP headers, see the trait.
         unsafe {
-            let (source, to) = (load::<u32>(ip + 12), load::<u32>(ip + 16));
-            store(ip + 12, to);
-            store(ip + 16, source);
+            let (first, old_len, fragment) = (load::<u16>(ip), load::<u16>(ip + 2), load::<u32>(ip + 4));
+            let (old_ttl, sum) = (load::<u16>(ip + 8), load::<u16>(ip + 10));
+            let (sender, receiver) = (load::<u32>(ip + 12), load::<u32>(ip + 16));
 
             // Incremental, so a header that arrived broken leaves broken and is dropped by its reader.
-            let (old_len, old_ttl, sum) = (load::<u16>(ip + 2), load::<u16>(ip + 8), load::<u16>(ip + 10));
             let new_len = (udp_len + IPV4 as u16).to_be();
             let new_ttl = u16::from_ne_bytes([HOP_LIMIT, old_ttl.to_ne_bytes()[1]]);
             let changed = Sum::of_checksum(sum).replace(old_len, new_len).replace(old_ttl, new_ttl);
+
+            let ip = to + ETHERNET;
+            store(ip, first);
             store(ip + 2, new_len);
+            store(ip + 4, fragment);
             store(ip + 8, new_ttl);
             store(ip + 10, !fold(changed));
+            store(ip + 12, receiver);
+            store(ip + 16, sender);
         }
     }
 }
@@ -130,18 +136,23 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    unsafe fn turn(data: usize, udp_len: u16) {
-        let ip = data + ETHERNET;
-        // SAFETY: all inside the IP header, see the trait.
+    unsafe fn turn(from: usize, to: usize, udp_len: u16) {
+        let ip = from + ETHERNET;
+        // SAFETY: all inside the IP headers, see the trait.
         unsafe {
-            let (source_high, source_low) = (load::<u64>(ip + 8), load::<u64>(ip + 16));
-            let (to_high, to_low) = (load::<u64>(ip + 24), load::<u64>(ip + 32));
-            store(ip + 8, to_high);
-            store(ip + 16, to_low);
-            store(ip + 24, source_high);
-            store(ip + 32, source_low);
+            let (first, next) = (load::<u32>(ip), load::<u8>(ip + 6));
+            let (sender_high, sender_low) = (load::<u64>(ip + 8), load::<u64>(ip + 16));
+            let (receiver_high, receiver_low) = (load::<u64>(ip + 24), load::<u64>(ip + 32));
+
+            let ip = to + ETHERNET;
+            store(ip, first);
             store(ip + 4, udp_len.to_be());
+            store(ip + 6, next);
             store(ip + 7, HOP_LIMIT);
+            store(ip + 8, receiver_high);
+            store(ip + 16, receiver_low);
+            store(ip + 24, sender_high);
+            store(ip + 32, sender_low);
         }
     }
 }

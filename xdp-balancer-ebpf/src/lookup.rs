@@ -1,12 +1,14 @@
 //! From a question to the answer in force: name, type, ring, round robin. Counts the service's query.
 
+use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    ANSWER_BYTES, Answer, NAME_CHUNKS, NameEntry, ServiceCount, TYPE_SLOTS, Verdict, keep_bytes,
+    ANSWER_BYTES, Answer, Cell, MAX_UNITS, ServiceCount, TYPE_SLOTS, TypeSet, UNIT_CHUNKS, Verdict, first_bucket,
+    keep_bytes, same_chunk, second_bucket,
 };
 
 use crate::family::Family;
-use crate::maps::{ANSWERS, CURSORS, RRSETS, SERVICES, TABLE};
-use crate::packet::{Frame, opaque};
+use crate::maps::{ANSWERS, CURSORS, ENTRIES, RRSETS, SERVICES, SETS, TABLE};
+use crate::packet::{Frame, opaque, unlinked};
 use crate::parse::DNS;
 use crate::question::Question;
 
@@ -30,19 +32,19 @@ impl Found {
 
 /// Finds what to answer.
 #[inline(always)]
-pub fn find<F: Family>(frame: Frame, question: &Question) -> Result<Found, Verdict> {
-    let names = TABLE.get(0).ok_or(Verdict::Broken)?;
-    // SAFETY: entries of a table in force are not written, and the table lives as long as we run.
-    let entry = unsafe { names.get(question.hash) }.ok_or(Verdict::UnknownName)?;
-    if entry.wire_len as usize != question.name_len || !same_name::<F>(frame, question.name_len, entry) {
+pub fn find<F: Family>(ctx: &XdpContext, question: &Question) -> Result<Found, Verdict> {
+    let cell = cell_of(question.hash)?;
+    let entry = cell.unit().ok_or(Verdict::UnknownName)?;
+    if !same_name::<F>(Frame::of(ctx), question.name_len, entry) {
         return Err(Verdict::UnknownName);
     }
 
-    let service = SERVICES.get_ptr_mut(entry.service).ok_or(Verdict::Broken)?;
+    let set = SETS.get(cell.set()).ok_or(Verdict::Broken)?;
+    let service = SERVICES.get_ptr_mut(set.service).ok_or(Verdict::Broken)?;
     // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
     unsafe { (*service).queries += 1 };
 
-    let answer = select(rrset_of(entry, question.qtype)?)?;
+    let answer = select(rrset_of(set, question.qtype)?)?;
     let answer_len = usize::from(answer.len);
     if answer_len > ANSWER_BYTES {
         return Err(Verdict::Broken);
@@ -50,38 +52,57 @@ pub fn find<F: Family>(frame: Frame, question: &Question) -> Result<Found, Verdi
     Ok(Found { answer, answer_len: opaque(answer_len), service })
 }
 
+/// The cell of a name with this hash. Part of the hash is compared here, the name after that. The cell has
+/// the set too, so that the processor can fetch what follows from it while the name is still compared.
+#[inline(always)]
+fn cell_of(hash: u64) -> Result<Cell, Verdict> {
+    let names = TABLE.get(0).ok_or(Verdict::Broken)?;
+    let first = names.get(first_bucket(hash)).ok_or(Verdict::Broken)?;
+    let cell = first.find(hash);
+    if cell != Cell::EMPTY {
+        return Ok(cell);
+    }
+    let second = names.get(second_bucket(hash)).ok_or(Verdict::Broken)?;
+    Ok(second.find(hash))
+}
+
 /// Compares the question's name with a stored one: every byte, letters in either case.
 #[inline(always)]
-fn same_name<F: Family>(frame: Frame, name_len: usize, entry: &NameEntry) -> bool {
+fn same_name<F: Family>(frame: Frame, name_len: usize, entry: u32) -> bool {
     let mut cursor = frame.cursor(F::DNS + DNS);
-    let mut left = name_len;
-    let mut i = 0;
-    while i < NAME_CHUNKS {
-        let Some(chunk) = cursor.chunk() else { return false };
-        let stored = &entry.chunks[i];
-        if left <= 8 {
-            return (chunk & keep_bytes(left as u32)) | stored.case == stored.text;
+    let mut left = unlinked::<0xff>(name_len);
+    let mut unit = 0;
+    while unit < MAX_UNITS as u32 {
+        let Some(stored) = ENTRIES.get(entry + unit) else { return false };
+        let mut i = 0;
+        while i < UNIT_CHUNKS {
+            let Some(chunk) = cursor.chunk() else { return false };
+            if left <= 8 {
+                // With the bytes behind the name masked, this is a zero byte at the same place too.
+                return same_chunk(chunk & keep_bytes(left as u32), stored.0[i]);
+            }
+            if !same_chunk(chunk, stored.0[i]) {
+                return false;
+            }
+            left -= 8;
+            cursor.at += 8;
+            i += 1;
         }
-        if chunk | stored.case != stored.text {
-            return false;
-        }
-        left -= 8;
-        cursor.at += 8;
-        i += 1;
+        unit += 1;
     }
     false
 }
 
 #[inline(always)]
-fn rrset_of(entry: &NameEntry, qtype: u16) -> Result<u32, Verdict> {
+fn rrset_of(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
     // Zero is no type and marks unused slots.
     if qtype == 0 {
         return Err(Verdict::UnknownType);
     }
     let mut i = 0;
     while i < TYPE_SLOTS {
-        if entry.types[i].qtype == qtype {
-            return Ok(entry.types[i].rrset);
+        if set.types[i].qtype == qtype {
+            return Ok(set.types[i].rrset);
         }
         i += 1;
     }

@@ -11,8 +11,6 @@
 
 #[cfg(target_arch = "bpf")]
 mod answer;
-#[cfg(all(target_arch = "bpf", feature = "bench"))]
-mod bench;
 #[cfg(target_arch = "bpf")]
 mod checksum;
 #[cfg(target_arch = "bpf")]
@@ -74,7 +72,7 @@ mod entry {
     }
 
     #[inline(always)]
-    pub fn serve(ctx: &XdpContext) -> Result<(), Verdict> {
+    fn serve(ctx: &XdpContext) -> Result<(), Verdict> {
         let frame = Frame::of(ctx);
         match parse::network(frame)? {
             Network::V4 => serve_family::<V4>(ctx, frame),
@@ -85,9 +83,9 @@ mod entry {
     #[inline(always)]
     fn serve_family<F: crate::family::Family>(ctx: &XdpContext, frame: Frame) -> Result<(), Verdict> {
         let message = parse::message::<F>(frame)?;
-        let question = question::read::<F>(frame, &message)?;
-        let found = lookup::find::<F>(frame, &question)?;
-        answer::write::<F>(ctx, frame, &message, &question, &found)?;
+        let question = question::read::<F>(ctx, frame, &message)?;
+        let found = lookup::find::<F>(ctx, &question)?;
+        answer::write::<F>(ctx, &message, &question, &found)?;
         found.count_answered();
         Ok(())
     }

@@ -2,17 +2,26 @@
 //! [`xdp_balancer_common::object`], which user space looks them up by.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
-use xdp_balancer_common::{Answer, FlowCount, NameEntry, RingWord, ServiceCount, Settings, Verdict};
+use xdp_balancer_common::{
+    Answer, BUCKETS, Bucket, FlowCount, NameUnit, RingWord, ServiceCount, Settings, TypeSet, Verdict,
+};
 
-/// One generation of names. Filled before it is put into [`TABLE`] and never written afterwards,
-/// hence pre-allocated at exactly its size; the kernel lets inner hashes differ in size.
-pub type Names = HashMap<u64, NameEntry, 1>;
+/// One generation of names. Filled before it is put into [`TABLE`] and never written afterwards.
+pub type Names = Array<Bucket, { BUCKETS as usize }, { BPF_F_MMAPABLE as usize }>;
 
 /// Element 0 is the generation in force.
 #[btf_map]
 pub static TABLE: ArrayOfMaps<Names, 1> = ArrayOfMaps::new();
+
+/// What the cells lead to. Not written while it can be reached.
+#[btf_map]
+pub static ENTRIES: Array<NameUnit, 16384, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// What the names hold. Not written while it can be reached.
+#[btf_map]
+pub static SETS: Array<TypeSet, 8192> = Array::new();
 
 /// What each rrset id stands for now.
 #[btf_map]

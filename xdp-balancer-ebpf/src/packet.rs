@@ -117,3 +117,10 @@ pub fn opaque(value: usize) -> usize {
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
     value
 }
+
+/// The same value, at most `MASK`, as one of its own: what is learned of it by comparing says nothing of the
+/// other. The verifier would otherwise walk the rest of the program once for each outcome of a loop.
+#[inline(always)]
+pub fn unlinked<const MASK: usize>(value: usize) -> usize {
+    opaque(value) & MASK
+}

@@ -34,7 +34,8 @@ const DNS_QR: u16 = 0x8000_u16.to_be();
 const DNS_ALLOWED: u16 = 0x0130_u16.to_be();
 /// QDCOUNT 1 and ANCOUNT 0, read as one word.
 const DNS_COUNTS: u32 = 0x0001_0000_u32.to_be();
-const DNS_ONE: u16 = 1_u16.to_be();
+/// One, as a count in the DNS header.
+pub const DNS_ONE: u16 = 1_u16.to_be();
 
 /// Which IP version carries the UDP datagram.
 pub enum Network {

@@ -1,6 +1,7 @@
 //! The question (name, type, class) and the OPT record behind it.
 
-use xdp_balancer_common::{EDNS_PAYLOAD, MAX_NAME_BYTES, NAME_CHUNKS, Verdict, hash_finish, hash_step};
+use aya_ebpf::programs::XdpContext;
+use xdp_balancer_common::{EDNS_PAYLOAD, MAX_NAME_BYTES, NAME_CHUNKS, NameHash, Verdict};
 
 use crate::family::Family;
 use crate::packet::{Cursor, Frame, load, opaque};
@@ -29,8 +30,8 @@ pub struct Question {
     pub qtype: u16,
     /// Bytes behind the question.
     pub additional_len: usize,
-    /// Largest DNS message that the client can take.
-    pub limit: usize,
+    /// The client's payload size as its OPT says; zero without one.
+    payload: u16,
     /// The flags byte that holds DO, with all else cleared; meaningful with an OPT.
     pub dnssec_ok: u8,
 }
@@ -41,13 +42,29 @@ impl Question {
     pub fn end<F: Family>(&self) -> usize {
         F::DNS + DNS + TYPE_CLASS + self.name_len
     }
+
+    /// Largest DNS message that the client can take. Found out late: each outcome known earlier would make
+    /// the verifier walk through what follows once more.
+    #[inline(always)]
+    pub fn limit(&self) -> usize {
+        let wanted = usize::from(self.payload);
+        if wanted < PLAIN_PAYLOAD {
+            PLAIN_PAYLOAD
+        } else if wanted > EDNS_PAYLOAD as usize {
+            EDNS_PAYLOAD as usize
+        } else {
+            wanted
+        }
+    }
 }
 
 /// Reads the question and the additional section, up to the datagram's last byte.
 #[inline(always)]
-pub fn read<F: Family>(frame: Frame, message: &Message) -> Result<Question, Verdict> {
+pub fn read<F: Family>(ctx: &XdpContext, frame: Frame, message: &Message) -> Result<Question, Verdict> {
     let (name_len, hash) = scan_name(frame.cursor(F::DNS + DNS), message.settings.secret)?;
 
+    // Anew, so that the verifier forgets how far the search has looked: as many ways would go on from here.
+    let frame = Frame::of(ctx);
     let mut cursor = frame.cursor(F::DNS + DNS + name_len);
     let behind = cursor.take::<TYPE_CLASS>()?;
     // SAFETY: taken above.
@@ -70,7 +87,7 @@ pub fn read<F: Family>(frame: Frame, message: &Message) -> Result<Question, Verd
         hash,
         qtype: u16::from_be(qtype),
         additional_len: opaque(additional_len),
-        limit: PLAIN_PAYLOAD,
+        payload: 0,
         dnssec_ok: 0,
     };
     if message.additional {
@@ -86,7 +103,7 @@ pub fn read<F: Family>(frame: Frame, message: &Message) -> Result<Question, Verd
 #[inline(always)]
 fn scan_name(mut cursor: Cursor, secret: u64) -> Result<(usize, u64), Verdict> {
     let start = cursor.at;
-    let mut state = secret;
+    let mut hash = NameHash::new(secret);
     let mut round = 0;
     while round < NAME_CHUNKS {
         let chunk = cursor.chunk().ok_or(Verdict::ShortFrame)?;
@@ -99,9 +116,9 @@ fn scan_name(mut cursor: Cursor, secret: u64) -> Result<(usize, u64), Verdict> {
             }
             // From here on all offsets derive from a value that the verifier has seen compared.
             let len = opaque(len);
-            return Ok((len, hash_finish(hash_step(state, chunk, used), len as u32)));
+            return Ok((len, hash.add(chunk, used).finish(len as u32)));
         }
-        state = hash_step(state, chunk, 8);
+        hash = hash.add(chunk, 8);
         cursor.at += 8;
         round += 1;
     }
@@ -144,14 +161,7 @@ fn read_opt(cursor: &mut Cursor, question: &mut Question) -> Result<(), Verdict>
     if rdata_len != 0 {
         check_options(*cursor, rdata_len)?;
     }
-    let wanted = usize::from(u16::from_be(class));
-    question.limit = if wanted < PLAIN_PAYLOAD {
-        PLAIN_PAYLOAD
-    } else if wanted > EDNS_PAYLOAD as usize {
-        EDNS_PAYLOAD as usize
-    } else {
-        wanted
-    };
+    question.payload = u16::from_be(class);
     question.dnssec_ok = flags & 0x80;
     Ok(())
 }

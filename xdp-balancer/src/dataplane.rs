@@ -111,7 +111,7 @@ impl Dataplane {
             maps.set_settings(&Settings { secret, epoch: random()?, ..settings })?;
         }
         if maps.names()?.is_none() {
-            let empty = Maps::build_names(&Default::default())?;
+            let empty = Maps::build_names(&[])?;
             maps.swap_names(&empty)?;
         }
         // What the process before us gave up shortly before its end may still be read.
@@ -137,23 +137,9 @@ impl Dataplane {
     pub fn run(&self, frame: &[u8]) -> Result<RunResult, Error> {
         test_run(elf::loaded_xdp(&self.object)?, frame, 1)
     }
-
-    /// Time of one run of another program of the object, in the mean of many. Each run gets the frame
-    /// that the one before left.
-    #[cfg(feature = "bench")]
-    pub fn time(&mut self, program: &'static str, frame: &[u8], times: u32) -> Result<u64, Error> {
-        let loaded = self.object.program(program).is_some_and(|program| program.fd().is_ok());
-        if !loaded {
-            elf::xdp(&mut self.object, program)?;
-        }
-        match self.object.program(program) {
-            Some(aya::programs::Program::Xdp(program)) => Ok(test_run(program, frame, times)?.duration_ns),
-            _ => Err(Error::Missing { name: program }),
-        }
-    }
 }
 
-fn test_run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<RunResult, Error> {
+pub(crate) fn test_run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<RunResult, Error> {
     let mut out = vec![0; 4096];
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..TestRunOptions::new() };
     let result = program.test_run(options).map_err(Error::system("run a frame through", object::XDP))?;

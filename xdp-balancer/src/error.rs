@@ -127,6 +127,12 @@ pub enum Error {
         /// Elements of the map.
         capacity: u32,
     },
+    /// The program does something else behind the harness of the bench than alone.
+    #[error("the bench is broken: {case} gives another result in it than alone")]
+    Bench {
+        /// The kind of frame.
+        case: &'static str,
+    },
     /// What was to be published cannot be expressed in the tables.
     #[error("cannot publish {name}: {problem}")]
     Invalid {
@@ -144,6 +150,9 @@ pub enum Problem {
     /// Broken wire form.
     #[error("its wire form is broken or longer than 255 bytes, or a label holds a zero byte")]
     Name,
+    /// More names than a table holds.
+    #[error("{0} names are more than a table holds ({max})", max = xdp_balancer_common::MAX_NAMES)]
+    Names(usize),
     /// Twice in one table.
     #[error("the name occurs twice")]
     DuplicateName,
@@ -191,6 +200,7 @@ impl Error {
             Self::OtherMode { .. } => "other_mode",
             Self::StaleGeneration { .. } => "stale_generation",
             Self::Full { .. } => "full",
+            Self::Bench { .. } => "bench",
             Self::Invalid { .. } => "invalid",
         }
     }

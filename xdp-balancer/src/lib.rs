@@ -4,7 +4,7 @@
 //! # Data flow
 //!
 //! ```text
-//! Table ─check─> Checked ─plan(Installed)─> Plan ─publish─> ANSWERS, RRSETS, TABLE, SETTINGS
+//! Table ─check─> Checked ─plan(Installed)─> Plan ─publish─> ANSWERS, SETS, ENTRIES, RRSETS, TABLE, SETTINGS
 //!                                                                  │ read by the program
 //!                              Counters <─sum─ VERDICTS, SERVICES, FLOWS
 //! ```
@@ -12,7 +12,7 @@
 //! [`Table`] is whole: what it does not name is no longer answered. It is checked first ([`Error::Invalid`],
 //! nothing touched), then a pure planner compares it with what is installed and lists the writes. Free
 //! answer slots are filled, then one word per changed RRset is stored, then, if the names changed, one
-//! map is swapped for another. Slots and ids that were given up are not written again before all programs
+//! map is swapped for another. Names of a service with equal answers share them. Slots and ids that were given up are not written again before all programs
 //! that could read them have ended; that is waited for only when the space is needed.
 //!
 //! # Ownership and the life of pins
@@ -30,6 +30,9 @@
 //! that we made and go with them.
 
 mod attach;
+#[cfg(feature = "bench")]
+pub mod bench;
+mod cells;
 mod counters;
 mod dataplane;
 mod error;

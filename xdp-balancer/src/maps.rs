@@ -1,24 +1,29 @@
 //! The pinned maps with their types, and the check that they are what this version expects.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
-use xdp_balancer_common::{Answer, FlowCount, NameEntry, RingWord, ServiceCount, Settings, Verdict, object};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
+use xdp_balancer_common::{
+    Answer, BUCKETS, Bucket, CELLS, Cell, FlowCount, MAX_INDEX, MAX_UNITS, NameEntry, NameUnit, RingWord, ServiceCount,
+    Settings, TypeSet, TypeSlot, Verdict, object, units_of,
+};
 
 use crate::error::Error;
 use crate::pins::Pins;
 use crate::plan::{Installed, InstalledName, InstalledRrset};
 use crate::sys::{self, Words};
-use crate::table::wire_of;
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// Elements of the maps when they are created; maps that exist keep theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// RRsets, each a name and a type.
+    /// Parts of names: one for each 32 bytes of a name's wire form.
+    pub names: u32,
+    /// RRsets, each a service's type or, where its names differ in their answers, a name's; and as many
+    /// different sets of types.
     pub rrsets: u32,
     /// Rendered answers, one per unit of weight.
     pub answers: u32,
@@ -30,7 +35,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { rrsets: 8192, answers: 16384, services: 4096, flows: 1024 }
+        Self { names: 16384, rrsets: 8192, answers: 16384, services: 4096, flows: 1024 }
     }
 }
 
@@ -47,11 +52,16 @@ pub(crate) struct Shape {
 }
 
 /// All pinned maps.
-pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 8] {
+pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 10] {
+    // A table's cells have so many bits for them.
+    let (names, sets) = (sizes.names.min(MAX_INDEX), sizes.rrsets.min(MAX_INDEX));
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, flags: 0, entries, fixed: false };
     let verdicts = Verdict::ALL.len() as u32;
     [
         Shape { fixed: true, ..shape(object::TABLE, MapType::ArrayOfMaps, 4, 4, 1) },
+        // Begins on a page, so that no unit lies across two lines of the cache.
+        Shape { flags: BPF_F_MMAPABLE, ..shape(object::ENTRIES, MapType::Array, 4, size_of::<NameUnit>(), names) },
+        shape(object::SETS, MapType::Array, 4, size_of::<TypeSet>(), sets),
         Shape {
             flags: BPF_F_MMAPABLE,
             ..shape(object::RRSETS, MapType::Array, 4, size_of::<RingWord>(), sizes.rrsets)
@@ -112,11 +122,13 @@ fn typed<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> 
 }
 
 /// A generation of names.
-pub(crate) type Names = HashMap<MapData, u64, NameEntry>;
+pub(crate) type Names = MapData;
 
 /// The pinned maps.
 pub(crate) struct Maps {
     pub table: ArrayOfMaps<MapData, Names>,
+    pub units: Array<MapData, NameUnit>,
+    pub sets: Array<MapData, TypeSet>,
     pub rrsets: Words,
     pub answers: Array<MapData, Answer>,
     pub settings: Array<MapData, Settings>,
@@ -136,6 +148,8 @@ impl Maps {
         let flows_capacity = flows.info().map_err(Error::system("inspect the map", object::FLOWS))?.max_entries();
         Ok(Self {
             table: typed(pins, object::TABLE)?,
+            units: typed(pins, object::ENTRIES)?,
+            sets: typed(pins, object::SETS)?,
             rrsets,
             answers: typed(pins, object::ANSWERS)?,
             settings: typed(pins, object::SETTINGS)?,
@@ -165,12 +179,15 @@ impl Maps {
         }
     }
 
-    /// Makes a table of these names, not yet in force.
-    pub(crate) fn build_names(entries: &BTreeMap<u64, NameEntry>) -> Result<Names, Error> {
-        let size = u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1);
-        let mut names = Names::create(size, 0).map_err(Error::system("create", "a table of names"))?;
-        for (key, entry) in entries {
-            names.insert(key, entry, 0).map_err(Error::system("fill", "a table of names"))?;
+    /// Makes a table of these buckets, not yet in force.
+    pub(crate) fn build_names(buckets: &[Bucket]) -> Result<Names, Error> {
+        let created = sys::create_array(size_of::<Bucket>(), BUCKETS, BPF_F_MMAPABLE)
+            .map_err(Error::system("create", "a table of names"))?;
+        let names = Names::from_fd(created).map_err(Error::system("create", "a table of names"))?;
+        let words = words(&names)?;
+        let cells = buckets.iter().flat_map(|bucket| bucket.0);
+        for (index, cell) in (0..CELLS).zip(cells).filter(|(_, cell)| *cell != Cell::EMPTY) {
+            words.store(index, cell.0);
         }
         Ok(names)
     }
@@ -191,38 +208,103 @@ impl Maps {
 
     /// Reads back what is installed.
     pub(crate) fn read_installed(&self) -> Result<Installed, Error> {
-        let mut installed = Installed::new(self.answers.len(), self.rrsets.len());
+        let (units, sets) = (self.units.len(), self.sets.len());
+        let mut installed = Installed::new(self.answers.len(), self.rrsets.len(), units, sets);
         let Some(names) = self.names()? else { return Ok(installed) };
-        for entry in names.iter() {
-            let (key, entry) = entry.map_err(Error::system("read", object::TABLE))?;
-            let name = self.read_name(&mut installed, key, &entry)?;
-            installed.names.insert(wire_of(&entry), name);
+        let words = words(&names)?;
+        let mut read = Read::default();
+        for cell in (0..CELLS).filter_map(|index| words.load(index)).map(Cell) {
+            let Some(unit) = cell.unit() else { continue };
+            let (wire, set) = (self.read_units(&mut installed, unit)?, cell.set());
+            let (service, types) = self.read_set(&mut installed, &mut read, set)?;
+            installed.names.insert(wire, InstalledName { service, unit, set, types });
         }
         Ok(installed)
     }
 
-    fn read_name(&self, installed: &mut Installed, key: u64, entry: &NameEntry) -> Result<InstalledName, Error> {
-        if entry.service >= self.services.len() {
-            return Err(Error::Damaged { map: object::TABLE, index: key, what: "unknown service" });
+    /// A name in wire form.
+    fn read_units(&self, installed: &mut Installed, first: u32) -> Result<Vec<u8>, Error> {
+        let damaged = |what| Error::Damaged { map: object::ENTRIES, index: first.into(), what };
+        let unit = |index| match self.units.get(&index, 0) {
+            Ok(unit) => Ok(unit),
+            Err(MapError::OutOfBounds { .. }) => Err(damaged("no such element")),
+            Err(error) => Err(Error::system("read", object::ENTRIES)(error)),
+        };
+        let mut wire: Vec<u8> = Vec::new();
+        for index in 0..MAX_UNITS as u32 {
+            wire.extend(unit(first.saturating_add(index))?.0.iter().flat_map(|chunk| chunk.to_ne_bytes()));
+            if wire.contains(&0) {
+                break;
+            }
+        }
+        wire.truncate(wire.iter().position(|byte| *byte == 0).map_or(0, |root| root + 1));
+        if NameEntry::new(&wire).is_none() {
+            return Err(damaged("no name"));
+        }
+        if !installed.units.claim(first, units_of(wire.len() as u32)) {
+            return Err(damaged("used twice"));
+        }
+        Ok(wire)
+    }
+
+    /// A set's service and types.
+    fn read_set(&self, installed: &mut Installed, read: &mut Read, index: u32) -> Result<ReadSet, Error> {
+        if let Some(set) = read.sets.get(&index) {
+            return Ok(set.clone());
+        }
+        let damaged = |what| Error::Damaged { map: object::SETS, index: index.into(), what };
+        if !installed.sets.claim(index, 1) {
+            return Err(damaged("no such element"));
+        }
+        let set = self.sets.get(&index, 0).map_err(Error::system("read", object::SETS))?;
+        if set.service >= self.services.len() {
+            return Err(damaged("unknown service"));
         }
         let mut types = Vec::new();
-        for slot in entry.types.iter().filter(|slot| slot.qtype != 0) {
-            let damaged = |what| Error::Damaged { map: object::RRSETS, index: slot.rrset.into(), what };
-            let word = RingWord(self.rrsets.load(slot.rrset).ok_or_else(|| damaged("no such element"))?);
-            let (first, len) = (word.first(), u32::from(word.len()));
-            if !installed.ids.claim(slot.rrset, 1) {
-                return Err(damaged("used twice"));
-            }
-            if !installed.slots.claim(first, len) {
-                return Err(damaged("answer slots used twice or missing"));
-            }
-            let ring = (first..first + len)
-                .map(|index| self.answers.get(&index, 0).map_err(Error::system("read", object::ANSWERS)))
-                .collect::<Result<_, _>>()?;
-            types.push(InstalledRrset { qtype: slot.qtype, id: slot.rrset, first, ring });
+        for slot in set.types.iter().filter(|slot| slot.qtype != 0) {
+            types.push(self.read_rrset(installed, read, slot)?);
         }
-        Ok(InstalledName { service: entry.service, types })
+        read.sets.insert(index, (set.service, types.clone()));
+        Ok((set.service, types))
     }
+
+    fn read_rrset(&self, installed: &mut Installed, read: &mut Read, slot: &TypeSlot) -> Result<InstalledRrset, Error> {
+        let damaged = |what| Error::Damaged { map: object::RRSETS, index: slot.rrset.into(), what };
+        if let Some(rrset) = read.rrsets.get(&slot.rrset) {
+            // Sets of a service may differ in one type and share another.
+            return if rrset.qtype == slot.qtype { Ok(rrset.clone()) } else { Err(damaged("used for two types")) };
+        }
+        let word = RingWord(self.rrsets.load(slot.rrset).ok_or_else(|| damaged("no such element"))?);
+        let (first, len) = (word.first(), u32::from(word.len()));
+        if !installed.ids.claim(slot.rrset, 1) {
+            return Err(damaged("used twice"));
+        }
+        if !installed.slots.claim(first, len) {
+            return Err(damaged("answer slots used twice or missing"));
+        }
+        let ring = (first..first + len)
+            .map(|index| self.answers.get(&index, 0).map_err(Error::system("read", object::ANSWERS)))
+            .collect::<Result<_, _>>()?;
+        let rrset = InstalledRrset { qtype: slot.qtype, id: slot.rrset, first, ring };
+        read.rrsets.insert(slot.rrset, rrset.clone());
+        Ok(rrset)
+    }
+}
+
+/// Service and types.
+type ReadSet = (u32, Vec<InstalledRrset>);
+
+/// What was read already, for those that share it.
+#[derive(Default)]
+struct Read {
+    sets: HashMap<u32, ReadSet>,
+    rrsets: HashMap<u32, InstalledRrset>,
+}
+
+/// A table's cells in memory.
+fn words(names: &Names) -> Result<Words, Error> {
+    let fd = names.fd().as_fd();
+    Words::map(fd, CELLS).map_err(Error::system("map into memory", "a table of names"))
 }
 
 /// A random secret or epoch.

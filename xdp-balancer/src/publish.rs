@@ -1,12 +1,12 @@
 //! Carries out a plan: slots first, then words, then the table of names.
 
-use std::collections::BTreeMap;
+use xdp_balancer_common::Settings;
 
-use xdp_balancer_common::{NameEntry, Settings};
-
+use crate::cells;
 use crate::dataplane::Dataplane;
-use crate::error::{Error, Problem};
+use crate::error::Error;
 use crate::maps::{Maps, random};
+use crate::plan::Installed;
 use crate::table::Table;
 
 /// What a publication did.
@@ -39,10 +39,6 @@ pub struct Fill {
     pub capacity: u32,
 }
 
-/// Attempts to find a secret under which all names differ. Even with a million names a second one is
-/// never needed; a fault in the hash must not make this loop for ever.
-const SECRETS: usize = 8;
-
 impl Dataplane {
     /// Makes the tables say exactly `table`. On an error nothing has changed in what is answered.
     ///
@@ -67,13 +63,23 @@ impl Dataplane {
             let written = self.maps.answers.set(*slot, answer, 0);
             written.map_err(Error::system("write", xdp_balancer_common::object::ANSWERS))?;
         }
+        for (index, set) in &plan.sets {
+            let written = self.maps.sets.set(*index, set, 0);
+            written.map_err(Error::system("write", xdp_balancer_common::object::SETS))?;
+        }
+        for (index, unit) in &plan.units {
+            let written = self.maps.units.set(*index, unit, 0);
+            written.map_err(Error::system("write", xdp_balancer_common::object::ENTRIES))?;
+        }
         let mut next = plan.next;
         let mut secret = settings.secret;
         let names = match &plan.table {
-            Some(entries) => {
-                let (found, entries) = keyed(entries, secret, NameEntry::hash, random)?;
+            Some(names) => {
+                let hash = |index: usize, secret| names[index].entry.hash(secret);
+                let targets: Vec<_> = names.iter().map(|name| (name.unit, name.set)).collect();
+                let (found, buckets) = cells::keyed(&targets, secret, hash, random)?;
                 secret = found;
-                Some(Maps::build_names(&entries)?)
+                Some(Maps::build_names(&buckets)?)
             }
             None => None,
         };
@@ -114,61 +120,16 @@ impl Dataplane {
 
     /// How full the maps are.
     pub fn fill(&self) -> Result<Vec<Fill>, Error> {
-        use xdp_balancer_common::object::{ANSWERS, FLOWS, RRSETS, SERVICES};
+        use xdp_balancer_common::object::{ANSWERS, ENTRIES, FLOWS, RRSETS, SERVICES, SETS};
         let services = self.installed.names.values().map(|name| name.service + 1).max().unwrap_or(0);
-        let (slots, ids) = (&self.installed.slots, &self.installed.ids);
+        let Installed { slots, ids, units, sets, .. } = &self.installed;
         Ok(vec![
             Fill { map: ANSWERS, used: slots.used(), capacity: slots.capacity() },
+            Fill { map: ENTRIES, used: units.used(), capacity: units.capacity() },
+            Fill { map: SETS, used: sets.used(), capacity: sets.capacity() },
             Fill { map: RRSETS, used: ids.used(), capacity: ids.capacity() },
             Fill { map: SERVICES, used: services, capacity: self.maps.services.len() },
             Fill { map: FLOWS, used: self.flows_used()?, capacity: self.maps.flows_capacity },
         ])
-    }
-}
-
-/// Entries by hash, under the given secret or, if two names meet there, under another one. A changed
-/// secret is in force a moment after its table; in between the names are unknown to the program, and
-/// user space answers.
-fn keyed(
-    entries: &[NameEntry],
-    secret: u64,
-    hash: impl Fn(&NameEntry, u64) -> u64,
-    mut another: impl FnMut() -> Result<u64, Error>,
-) -> Result<(u64, BTreeMap<u64, NameEntry>), Error> {
-    let mut secret = secret;
-    for _ in 0..SECRETS {
-        let keyed: BTreeMap<u64, NameEntry> = entries.iter().map(|entry| (hash(entry, secret), *entry)).collect();
-        if keyed.len() == entries.len() {
-            return Ok((secret, keyed));
-        }
-        secret = another()?;
-    }
-    Err(Error::Invalid { name: "the table".into(), problem: Problem::Hash })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
-
-    use xdp_balancer_common::{TYPE_SLOTS, TypeSlot};
-
-    use super::*;
-
-    fn entries() -> Vec<NameEntry> {
-        let names: [&[u8]; 3] = [b"\x01a\0", b"\x01b\0", b"\x01c\0"];
-        names.iter().map(|wire| NameEntry::new(wire, 0, [TypeSlot::default(); TYPE_SLOTS]).unwrap()).collect()
-    }
-
-    #[test]
-    fn names_that_meet_get_another_secret() {
-        let meets = |entry: &NameEntry, secret| if secret == 7 { 1 } else { entry.hash(secret) };
-        let (secret, keyed) = keyed(&entries(), 7, meets, || Ok(8)).unwrap();
-        assert_eq!((secret, keyed.len()), (8, 3));
-    }
-
-    #[test]
-    fn a_hash_that_does_not_tell_names_apart_is_an_error() {
-        let error = keyed(&entries(), 7, |_, _| 1, || Ok(8)).unwrap_err();
-        assert!(matches!(error, Error::Invalid { problem: Problem::Hash, .. }), "{error}");
     }
 }

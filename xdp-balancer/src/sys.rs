@@ -10,6 +10,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -80,6 +81,14 @@ pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     attr.pointer(0, path.as_ptr() as usize);
     attr.0[2] = raw(fd);
     attr.call(BPF_OBJ_PIN).map(drop)
+}
+
+/// Makes an array map.
+pub(crate) fn create_array(value: usize, len: u32, flags: u32) -> io::Result<OwnedFd> {
+    const ARRAY: u32 = 2;
+    let mut attr = Attr::new();
+    attr.0[..5].copy_from_slice(&[ARRAY, size_of::<u32>() as u32, value as u32, len, flags]);
+    attr.call_fd(BPF_MAP_CREATE)
 }
 
 /// Attaches an XDP program by a link.
@@ -193,6 +202,73 @@ pub(crate) fn random() -> io::Result<u64> {
         if got == 8 && value != 0 {
             return Ok(value);
         }
+    }
+}
+
+/// Instructions after rewriting, bytes of machine code, instructions that the verifier walked through.
+#[cfg(feature = "bench")]
+pub(crate) fn program_size(program: BorrowedFd<'_>) -> io::Result<[u32; 3]> {
+    // type, id, tag (two words), length of machine code, length of instructions, …
+    const VERIFIED: usize = 216 / size_of::<u32>();
+    let mut info = [0_u32; 64];
+    let mut attr = Attr::new();
+    attr.0[0] = raw(program);
+    attr.0[1] = std::mem::size_of_val(&info) as u32;
+    attr.pointer(2, info.as_mut_ptr() as usize);
+    attr.call(BPF_OBJ_GET_INFO_BY_FD)?;
+    Ok([info[5] / 8, info[4], info[VERIFIED]])
+}
+
+/// Release of the running kernel.
+#[cfg(feature = "bench")]
+pub(crate) fn release() -> io::Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Nanoseconds that this thread has run.
+#[cfg(feature = "bench")]
+pub(crate) fn thread_time() -> io::Result<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a buffer of the right type.
+    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// Keeps this thread on the CPU that it runs on, for as long as the value lives.
+#[cfg(feature = "bench")]
+pub(crate) fn stay_on_cpu() -> io::Result<OnCpu> {
+    // SAFETY: zero is a valid value of this plain struct.
+    let mut before: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: a buffer and its size; 0 is this thread.
+    if unsafe { libc::sched_getaffinity(0, size, &mut before) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a plain call, and an index that the kernel gave.
+    unsafe { libc::CPU_SET(libc::sched_getcpu().max(0) as usize, &mut one) };
+    // SAFETY: a buffer and its size.
+    if unsafe { libc::sched_setaffinity(0, size, &one) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(OnCpu { before })
+}
+
+/// See [`stay_on_cpu`].
+#[cfg(feature = "bench")]
+pub(crate) struct OnCpu {
+    before: libc::cpu_set_t,
+}
+
+#[cfg(feature = "bench")]
+impl Drop for OnCpu {
+    fn drop(&mut self) {
+        // SAFETY: the set that the kernel gave. If it fails, the thread stays where it is.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &self.before) };
     }
 }
 

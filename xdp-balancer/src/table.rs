@@ -1,11 +1,11 @@
 //! What is published: names with their rendered answers, checked before anything is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use xdp_balancer_common::{ANSWER_BYTES, Answer, LOCAL_ADDRESSES, NameEntry, TYPE_SLOTS, TypeSlot};
+use xdp_balancer_common::{ANSWER_BYTES, Answer, LOCAL_ADDRESSES, NameEntry, TYPE_SLOTS};
 
 use crate::error::{Error, Problem};
 
@@ -45,7 +45,7 @@ pub struct Rrset {
 }
 
 /// One rendered answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rendered {
     /// AA (0x0400) and RCODE, host order.
     pub flags: u16,
@@ -57,7 +57,7 @@ pub struct Rendered {
     pub bytes: Vec<u8>,
 }
 
-/// A ring in the form of the answer slots.
+/// A ring in the form of the answer slots. Within a checked table, equal rings of a service are the same.
 pub(crate) type Ring = Arc<[Answer]>;
 
 /// A checked table: names in lower case, each once.
@@ -101,14 +101,14 @@ impl Table {
         }
 
         let mut names = BTreeMap::new();
+        let mut rings = HashMap::new();
         for name in &self.names {
             let invalid = |problem| Error::Invalid { name: present(&name.wire), problem };
-            let entry = NameEntry::new(&name.wire, name.service, [TypeSlot::default(); TYPE_SLOTS])
-                .ok_or_else(|| invalid(Problem::Name))?;
+            let entry = NameEntry::new(&name.wire).ok_or_else(|| invalid(Problem::Name))?;
             if name.service >= services {
                 return Err(invalid(Problem::Service(name.service)));
             }
-            let checked = CheckedName { service: name.service, types: check_types(name).map_err(invalid)? };
+            let checked = CheckedName { service: name.service, types: check_types(name, &mut rings).map_err(invalid)? };
             if names.insert(wire_of(&entry), checked).is_some() {
                 return Err(invalid(Problem::DuplicateName));
             }
@@ -117,7 +117,10 @@ impl Table {
     }
 }
 
-fn check_types(name: &Name) -> Result<Vec<(u16, Ring)>, Problem> {
+/// Rings by what makes them one: names of a service with equal answers share them.
+type Rings<'a> = HashMap<(u32, u16, &'a [Rendered]), Ring>;
+
+fn check_types<'a>(name: &'a Name, rings: &mut Rings<'a>) -> Result<Vec<(u16, Ring)>, Problem> {
     if name.rrsets.len() > TYPE_SLOTS {
         return Err(Problem::Types(name.rrsets.len()));
     }
@@ -129,7 +132,15 @@ fn check_types(name: &Name) -> Result<Vec<(u16, Ring)>, Problem> {
         if rrset.ring.len() > usize::from(u16::MAX) {
             return Err(Problem::Ring(rrset.ring.len()));
         }
-        let ring = rrset.ring.iter().map(Rendered::slot).collect::<Result<Ring, _>>()?;
+        let key = (name.service, rrset.qtype, rrset.ring.as_slice());
+        let ring = match rings.get(&key) {
+            Some(ring) => Arc::clone(ring),
+            None => {
+                let ring = rrset.ring.iter().map(Rendered::slot).collect::<Result<Ring, _>>()?;
+                rings.insert(key, Arc::clone(&ring));
+                ring
+            }
+        };
         types.push((rrset.qtype, ring));
     }
     // The program looks from the first slot on: what is asked most stands first.
@@ -172,7 +183,7 @@ fn sum(bytes: &[u8]) -> u16 {
 
 /// A stored name's wire form, in lower case.
 pub(crate) fn wire_of(entry: &NameEntry) -> Vec<u8> {
-    let mut wire: Vec<u8> = entry.chunks.iter().flat_map(|chunk| chunk.text.to_ne_bytes()).collect();
+    let mut wire: Vec<u8> = entry.text.iter().flat_map(|chunk| chunk.to_ne_bytes()).collect();
     wire.truncate(entry.wire_len as usize);
     wire
 }
@@ -263,7 +274,7 @@ mod tests {
 
     #[test]
     fn wire_form_survives_the_table() {
-        let entry = NameEntry::new(b"\x03wWw\x07example\0", 0, [TypeSlot::default(); TYPE_SLOTS]).unwrap();
+        let entry = NameEntry::new(b"\x03wWw\x07example\0").unwrap();
         assert_eq!(wire_of(&entry), b"\x03www\x07example\0");
         assert_eq!(present(b"\x03w.w\0"), "w\\046w.");
     }

@@ -6,14 +6,14 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use aya::maps::{ArrayOfMaps, HashMap, Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::RData;
 use support::rows::{OPTIONS, Row, TXT, answered_rows, expected, expected_payload, names, passed_rows};
 use support::{A, AAAA, PinDir, addresses, name, privileged, query, stay_on_one_cpu, table};
 use xdp_balancer::testing::{Datagram, Query};
 use xdp_balancer::{Dataplane, RunAction, Verdict};
-use xdp_balancer_common::{NameEntry, object};
+use xdp_balancer_common::{TypeSet, object};
 
 fn verdict_of(dataplane: &Dataplane, before: &[u64]) -> Vec<(Verdict, u64)> {
     let after = dataplane.counters(0).unwrap().verdicts;
@@ -65,14 +65,12 @@ fn check_reply(row: &Row, reply: &[u8]) {
 
 /// Makes one name lead to an rrset id that does not exist.
 fn break_table(pins: &PinDir) {
-    let outer = MapData::from_pin(pins.0.join("v1").join(object::TABLE)).unwrap();
-    let outer: ArrayOfMaps<MapData, HashMap<MapData, u64, NameEntry>> =
-        Map::from_map_data(outer).unwrap().try_into().unwrap();
-    let mut inner = outer.get(&0, 0).unwrap();
-    let broken = inner.iter().map(Result::unwrap).find(|(_, entry)| entry.service == 4);
-    let (key, mut entry) = broken.unwrap();
-    entry.types[0].rrset = u32::MAX;
-    inner.insert(key, entry, 0).unwrap();
+    let sets = MapData::from_pin(pins.0.join("v1").join(object::SETS)).unwrap();
+    let mut sets: Array<MapData, TypeSet> = Map::from_map_data(sets).unwrap().try_into().unwrap();
+    let found = sets.iter().map(Result::unwrap).zip(0..).find(|(set, _)| set.service == 4);
+    let (mut set, index) = found.unwrap();
+    set.types[0].rrset = u32::MAX;
+    sets.set(index, set, 0).unwrap();
 }
 
 #[test]

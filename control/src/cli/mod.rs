@@ -1,6 +1,7 @@
 //! The words of `selvedged` and `selvedge`. Exit codes: 0 done, 1 could not be done, 2 wrong usage or
 //! wrong configuration.
 
+mod bench;
 mod dataplane;
 mod paint;
 mod status;
@@ -89,6 +90,11 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Measure on this machine; needs root, touches nothing that is in force
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Offer load: look the name up for each request, then download over HTTP
     Load(Box<LoadArgs>),
     /// Print shell completions
@@ -175,6 +181,17 @@ enum DataplaneCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Nanoseconds per packet of the program in the kernel, by kind of frame and size of table
+    #[command(after_help = "Example:\n  selvedge bench dataplane --json | jq '.cases[] | {name, ns, ratio_to_swap}'")]
+    Dataplane {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// Runs the command.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -194,6 +211,7 @@ pub fn run(cli: Cli) -> ExitCode {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
         }
         Command::Clear { config, yes } => on_runtime(Box::pin(clear(config, yes))),
+        Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
         Command::Load(args) => on_runtime(Box::pin(offer_load(*args))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut std::io::stdout());

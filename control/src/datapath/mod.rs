@@ -3,6 +3,7 @@
 //! The daemon works without it: where the program cannot be loaded or attached, the daemon's own DNS
 //! answers alone, and status, metrics and log say why.
 
+pub mod bench;
 pub mod offline;
 
 use std::collections::BTreeMap;

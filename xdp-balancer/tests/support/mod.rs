@@ -47,7 +47,10 @@ impl PinDir {
 
     /// Small maps.
     pub fn options(&self) -> Options {
-        Options { pin_dir: self.0.clone(), sizes: Sizes { rrsets: 64, answers: 256, services: 16, flows: 8 } }
+        Options {
+            pin_dir: self.0.clone(),
+            sizes: Sizes { names: 512, rrsets: 64, answers: 256, services: 16, flows: 8 },
+        }
     }
 
     pub fn open(&self) -> Dataplane {
