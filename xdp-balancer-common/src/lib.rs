@@ -20,6 +20,8 @@
 mod answer;
 pub mod bench;
 mod cells;
+mod client;
+mod cookie;
 mod counts;
 mod name;
 mod settings;
@@ -27,6 +29,8 @@ mod verdict;
 
 pub use answer::{ANSWER_BYTES, Answer, RingWord};
 pub use cells::{BUCKET_CELLS, BUCKETS, Bucket, CELLS, Cell, MAX_INDEX, MAX_NAMES, first_bucket, second_bucket};
+pub use client::{CLIENT_PREFIX_V4, CLIENT_PREFIX_V6, CLIENT_TURNS, client_turn_v4, client_turn_v6};
+pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, server_cookie};
 pub use counts::{FlowCount, ServiceCount};
 pub use name::{
     MAX_NAME_BYTES, MAX_UNITS, NAME_CHUNKS, NameEntry, NameHash, NameUnit, TYPE_SLOTS, TypeSet, TypeSlot, UNIT_CHUNKS,
