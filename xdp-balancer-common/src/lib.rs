@@ -29,8 +29,8 @@ pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, cook
 pub use counts::{FlowCount, ServiceCount};
 pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameEntry, NameHash, keep_bytes, same_chunk};
 pub use pool::{
-    ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, RingWord, Rrset, TYPE_SLOTS,
-    TypeSet, TypeSlot, grains_of,
+    ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, RingWord, Rrset,
+    TYPE_SLOTS, TypeSet, TypeSlot, grains_of,
 };
 pub use settings::{LOCAL_ADDRESSES, Settings};
 pub use slots::{

@@ -33,7 +33,8 @@ const MAX_SERVER_COOKIE: usize = 32;
 /// Payload size that needs no OPT (RFC 1035).
 const PLAIN_PAYLOAD: usize = 512;
 
-const MAX_OPTIONS: usize = 8;
+/// Options that one OPT may have; resolvers send two or three.
+const MAX_OPTIONS: usize = 4;
 const CLASS_IN: u16 = 1_u16.to_be();
 const TYPE_OPT: u16 = 41_u16.to_be();
 const OPTION_CLIENT_SUBNET: u16 = 8_u16.to_be();

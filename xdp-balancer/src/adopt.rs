@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, LINE_BYTES, LINES, MAX_NAME_BYTES, NameEntry, PILOT_LINES, Rrset,
-    SLOT_CHUNKS, TYPE_SLOTS, TypeSet, TypeSlot, grains_of, object,
+    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, LINE_BYTES, LINES, MAX_NAME_BYTES, NameEntry, PILOT_LINES,
+    Rrset, SLOT_CHUNKS, TYPE_SLOTS, TypeSet, TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;
@@ -37,8 +37,7 @@ impl Maps {
     /// Reads back what is installed.
     pub(crate) fn read_installed(&self, grains: u32) -> Result<Installed, Error> {
         let installed = Installed::new(grains, self.cursors);
-        let mut reader =
-            Reader { pool: &self.pool, services: self.services.len(), installed, sets: HashMap::new() };
+        let mut reader = Reader { pool: &self.pool, services: self.services.len(), installed, sets: HashMap::new() };
         let Some(names) = self.names()? else { return Ok(reader.installed) };
         let lines = maps::lines(&names)?;
         let mut wildcards = Vec::new();
@@ -77,7 +76,11 @@ impl Reader<'_> {
     }
 
     fn claim(&mut self, grain: u32, len: u32) -> Result<(), Error> {
-        if self.installed.pool.claim(grain, len) { Ok(()) } else { Err(damaged(grain, "used twice, or beyond the end")) }
+        if self.installed.pool.claim(grain, len) {
+            Ok(())
+        } else {
+            Err(damaged(grain, "used twice, or beyond the end"))
+        }
     }
 
     /// A name in wire form.

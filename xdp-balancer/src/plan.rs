@@ -7,9 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use xdp_balancer_common::{
-    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, TypeSet, TypeSlot, grains_of, object,
-};
+use xdp_balancer_common::{Bytes as _, GRAIN, NameEntry, RingWord, Rrset, TypeSet, TypeSlot, grains_of, object};
 
 use crate::error::Error;
 use crate::runs::Runs;
@@ -70,7 +68,7 @@ pub(crate) enum Plan {
     /// These writes; `Installed` says already what is so after them.
     Renew(Writes),
     /// These writes, then another table of names; then the other `Installed` holds.
-    Rebuild(Writes, Vec<Placed>, Installed),
+    Rebuild(Writes, Vec<Placed>, Box<Installed>),
 }
 
 /// A name of a table.
@@ -153,8 +151,7 @@ pub(crate) fn ring_bytes(ring: &CheckedRing, first: u32) -> (Vec<u8>, RingWord) 
 
 /// Grains that a ring with its answers takes.
 pub(crate) fn ring_grains(ring: &CheckedRing) -> u32 {
-    let answers: u32 =
-        ring.answers.iter().map(|(head, records)| grains_of(size_of_val(head) + records.len())).sum();
+    let answers: u32 = ring.answers.iter().map(|(head, records)| grains_of(size_of_val(head) + records.len())).sum();
     let turns = if ring.answers.len() == 1 { 0 } else { grains_of(ring.turns.len() * size_of::<u32>()) };
     turns + answers
 }
@@ -319,7 +316,7 @@ impl Installed {
             Some(Placed { entry: NameEntry::new(wire)?, set: name.set, tail: name.tail })
         };
         let placed = next.names.iter().filter_map(place).collect();
-        Ok(Plan::Rebuild(writes, placed, next))
+        Ok(Plan::Rebuild(writes, placed, Box::new(next)))
     }
 
     /// RRsets that go on to say what they say, for the rings that are wanted.

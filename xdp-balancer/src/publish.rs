@@ -73,7 +73,7 @@ impl Dataplane {
                 self.maps.swap_names(&built)?;
                 // The swap has waited for all programs.
                 next.settle();
-                self.installed = next;
+                self.installed = *next;
                 names_replaced = true;
             }
         }
