@@ -315,9 +315,9 @@ pub fn table(snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Table {
 /// A name with the answers that the tables have room for as they are: positive ones by type, without additional
 /// records. Those of services are there even where nothing can be said of them, so that questions are counted.
 fn kernel_name(name: PublishedName<'_>) -> Option<xdp_balancer::Name> {
-    let of = |rrset: PublishedRrset| {
+    let of = |rrset: PublishedRrset<'_>| {
         let ring = rrset.ring.filter(|ring| !ring.by_client && ring.answers.iter().all(|a| a.arcount == 0))?;
-        Some(xdp_balancer::Rrset { qtype: rrset.qtype, ring: kernel_ring(&ring) })
+        Some(xdp_balancer::Rrset { qtype: rrset.qtype, ring: kernel_ring(ring) })
     };
     let rrsets: Vec<_> = name.rrsets.into_iter().filter_map(of).collect();
     let of_use = (name.service != ZONE_INDEX || !rrsets.is_empty()) && !name.wire.starts_with(b"\x01*");

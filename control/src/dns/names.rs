@@ -26,29 +26,29 @@ pub struct PublishedName<'a> {
     /// Index of the counters: the service's that the name leads to, else [`ZONE_INDEX`].
     pub service: u32,
     /// What is said to questions of these types, at most `TYPE_SLOTS`.
-    pub rrsets: Vec<PublishedRrset>,
+    pub rrsets: Vec<PublishedRrset<'a>>,
     /// What questions of all other types of data get; `None`: the daemon answers.
-    pub others: Option<Arc<Ring>>,
+    pub others: Option<&'a Arc<Ring>>,
     /// What names get that do not exist and whose closest encloser this is.
-    pub below: Below,
+    pub below: Below<'a>,
 }
 
 /// What is said to questions of one type for a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedRrset {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedRrset<'a> {
     /// QTYPE.
     pub qtype: u16,
     /// `None`: the daemon answers.
-    pub ring: Option<Arc<Ring>>,
+    pub ring: Option<&'a Arc<Ring>>,
 }
 
 /// What names below a name get that do not exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Below {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below<'a> {
     /// The daemon answers.
     UserSpace,
     /// This: NXDOMAIN.
-    Denied(Arc<Ring>),
+    Denied(&'a Arc<Ring>),
     /// What stands at the wildcard below this name (RFC 4592).
     Wildcard,
 }
@@ -79,7 +79,7 @@ impl Index {
 }
 
 /// The RRsets that a name of the tables has room for.
-fn published(rrsets: &[Rrset]) -> Vec<PublishedRrset> {
+fn published(rrsets: &[Rrset]) -> Vec<PublishedRrset<'_>> {
     let rank = |rrset: &&Rrset| match rrset.qtype {
         TYPE_A => 0,
         TYPE_AAAA => 1,
@@ -89,14 +89,17 @@ fn published(rrsets: &[Rrset]) -> Vec<PublishedRrset> {
     };
     let mut ranked: Vec<&Rrset> = rrsets.iter().collect();
     ranked.sort_by_key(rank);
-    let of = |rrset: &Rrset| PublishedRrset {
-        qtype: rrset.qtype,
-        ring: Some(&rrset.ring).filter(|_| !rrset.idle).and_then(fitting),
-    };
-    ranked.into_iter().take(TYPE_SLOTS).map(of).collect()
+    ranked.truncate(TYPE_SLOTS);
+    ranked.into_iter().map(PublishedRrset::of).collect()
+}
+
+impl<'a> PublishedRrset<'a> {
+    fn of(rrset: &'a Rrset) -> Self {
+        Self { qtype: rrset.qtype, ring: fitting(&rrset.ring).filter(|_| !rrset.idle) }
+    }
 }
 
 /// The ring, where the tables can hold its answers.
-fn fitting(ring: &Arc<Ring>) -> Option<Arc<Ring>> {
-    (ring.longest() <= ANSWER_BYTES).then(|| Arc::clone(ring))
+fn fitting(ring: &Arc<Ring>) -> Option<&Arc<Ring>> {
+    (ring.longest() <= ANSWER_BYTES).then_some(ring)
 }

@@ -28,6 +28,8 @@ pub struct Ring {
     pub turns: Vec<u16>,
     /// The client's address picks the turn, of `CLIENT_TURNS`; otherwise one follows the other.
     pub by_client: bool,
+    /// Bytes of the longest answer.
+    longest: usize,
     /// The daemon's own position.
     next: AtomicUsize,
     /// See [`Ring::twin`].
@@ -44,7 +46,8 @@ impl Eq for Ring {}
 
 impl Ring {
     fn new(answers: Vec<RenderedAnswer>, turns: Vec<u16>, by_client: bool, start: usize) -> Self {
-        Self { answers, turns, by_client, next: AtomicUsize::new(start), twin: OnceLock::new() }
+        let longest = answers.iter().map(|answer| answer.bytes.len()).max().unwrap_or(0);
+        Self { answers, turns, by_client, longest, next: AtomicUsize::new(start), twin: OnceLock::new() }
     }
 
     /// One answer for everybody.
@@ -78,7 +81,7 @@ impl Ring {
 
     /// The longest answer's records in bytes.
     pub(super) fn longest(&self) -> usize {
-        self.answers.iter().map(|answer| answer.bytes.len()).max().unwrap_or(0)
+        self.longest
     }
 
     /// This ring in somebody else's form, made once and kept with it: whoever publishes rings sees by the pointer

@@ -38,7 +38,7 @@ impl<'i> Kernel<'i> {
         for _ in 0..MOST_LABELS {
             left = left.get(1 + usize::from(*left.first()?)..)?;
             let Some(encloser) = self.0.get(left) else { continue };
-            return match &encloser.below {
+            return match encloser.below {
                 Below::UserSpace => None,
                 Below::Denied(ring) => Some(Match::Denied(ring)),
                 Below::Wildcard => {
@@ -57,8 +57,8 @@ impl<'i> Kernel<'i> {
             Match::Denied(ring) => (Some(ring).filter(|_| asks_for_data), None),
             Match::Name(name) => {
                 let of_type = name.rrsets.iter().find(|rrset| rrset.qtype == qtype);
-                let others = name.others.as_ref().filter(|_| asks_for_data);
-                let ring = of_type.map_or(others, |rrset| rrset.ring.as_ref());
+                let others = name.others.filter(|_| asks_for_data);
+                let ring = of_type.map_or(others, |rrset| rrset.ring);
                 (ring, Some(name.service).filter(|service| *service != ZONE_INDEX))
             }
         };
@@ -252,13 +252,13 @@ struct Comparable<'a>(&'a PublishedName<'a>);
 impl std::fmt::Debug for Comparable<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ring = |ring: &Arc<Ring>| format!("{:?} {:?} {}", ring.answers, ring.turns, ring.by_client);
-        let mut rrsets: Vec<_> = self.0.rrsets.iter().map(|r| (r.qtype, r.ring.as_ref().map(ring))).collect();
+        let mut rrsets: Vec<_> = self.0.rrsets.iter().map(|r| (r.qtype, r.ring.map(ring))).collect();
         rrsets.sort();
-        let below = match &self.0.below {
+        let below = match self.0.below {
             Below::Denied(denied) => ring(denied),
             other => format!("{other:?}"),
         };
-        write!(f, "{} {rrsets:?} {:?} {below}", self.0.service, self.0.others.as_ref().map(ring))
+        write!(f, "{} {rrsets:?} {:?} {below}", self.0.service, self.0.others.map(ring))
     }
 }
 
@@ -342,7 +342,7 @@ fn names_that_are_answered_alike_share_their_rings() {
         let wire = zone_data::wire_name(name);
         let name = index.names().find(|known| known.wire == wire).unwrap();
         let of_type = name.rrsets.iter().find(|rrset| rrset.qtype == qtype);
-        of_type.map_or_else(|| name.others.clone(), |rrset| rrset.ring.clone()).unwrap()
+        Arc::clone(of_type.map_or(name.others, |rrset| rrset.ring).unwrap())
     };
     for [one, other] in [["a", "b"], ["b", "c"], ["x", "y"], ["p", "q"]] {
         for qtype in [TYPE_A, 16] {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{RData, Record};
+use proptest::prelude::*;
 use xdp_balancer_common::{CLIENT_TURNS, CookieSecret};
 
 use super::*;
@@ -384,4 +385,38 @@ fn a_policy_may_say_a_code_or_nothing() {
     let known: Vec<_> = index.names().filter(|name| name.service != crate::model::ZONE_INDEX).collect();
     assert_eq!(known.len(), 4);
     assert!(known.iter().all(|name| name.rrsets.iter().all(|rrset| rrset.ring.is_some()) && name.others.is_some()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever options say: a reply of the right size with the same identifier, and options only where they are due.
+    #[test]
+    fn any_options_are_survived(
+        options in prop::collection::vec((prop::sample::select(vec![8u16, 10, 3]), prop::collection::vec(0u8..4, 0..44)), 0..5),
+        believed in any::<bool>(),
+        alone in any::<bool>(),
+    ) {
+        let options: Vec<(u16, &[u8])> = options.iter().map(|(code, data)| (*code, data.as_slice())).collect();
+        let query = if alone { cookie_alone(&options) } else { video(&options) };
+        let policy = policy();
+        let client: IpAddr = if believed { V4.parse().unwrap() } else { V6.parse().unwrap() };
+        let context = Context { transport: Transport::Udp, client, time: NOW, policy: &policy };
+        let response = super::super::respond(&query, &by_client(), &context, Pick::Next);
+        let reply = response.bytes.unwrap();
+        prop_assert_eq!(&reply[..2], &query[..2]);
+        let first = |code: u16| options.iter().find(|(of, _)| *of == code).map(|(_, data)| data.len());
+        let heard = [first(10).is_some(), believed && first(8).is_some()];
+        let opt = match response.outcome {
+            Outcome::FormErr => 11,
+            Outcome::Answered | Outcome::Cookie => {
+                11 + if heard[0] { 28 } else { 0 } + if heard[1] { 4 + first(8).unwrap() } else { 0 }
+            }
+            other => return Err(TestCaseError::fail(format!("{other:?}"))),
+        };
+        let records = if response.outcome == Outcome::Answered { 16 } else { 0 };
+        let question = if alone { 0 } else { 21 };
+        prop_assert_eq!(reply.len(), 12 + question + records + opt);
+        prop_assert_eq!(response.outcome == Outcome::Cookie, alone && response.outcome != Outcome::FormErr);
+    }
 }

@@ -286,3 +286,53 @@ fn large_sets_are_cut_and_come_whole_over_tcp() {
     let (outcome, message) = reply(&index, &query("big.edge.test.", RecordType::TXT), Transport::Tcp);
     assert_eq!((outcome, message.answers.len()), (Outcome::Answered, 5));
 }
+
+#[test]
+fn a_delegations_ds_are_the_parents() {
+    let ds = record("sub.edge.test.", RecordType::from(43), b"\0\x01\x08\x01digest");
+    let ns = record("sub.edge.test.", RecordType::NS, &wire_name("ns.elsewhere.example."));
+    let zones = vec![Zone { records: vec![ds, ns, alias("to.edge.test.", "sub.edge.test.")], ..zone("edge.test.") }];
+    let mut zones = [zones, vec![zone("inner.edge.test.")]].concat();
+    zones[1].negative_ttl_s = 9;
+    let index = Index::new(&Snapshot { generation: 7, zones, services: vec![] }).unwrap();
+    for (name, answers) in [("sub.edge.test.", 1), ("to.edge.test.", 2)] {
+        let (outcome, message) = ask(&index, name, RecordType::from(43));
+        assert_eq!((outcome, message.answers.len()), (Outcome::Answered, answers), "{name}");
+        assert!(message.metadata.authoritative && message.authorities.is_empty());
+    }
+    assert_eq!(ask(&index, "sub.edge.test.", RecordType::TXT).0, Outcome::Referral);
+    assert_eq!(ask(&index, "x.sub.edge.test.", RecordType::from(43)).0, Outcome::Referral);
+    // Those of a zone of ours whose parent is ours too are not asked of the zone itself.
+    let (outcome, message) = ask(&index, "inner.edge.test.", RecordType::from(43));
+    assert_eq!((outcome, texts(&message.authorities)[0].split(' ').next()), (Outcome::NoData, Some("edge.test.")));
+    assert_eq!(ask(&index, "edge.test.", RecordType::from(43)).1.authorities[0].name.to_ascii(), "edge.test.");
+}
+
+#[test]
+fn large_delegations_bring_the_addresses_that_they_need() {
+    let servers = |zone: &'static str| (0..13).map(move |n| format!("n{n}.{zone}"));
+    let delegated = |name: &str, servers: Vec<String>| {
+        let ns = servers.iter().map(|server| record(name, RecordType::NS, &wire_name(server)));
+        let glue = servers.iter().flat_map(|server| {
+            let v6: Vec<u8> = (0..16).collect();
+            [record(server, RecordType::A, &[192, 0, 2, 1]), record(server, RecordType::AAAA, &v6)]
+        });
+        ns.chain(glue).collect::<Vec<_>>()
+    };
+    let inside = delegated("sub.edge.test.", servers("sub.edge.test.").collect());
+    let beside = delegated("other.edge.test.", servers("edge.test.").collect());
+    let zones = vec![Zone { records: [inside, beside].concat(), ..zone("edge.test.") }];
+    let index = Index::new(&Snapshot { generation: 7, zones, services: vec![] }).unwrap();
+    for (name, needed) in [("x.sub.edge.test.", true), ("x.other.edge.test.", false)] {
+        // Thirteen servers with two addresses each fit where EDNS is spoken.
+        let (outcome, message) = reply(&index, &with_edns(query(name, RecordType::A), 1232), Transport::Udp);
+        assert_eq!((outcome, message.authorities.len(), message.additionals.len()), (Outcome::Referral, 13, 26));
+        assert!(message.additionals.iter().all(|record| record.name.to_ascii().starts_with('n')));
+        // Without it not all do; the delegation can do without those that lie outside it (RFC 9471).
+        let (_, message) = reply(&index, &query(name, RecordType::A), Transport::Udp);
+        assert_eq!((message.authorities.len(), message.metadata.truncation), (13, needed), "{name}");
+        assert!(message.additionals.len() < 26);
+        let (_, message) = reply(&index, &query(name, RecordType::A), Transport::Tcp);
+        assert_eq!((message.additionals.len(), message.metadata.truncation), (26, false));
+    }
+}
