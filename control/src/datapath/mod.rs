@@ -18,7 +18,7 @@ use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options
 use xdp_balancer_common::{FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
-use crate::dns::{Index, PublishedName, PublishedRrset, Ring};
+use crate::dns::{Index, PublishedName, PublishedRrset, Ring, TYPE_A, TYPE_AAAA};
 use crate::model::{Snapshot, ZONE_INDEX, in_full};
 
 /// Why the kernel could not be made to do something.
@@ -315,11 +315,17 @@ pub fn table(snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Table {
 /// A name with the answers that the tables have room for as they are: positive ones by type, without additional
 /// records. Those of services are there even where nothing can be said of them, so that questions are counted.
 fn kernel_name(name: PublishedName<'_>) -> Option<xdp_balancer::Name> {
-    let of = |rrset: PublishedRrset<'_>| {
-        let ring = rrset.ring.filter(|ring| !ring.by_client && ring.answers.iter().all(|a| a.arcount == 0))?;
+    let holds = |ring: &Ring| !ring.by_client && ring.answers.iter().all(|answer| answer.arcount == 0);
+    let of = |rrset: &PublishedRrset<'_>| {
+        let ring = rrset.ring.filter(|ring| holds(ring))?;
         Some(xdp_balancer::Rrset { qtype: rrset.qtype, ring: kernel_ring(ring) })
     };
-    let rrsets: Vec<_> = name.rrsets.into_iter().filter_map(of).collect();
+    let mut rrsets: Vec<_> = name.rrsets.iter().filter_map(of).collect();
+    // An alias that leads out of our zones has one answer for all types.
+    let is_alias = |ring: &Ring| ring.answers.iter().all(|answer| answer.ancount > 0 && answer.nscount == 0);
+    if let Some(others) = name.others.filter(|others| is_alias(others)) {
+        rrsets.extend([TYPE_A, TYPE_AAAA].map(|qtype| xdp_balancer::Rrset { qtype, ring: kernel_ring(others) }));
+    }
     let of_use = (name.service != ZONE_INDEX || !rrsets.is_empty()) && !name.wire.starts_with(b"\x01*");
     of_use.then(|| xdp_balancer::Name { wire: name.wire.to_vec(), service: name.service, rrsets })
 }
