@@ -2,7 +2,7 @@
 
 use hickory_proto::rr::Name;
 
-use super::index::IndexError;
+use super::error::IndexError;
 use super::render::wire;
 
 /// The name itself and every ancestor with the offset at which it begins, down to the root.
@@ -12,11 +12,6 @@ pub(super) fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         Some(length) => Some(at + 1 + usize::from(*length)),
     };
     std::iter::successors(Some(0), next).filter_map(|at| Some((at, name.get(at..)?)))
-}
-
-/// Where `ancestor` begins in a name that is it or lies below it.
-pub(super) fn offset_of(ancestor: &[u8], name: &[u8]) -> Option<usize> {
-    suffixes(name).find_map(|(at, suffix)| (suffix == ancestor).then_some(at))
 }
 
 /// The wildcard below a name.
