@@ -18,7 +18,7 @@ use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options
 use xdp_balancer_common::{FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
-use crate::dns::{Index, RenderedRrset};
+use crate::dns::{Index, RenderedAnswer, RenderedRrset};
 use crate::model::{Snapshot, in_full};
 
 /// Why the kernel could not be made to do something.
@@ -317,11 +317,12 @@ pub fn table(snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Table {
 }
 
 fn kernel_rrset(rrset: RenderedRrset) -> xdp_balancer::Rrset {
-    let rendered = rrset.ring.into_iter().map(|answer| xdp_balancer::Rendered {
+    let rendered = |answer: &RenderedAnswer| xdp_balancer::Rendered {
         flags: answer.flags,
         ancount: answer.ancount,
         nscount: answer.nscount,
-        bytes: answer.bytes,
-    });
-    xdp_balancer::Rrset { qtype: rrset.qtype, ring: rendered.collect() }
+        bytes: answer.bytes.clone(),
+    };
+    let ring = (0..rrset.turns.len()).map(|turn| rendered(rrset.at(turn)));
+    xdp_balancer::Rrset { qtype: rrset.qtype, ring: ring.collect() }
 }

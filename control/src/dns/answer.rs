@@ -15,6 +15,7 @@ use super::render::{CLASS_IN, FLAG_AA, FixedRrset, RenderedAnswer};
 use super::reply::{FLAG_TC, Reply, Section};
 use super::stats::{Outcome, Transport};
 use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS, TYPE_SOA};
+use crate::model::Basis;
 
 const TYPE_OPT: u16 = 41;
 const TYPE_DS: u16 = 43;
@@ -153,6 +154,11 @@ fn at_node(
     let service = node.service.and_then(|service| index.published().get(service));
     let asked = service.map(|service| service.index);
     if let Some(chosen) = service.and_then(|service| choose(service, qtype, pick)) {
+        if chosen.ancount == 0 {
+            // Its policy while nothing serves: an RCODE, and no authority for it.
+            reply.flags = reply.flags & !FLAG_AA | chosen.flags;
+            return (Outcome::ServFail, asked);
+        }
         reply.addresses(chosen);
         return (Outcome::Answered, asked);
     }
@@ -176,7 +182,8 @@ fn at_node(
         (TYPE_A | TYPE_AAAA | TYPE_ANY, _) if service.is_some_and(|service| service.rrsets.is_empty()) => {
             let ttl_s = service.map_or(0, |service| service.ttl_s).min(NO_BACKEND_TTL_S);
             reply.deny(zone, zone.negative_ttl_s.min(ttl_s));
-            return (Outcome::NoBackend, asked);
+            let meant = service.is_some_and(|service| service.basis == Basis::NoData);
+            return (if meant { Outcome::NoData } else { Outcome::NoBackend }, asked);
         }
         (TYPE_ANY, _) if !node.fixed.is_empty() => reply.fixed(&node.fixed[0], Section::Answer),
         _ => {
@@ -219,6 +226,6 @@ fn choose(service: &Published, qtype: u16, pick: Pick) -> Option<&RenderedAnswer
     let (place, rrset) = found?;
     match pick {
         Pick::Next => Some(service.next(place)),
-        Pick::Slot(slot) => rrset.ring.get(slot % rrset.ring.len()),
+        Pick::Slot(slot) => Some(rrset.at(slot)),
     }
 }

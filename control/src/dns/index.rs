@@ -10,7 +10,7 @@ use xdp_balancer_common::MAX_NAME_BYTES;
 use super::render::{FixedRrset, RenderError, RenderedAnswer, RenderedRrset, Template, rrsets, wire};
 use super::wire::{absolute, is_wildcard, name_bytes, suffixes, wildcard_of};
 use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS};
-use crate::model::{PublishedService, Snapshot, Zone, ZoneRecord};
+use crate::model::{Basis, PublishedService, Snapshot, Zone, ZoneRecord};
 
 /// Why a snapshot cannot be answered from.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,8 @@ pub struct Published {
     pub names: Vec<Vec<u8>>,
     /// Its RRsets; none where it has no backend.
     pub rrsets: Vec<RenderedRrset>,
+    /// From what it is answered.
+    pub basis: Basis,
     /// TTL in seconds of its answers.
     pub(super) ttl_s: u32,
     /// The daemon's own position in each ring.
@@ -115,8 +117,7 @@ impl Published {
     /// The variant whose turn it is.
     pub(super) fn next(&self, rrset: usize) -> &RenderedAnswer {
         let turn = self.cursors[rrset].fetch_add(1, Ordering::Relaxed);
-        let ring = &self.rrsets[rrset].ring;
-        &ring[turn % ring.len()]
+        self.rrsets[rrset].at(turn)
     }
 }
 
@@ -333,7 +334,8 @@ impl Index {
         // Each generation begins at another turn, so that frequent ones do not favour the first.
         let begin = || AtomicUsize::new(self.generation as usize);
         let cursors = rrsets.iter().map(|_| begin()).collect();
-        self.services.push(Published { index: service.index, names, rrsets, ttl_s: service.ttl_s, cursors });
+        let (index, basis, ttl_s) = (service.index, service.basis, service.ttl_s);
+        self.services.push(Published { index, names, rrsets, basis, ttl_s, cursors });
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //!                               └─ respond(query) ──> Response ──> sockets (serve), counted in DnsStats
 //! ```
 
+mod affinity;
 mod answer;
 pub mod client;
 mod index;

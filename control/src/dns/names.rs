@@ -84,11 +84,16 @@ fn rrsets(index: &Index, wire: &[u8], node: &Node, service: Option<&Published>) 
     if node.fixed(TYPE_CNAME).is_some() {
         BEHIND_ALIAS.into_iter().for_each(&mut add);
     }
-    let turns = |qtype| service.and_then(|s| s.rrset(qtype)).map_or(1, |(_, rrset)| rrset.ring.len());
     let rendered = types.into_iter().filter_map(|qtype| {
         let query = plain_query(wire, qtype);
-        let ring: Option<Vec<_>> = (0..turns(qtype)).map(|slot| render(index, &query, slot)).collect();
-        ring.map(|ring| RenderedRrset { qtype, ring })
+        let Some((_, ring)) = service.and_then(|s| s.rrset(qtype)) else {
+            let answers = vec![render(index, &query, 0)?];
+            return Some(RenderedRrset { qtype, answers, turns: vec![0], by_client: false });
+        };
+        let first_turn = |answer: usize| ring.turns.iter().position(|turn| usize::from(*turn) == answer);
+        let answers = (0..ring.answers.len()).map(|answer| render(index, &query, first_turn(answer)?));
+        let (turns, by_client) = (ring.turns.clone(), ring.by_client);
+        Some(RenderedRrset { qtype, answers: answers.collect::<Option<Vec<_>>>()?, turns, by_client })
     });
     rendered.take(TYPE_SLOTS).collect()
 }
@@ -96,7 +101,7 @@ fn rrsets(index: &Index, wire: &[u8], node: &Node, service: Option<&Published>) 
 /// The daemon's answer without header and question; `None` where the kernel cannot give it.
 fn render(index: &Index, query: &[u8], slot: usize) -> Option<RenderedAnswer> {
     let response = respond(query, index, Transport::Tcp, Pick::Slot(slot));
-    let reply = response.bytes.filter(|_| response.outcome == Outcome::Answered)?;
+    let reply = response.bytes.filter(|_| matches!(response.outcome, Outcome::Answered | Outcome::ServFail))?;
     let word = |at: usize| reply.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
     let bytes = reply.get(query.len()..)?;
     let fits = bytes.len() <= ANSWER_BYTES && word(10)? == 0;

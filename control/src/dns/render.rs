@@ -1,5 +1,6 @@
 //! Records in wire form, made with hickory's encoder.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use hickory_proto::ProtoError;
@@ -8,22 +9,24 @@ use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 use xdp_balancer_common::ANSWER_BYTES;
 
+use super::affinity::{self, Candidate};
 use super::ring::ring;
 use super::{TYPE_A, TYPE_AAAA};
-use crate::model::{PublishedService, Zone};
+use crate::model::{Basis, Choice, PublishedService, Zone};
 
-/// Most addresses in one answer, whatever a service asks for: 16 AAAA records are 448 bytes, which
-/// fits an answer slot and, behind the longest question, any EDNS payload size of 1232.
-const MAX_ANSWERS: usize = 16;
+/// Most addresses in one answer, whatever a service asks for; fewer where they do not fit an answer slot.
+const MAX_ANSWERS: usize = 64;
 /// A compression pointer to the question's name.
 const QUESTION_NAME: u16 = 0xC00C;
 /// CLASS of all that we hold.
 pub(super) const CLASS_IN: u16 = 1;
 /// AA in the header's second word.
 pub(super) const FLAG_AA: u16 = 0x0400;
+/// RCODE SERVFAIL.
+const SERVFAIL: u16 = 2;
 
 /// One variant of an RRset's answer: everything that follows the question, without OPT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RenderedAnswer {
     /// Bits to set in the header's second word, host order: AA and RCODE.
     pub flags: u16,
@@ -40,8 +43,41 @@ pub struct RenderedAnswer {
 pub struct RenderedRrset {
     /// QTYPE.
     pub qtype: u16,
-    /// One variant per turn of the weighted round robin; never empty.
-    pub ring: Vec<RenderedAnswer>,
+    /// The variants, none twice; never empty.
+    pub answers: Vec<RenderedAnswer>,
+    /// Indices into `answers` in the order in which they are given; never empty.
+    pub turns: Vec<u16>,
+    /// True where the client's prefix picks the turn and there are
+    /// [`CLIENT_TURNS`](xdp_balancer_common::CLIENT_TURNS) of them; false where they are taken in order.
+    pub by_client: bool,
+}
+
+impl RenderedRrset {
+    /// The variant of a turn; turns go round.
+    #[must_use]
+    pub fn at(&self, turn: usize) -> &RenderedAnswer {
+        &self.answers[usize::from(self.turns[turn % self.turns.len()])]
+    }
+
+    /// From one variant per turn.
+    fn new(qtype: u16, by_client: bool, variants: impl Iterator<Item = RenderedAnswer>) -> Self {
+        let mut rrset = Self { qtype, answers: Vec::new(), turns: Vec::new(), by_client };
+        let mut known: HashMap<RenderedAnswer, u16> = HashMap::new();
+        for variant in variants {
+            let number = match known.get(&variant) {
+                Some(number) => *number,
+                None => {
+                    // Fewer variants than turns, and of those at most one per instance of a node or CLIENT_TURNS.
+                    let number = rrset.answers.len() as u16;
+                    rrset.answers.push(variant.clone());
+                    known.insert(variant, number);
+                    number
+                }
+            };
+            rrset.turns.push(number);
+        }
+        rrset
+    }
 }
 
 /// A record could not be encoded.
@@ -62,43 +98,58 @@ impl RenderError {
     }
 }
 
-/// The RRsets of a service, one per address family that a backend with a weight has an address of.
+/// The RRsets of a service, one per address family that something with a weight has an address of. Where the
+/// service's policy is SERVFAIL, both say that.
 ///
 /// # Errors
 /// [`RenderError`] where hickory refuses a record, which addresses give no cause for.
 pub fn rrsets(service: &PublishedService) -> Result<Vec<RenderedRrset>, RenderError> {
     let mut rrsets = Vec::with_capacity(2);
     for qtype in [TYPE_A, TYPE_AAAA] {
-        let backends: Vec<(IpAddr, u16)> = service
-            .backends
-            .iter()
-            .filter(|backend| backend.weight > 0)
-            .filter_map(|backend| match qtype {
-                TYPE_A => backend.addresses.v4.map(|address| (IpAddr::V4(address), backend.weight)),
-                _ => backend.addresses.v6.map(|address| (IpAddr::V6(address), backend.weight)),
-            })
-            .collect();
-        if backends.is_empty() {
+        if service.basis == Basis::ServFail {
+            let refusal = RenderedAnswer { flags: SERVFAIL, ancount: 0, nscount: 0, bytes: Vec::new() };
+            rrsets.push(RenderedRrset::new(qtype, false, std::iter::once(refusal)));
             continue;
         }
-        let ring =
-            variants(service, &backends).map_err(|source| RenderError { owner: service.name.to_string(), source })?;
-        rrsets.push(RenderedRrset { qtype, ring });
+        let endpoints = endpoints(service, qtype);
+        if !endpoints.is_empty() {
+            let rrset = addresses(service, qtype, &endpoints);
+            rrsets.push(rrset.map_err(|source| RenderError { owner: service.name.to_string(), source })?);
+        }
     }
     Ok(rrsets)
 }
 
-/// One variant per turn: whose turn it is comes first, then those whose turns come next.
-fn variants(service: &PublishedService, backends: &[(IpAddr, u16)]) -> Result<Vec<RenderedAnswer>, ProtoError> {
-    let records = backends.iter().map(|(address, _)| record(*address, service.ttl_s)).collect::<Result<Vec<_>, _>>()?;
-    let weights: Vec<u16> = backends.iter().map(|(_, weight)| *weight).collect();
-    let turns = ring(&weights);
+/// An address that answers may name, with who it is and how often.
+struct Endpoint {
+    address: IpAddr,
+    candidate: Candidate,
+}
+
+/// What a service's answers of a type name: its instances, or the addresses that stand in for them.
+fn endpoints(service: &PublishedService, qtype: u16) -> Vec<Endpoint> {
+    let instances = service.backends.iter().filter(|backend| backend.weight > 0).flat_map(|backend| {
+        let identity = affinity::identity(backend.instance.as_str().as_bytes());
+        let addresses = [backend.addresses.v4.map(IpAddr::V4), backend.addresses.v6.map(IpAddr::V6)];
+        let candidate = Candidate { identity, weight: backend.weight };
+        addresses.into_iter().flatten().map(move |address| Endpoint { address, candidate })
+    });
+    let elsewhere = service.addresses.iter().map(|address| {
+        let identity = affinity::identity(address.to_string().as_bytes());
+        Endpoint { address: *address, candidate: Candidate { identity, weight: 1 } }
+    });
+    instances.chain(elsewhere).filter(|endpoint| endpoint.address.is_ipv4() == (qtype == TYPE_A)).collect()
+}
+
+/// One variant per turn: whose turn it is comes first, then those who are next.
+fn addresses(service: &PublishedService, qtype: u16, endpoints: &[Endpoint]) -> Result<RenderedRrset, ProtoError> {
+    let records = endpoints.iter().map(|e| record(e.address, service.ttl_s)).collect::<Result<Vec<_>, _>>()?;
     let most = (service.answers as usize).clamp(1, MAX_ANSWERS).min(ANSWER_BYTES / records[0].len());
-    let variant = |start: usize| {
+    let variant = |order: &mut dyn Iterator<Item = usize>| {
         let mut chosen: Vec<&[u8]> = Vec::with_capacity(most);
-        for turn in turns.iter().cycle().skip(start).take(turns.len()) {
-            let record = records[*turn].as_slice();
-            // Compared by content: two backends with one address are one record.
+        for next in order {
+            let record = records[next].as_slice();
+            // Compared by content: two endpoints with one address are one record.
             if !chosen.contains(&record) {
                 chosen.push(record);
             }
@@ -108,7 +159,18 @@ fn variants(service: &PublishedService, backends: &[(IpAddr, u16)]) -> Result<Ve
         }
         RenderedAnswer { flags: FLAG_AA, ancount: chosen.len() as u16, nscount: 0, bytes: chosen.concat() }
     };
-    Ok((0..turns.len()).map(variant).collect())
+    let candidates: Vec<Candidate> = endpoints.iter().map(|e| e.candidate).collect();
+    Ok(match service.choice {
+        Choice::RoundRobin => {
+            let turns = ring(&candidates.iter().map(|c| c.weight).collect::<Vec<_>>());
+            let from = |start: usize| variant(&mut turns.iter().cycle().skip(start).take(turns.len()).copied());
+            RenderedRrset::new(qtype, false, (0..turns.len()).map(from))
+        }
+        Choice::Client => {
+            let orders = affinity::orders(&candidates, most);
+            RenderedRrset::new(qtype, true, orders.into_iter().map(|order| variant(&mut order.into_iter())))
+        }
+    })
 }
 
 /// An address record, owned by the question's name.

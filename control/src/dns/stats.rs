@@ -57,6 +57,8 @@ outcomes! {
     NoData = "nodata",
     /// The service exists but has no backend at this moment.
     NoBackend = "no_backend",
+    /// The service has no backend, and its policy is to say SERVFAIL then.
+    ServFail = "servfail",
     /// No such name in our zone.
     NxDomain = "nxdomain",
     /// Not our zone, not our class, or a zone transfer.

@@ -93,7 +93,8 @@ fn replies_are_the_bytes_that_the_kernel_sends() {
             let query = bytes(&if edns { with_edns(plain, 4096) } else { plain });
             let question_end = 12 + 17 + 4;
             let rrset = index.published()[0].rrsets.iter().find(|rrset| rrset.qtype == qtype).unwrap();
-            for (slot, rendered) in rrset.ring.iter().enumerate() {
+            for slot in 0..rrset.turns.len() {
+                let rendered = rrset.at(slot);
                 let mut expected = vec![0x12, 0x34, 0x85, 0x00, 0, 1, 0, 2, 0, 0, 0, u8::from(edns)];
                 expected.extend_from_slice(&query[12..question_end]);
                 expected.extend_from_slice(&rendered.bytes);
@@ -111,8 +112,8 @@ fn replies_are_the_bytes_that_the_kernel_sends() {
 fn rendered_sets_stay_within_a_slot() {
     let index = index();
     for rrset in &index.published()[5].rrsets {
-        assert_eq!(rrset.ring.len(), 20);
-        for answer in &rrset.ring {
+        assert_eq!(rrset.turns.len(), 20);
+        for answer in &rrset.answers {
             assert_eq!(answer.ancount, 16);
             assert!(answer.bytes.len() <= xdp_balancer_common::ANSWER_BYTES);
         }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Record;
+use xdp_balancer_common::ANSWER_BYTES;
 
 use super::*;
 use crate::model::ZONE_INDEX;
@@ -313,12 +314,12 @@ fn the_kernel_gets_what_it_can_answer() {
     }
     for name in &names {
         for rrset in &name.rrsets {
-            assert!(rrset.ring.iter().all(|answer| answer.bytes.len() <= 496 && answer.ancount > 0));
+            assert!(rrset.answers.iter().all(|answer| answer.bytes.len() <= ANSWER_BYTES && answer.ancount > 0));
         }
     }
     let ring = |name: &str| {
         let found = names.iter().find(|n| n.wire == wire_name(name)).unwrap();
-        found.rrsets.iter().find(|rrset| rrset.qtype == TYPE_A).unwrap().ring.len()
+        found.rrsets.iter().find(|rrset| rrset.qtype == TYPE_A).unwrap().turns.len()
     };
     assert_eq!((ring("video.edge.test."), ring("www2.edge.test.")), (3, 3));
 }
