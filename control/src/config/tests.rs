@@ -174,7 +174,8 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let shown = shown.iter().map(|l| l.trim_start_matches("# ")).collect::<Vec<_>>().join("\n");
     let config = sound(&shown);
     let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
-                   [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n[[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
+                   [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
+                   [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
                    [technology.docker]\npool6='fd5e:213::/64'\n[dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'";
     assert_eq!(config, sound(minimal));
     // And no key is missing in it.

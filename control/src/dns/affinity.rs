@@ -2,21 +2,25 @@
 //! on what one instance gets.
 //!
 //! Each pair of turn and instance has a score that depends on nothing else, so a turn keeps its order of preference
-//! whatever happens to other instances; and whom a client's turn names second it mostly gets if its first goes. Hashing alone would leave shares to chance: with 1024 turns two instances of equal weight end up at 52 to 48
-//! and worse. So no instance gets more than its share and a little ([`SLACK`]): a turn that finds its first full goes
-//! to its next, and a full instance keeps the turns that score highest there. That matching is the same in whatever
-//! order the turns are looked at, and little else moves when an instance comes or goes.
+//! whatever happens to other instances, and whom a client's turn names second it mostly gets if its first goes.
+//! Hashing alone would leave shares to chance: with 1024 turns two instances of equal weight end up at 52 to 48 and
+//! worse. So no instance gets more than its share and a little ([`SLACK`]): a turn that finds its first full goes to
+//! its next, and a full instance keeps the turns that score highest there. That matching is the same in whatever order
+//! the turns are looked at, and little else moves when an instance comes or goes.
 
 use xdp_balancer_common::CLIENT_TURNS;
+
+use super::render::MAX_ANSWERS;
 
 /// Turns over their shares that all instances together may have. Less makes shares more exact, more lets fewer turns
 /// move that need not.
 const SLACK: u64 = 4;
-/// Instances that a turn ranks at least. Those behind them are met only where all of these are full.
-const RANKED: usize = 64;
+/// Most instances that a turn ranks: as many as an answer can name. Those behind them are given only where all of
+/// these are full.
+const RANKED: usize = MAX_ANSWERS;
 
 /// An instance among which turns are divided.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Candidate {
     /// Hash of what tells it from all others, here and on other nodes.
     pub identity: u64,
@@ -33,11 +37,11 @@ pub(super) fn identity(name: &[u8]) -> u64 {
     mix(folded)
 }
 
-/// For each of [`CLIENT_TURNS`] turns the candidates in the order in which its clients prefer them, as indices: the one
-/// that they get first, then at least `most - 1` others where there are so many.
-pub(super) fn orders(candidates: &[Candidate], most: usize) -> Vec<Vec<usize>> {
+/// For each of [`CLIENT_TURNS`] turns the candidates in the order in which its clients are told them, as indices: the
+/// one that they get, then those that they prefer most, up to [`MAX_ANSWERS`] in all.
+pub(super) fn orders(candidates: &[Candidate]) -> Vec<Vec<usize>> {
     let turns = usize::from(CLIENT_TURNS);
-    let ranked: Vec<Vec<(f64, usize)>> = (0..turns).map(|turn| rank(candidates, turn, most.max(RANKED))).collect();
+    let ranked: Vec<Vec<(f64, usize)>> = (0..turns).map(|turn| rank(candidates, turn)).collect();
     let given = divide(&ranked, &bounds(candidates));
     let order = |(ranks, given): (Vec<(f64, usize)>, usize)| {
         let mut order: Vec<usize> = ranks.into_iter().map(|(_, candidate)| candidate).collect();
@@ -50,7 +54,7 @@ pub(super) fn orders(candidates: &[Candidate], most: usize) -> Vec<Vec<usize>> {
 }
 
 /// The best candidates for a turn with their scores, best first.
-fn rank(candidates: &[Candidate], turn: usize, most: usize) -> Vec<(f64, usize)> {
+fn rank(candidates: &[Candidate], turn: usize) -> Vec<(f64, usize)> {
     let of_turn = mix(turn as u64 + 1);
     let score = |candidate: &Candidate| {
         // Between 0 and 1, both excluded: 52 bits and a half.
@@ -59,9 +63,9 @@ fn rank(candidates: &[Candidate], turn: usize, most: usize) -> Vec<(f64, usize)>
     };
     let better = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     let mut ranks: Vec<(f64, usize)> = candidates.iter().enumerate().map(|(i, c)| (score(c), i)).collect();
-    if ranks.len() > most {
-        ranks.select_nth_unstable_by(most, better);
-        ranks.truncate(most);
+    if ranks.len() > RANKED {
+        ranks.select_nth_unstable_by(RANKED, better);
+        ranks.truncate(RANKED);
     }
     ranks.sort_unstable_by(better);
     ranks
@@ -85,7 +89,7 @@ fn divide(ranked: &[Vec<(f64, usize)>], bounds: &[usize]) -> Vec<usize> {
     let mut waiting: Vec<usize> = (0..ranked.len()).rev().collect();
     while let Some(turn) = waiting.pop() {
         let Some((_, candidate)) = ranked[turn].get(given[turn]) else {
-            // All that it ranks are full: it goes to its first, bound or not.
+            // All that it ranks are full: it gets its first, bound or not.
             given[turn] = 0;
             continue;
         };
@@ -124,7 +128,7 @@ mod tests {
 
     /// Who has each turn, by identity.
     fn owners(candidates: &[Candidate]) -> Vec<u64> {
-        orders(candidates, 1).iter().map(|order| candidates[order[0]].identity).collect()
+        orders(candidates).iter().map(|order| candidates[order[0]].identity).collect()
     }
 
     fn share(candidates: &[Candidate], of: usize) -> f64 {
@@ -143,23 +147,23 @@ mod tests {
     #[test]
     fn nobody_is_left_out_and_orders_hold_each_once() {
         let ten = named(0..10, 3);
-        for order in orders(&ten, 4) {
+        for order in orders(&ten) {
             let mut sorted = order.clone();
             sorted.sort_unstable();
             assert_eq!(sorted, (0..10).collect::<Vec<_>>());
         }
-        assert!(orders(&named(0..1, 1), 1).iter().all(|order| order == &[0]));
-        assert!(orders(&[], 1).iter().all(Vec::is_empty));
-        let all = orders(&named(0..64, 1), 2);
+        assert!(orders(&named(0..1, 1)).iter().all(|order| order == &[0]));
+        assert!(orders(&[]).iter().all(Vec::is_empty));
+        let all = orders(&named(0..64, 1));
         assert!((0..64).all(|i| all.iter().any(|order| order[0] == i)));
-        assert!(orders(&named(0..300, 1), 2).iter().all(|order| order.len() == RANKED));
+        assert!(orders(&named(0..300, 1)).iter().all(|order| order.len() == RANKED));
     }
 
     /// A change of the numbers would move all clients once: it must be meant.
     #[test]
     fn the_numbers_are_these() {
         let four = named(0..4, 1);
-        let first: Vec<usize> = orders(&four, 1).iter().take(16).map(|order| order[0]).collect();
+        let first: Vec<usize> = orders(&four).iter().take(16).map(|order| order[0]).collect();
         assert_eq!(first, [1, 0, 2, 3, 2, 2, 2, 3, 1, 2, 0, 3, 3, 0, 0, 2]);
     }
 
@@ -212,8 +216,8 @@ mod tests {
         #[test]
         fn the_second_is_the_next_first(start in any::<u32>(), n in 3_u32..=16) {
             let candidates = named((0..n).map(|i| start.wrapping_add(i)), 1);
-            let before = orders(&candidates, 2);
-            let after = orders(&candidates[1..], 2);
+            let before = orders(&candidates);
+            let after = orders(&candidates[1..]);
             let of_gone = before.iter().zip(&after).filter(|(before, _)| before[0] == 0);
             let (followed, all) = of_gone.fold((0, 0), |(followed, all), (before, after)| {
                 (followed + usize::from(before[1] == after[0] + 1), all + 1)

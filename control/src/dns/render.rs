@@ -15,7 +15,7 @@ use super::{TYPE_A, TYPE_AAAA};
 use crate::model::{Basis, Choice, PublishedService, Zone};
 
 /// Most addresses in one answer, whatever a service asks for; fewer where they do not fit an answer slot.
-const MAX_ANSWERS: usize = 64;
+pub(super) const MAX_ANSWERS: usize = 64;
 /// A compression pointer to the question's name.
 const QUESTION_NAME: u16 = 0xC00C;
 /// CLASS of all that we hold.
@@ -67,7 +67,7 @@ impl RenderedRrset {
             let number = match known.get(&variant) {
                 Some(number) => *number,
                 None => {
-                    // Fewer variants than turns, and of those at most one per instance of a node or CLIENT_TURNS.
+                    // No more variants than turns: one per instance of a node, or CLIENT_TURNS.
                     let number = rrset.answers.len() as u16;
                     rrset.answers.push(variant.clone());
                     known.insert(variant, number);
@@ -105,6 +105,7 @@ impl RenderError {
 /// [`RenderError`] where hickory refuses a record, which addresses give no cause for.
 pub fn rrsets(service: &PublishedService) -> Result<Vec<RenderedRrset>, RenderError> {
     let mut rrsets = Vec::with_capacity(2);
+    let mut orders = Orders::default();
     for qtype in [TYPE_A, TYPE_AAAA] {
         if service.basis == Basis::ServFail {
             let refusal = RenderedAnswer { flags: SERVFAIL, ancount: 0, nscount: 0, bytes: Vec::new() };
@@ -113,7 +114,7 @@ pub fn rrsets(service: &PublishedService) -> Result<Vec<RenderedRrset>, RenderEr
         }
         let endpoints = endpoints(service, qtype);
         if !endpoints.is_empty() {
-            let rrset = addresses(service, qtype, &endpoints);
+            let rrset = addresses(service, qtype, &endpoints, &mut orders);
             rrsets.push(rrset.map_err(|source| RenderError { owner: service.name.to_string(), source })?);
         }
     }
@@ -141,8 +142,30 @@ fn endpoints(service: &PublishedService, qtype: u16) -> Vec<Endpoint> {
     instances.chain(elsewhere).filter(|endpoint| endpoint.address.is_ipv4() == (qtype == TYPE_A)).collect()
 }
 
+/// The clients' orders of the candidates that they were last made for: mostly both families have the same.
+#[derive(Default)]
+struct Orders {
+    candidates: Vec<Candidate>,
+    orders: Vec<Vec<usize>>,
+}
+
+impl Orders {
+    fn of(&mut self, candidates: Vec<Candidate>) -> &[Vec<usize>] {
+        if self.candidates != candidates {
+            self.orders = affinity::orders(&candidates);
+            self.candidates = candidates;
+        }
+        &self.orders
+    }
+}
+
 /// One variant per turn: whose turn it is comes first, then those who are next.
-fn addresses(service: &PublishedService, qtype: u16, endpoints: &[Endpoint]) -> Result<RenderedRrset, ProtoError> {
+fn addresses(
+    service: &PublishedService,
+    qtype: u16,
+    endpoints: &[Endpoint],
+    orders: &mut Orders,
+) -> Result<RenderedRrset, ProtoError> {
     let records = endpoints.iter().map(|e| record(e.address, service.ttl_s)).collect::<Result<Vec<_>, _>>()?;
     let most = (service.answers as usize).clamp(1, MAX_ANSWERS).min(ANSWER_BYTES / records[0].len());
     let variant = |order: &mut dyn Iterator<Item = usize>| {
@@ -167,8 +190,8 @@ fn addresses(service: &PublishedService, qtype: u16, endpoints: &[Endpoint]) -> 
             RenderedRrset::new(qtype, false, (0..turns.len()).map(from))
         }
         Choice::Client => {
-            let orders = affinity::orders(&candidates, most);
-            RenderedRrset::new(qtype, true, orders.into_iter().map(|order| variant(&mut order.into_iter())))
+            let orders = orders.of(candidates).iter();
+            RenderedRrset::new(qtype, true, orders.map(|order| variant(&mut order.iter().copied())))
         }
     })
 }
