@@ -8,7 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use control::datapath::table;
 use control::dns::{Context, Index, Outcome, Pick, Policy, Response, Transport};
-use control::model::{AddressPair, Backend, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord};
+use control::model::{
+    AddressPair, Backend, Basis, Choice, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord,
+};
 use tests::lab::is_root;
 use xdp_balancer::testing::{Datagram, FrameBuilder};
 use xdp_balancer::{Dataplane, Options, RunAction, Sizes};
@@ -136,7 +138,11 @@ fn snapshot() -> Snapshot {
             names: vec![(*name).to_owned()],
             ttl_s: 5 + u32::from(number),
             answers: 4,
+            choice: Choice::RoundRobin,
+            basis: Basis::Serving,
             backends: backends.collect(),
+            addresses: vec![],
+            last_good: vec![],
         }
     });
     Snapshot { generation: 1, zones: vec![zone], services: services.collect() }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
 use crate::dns::{DnsStats, Outcome, Transport};
-use crate::model::{Forecast, ServiceName, Timestamp, Transition};
+use crate::model::{Basis, Forecast, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
 use crate::reconcile::{InstanceReport, OperatorView, TechnologyReport};
 use crate::store::Store;
@@ -84,6 +84,12 @@ pub struct ServiceStatus {
     pub wanted: u32,
     /// Instances in the tables.
     pub serving: u32,
+    /// From what it is answered: a label of [`Basis`].
+    pub basis: String,
+    /// Which fallback group stands in, from 1.
+    pub fallback_group: Option<u32>,
+    /// Why that, for people.
+    pub basis_reason: String,
     /// True where its last good answers are kept because nothing serves.
     pub last_good: bool,
     /// Queries for its names, whoever answered.
@@ -159,6 +165,7 @@ impl Sources {
             let udp = kernel.queries.max(kernel.answered + daemon.udp.queries);
             let of_service = operator.instances.values().filter(|r| r.instance.service == spec.name);
             let instances: Vec<InstanceStatus> = of_service.map(|r| self.instance(r)).collect();
+            let basis = operator.bases.get(&spec.name).copied().unwrap_or(Basis::Nothing);
             let status = ServiceStatus {
                 names: spec.names.clone(),
                 technology: spec.technology.label().to_owned(),
@@ -167,6 +174,9 @@ impl Sources {
                 ttl_s: spec.ttl_s,
                 wanted: outlook.wanted,
                 serving: instances.iter().filter(|i| i.report.published).count() as u32,
+                basis: basis.label().to_owned(),
+                fallback_group: basis.group(),
+                basis_reason: basis.reason().to_owned(),
                 last_good: operator.last_good.contains(&spec.name),
                 queries: udp + daemon.tcp.queries,
                 queries_in_kernel: kernel.queries,

@@ -46,6 +46,9 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
         if !service.decision.is_empty() {
             let _ = writeln!(out, "\n{name}: {}", service.decision);
         }
+        if service.basis != "serving" {
+            let _ = writeln!(out, "{name}: {}", paint.text(Tone::Bad, &service.basis_reason));
+        }
         if let Some(failure) = last_failure(status, name) {
             let ago = age(status.at.millis_since(failure.at));
             let text = format!("instance {} failed {ago} ago: {}", failure.instance, failure.reason);
@@ -92,7 +95,11 @@ fn services(status: &Status, paint: Paint) -> String {
             _ => Tone::Good,
         };
         let forecast = service.forecast.as_ref().map_or("-".to_owned(), |f| format!("{:.1}", f.mean));
-        let note = if service.last_good { "last good answers" } else { "" };
+        let note = match (service.basis.as_str(), service.fallback_group) {
+            ("serving", _) => String::new(),
+            (basis, Some(group)) => format!("answers: {basis} {group}"),
+            (basis, None) => format!("answers: {basis}"),
+        };
         vec![
             (name.to_string(), None),
             (service.technology.clone(), None),
@@ -103,7 +110,7 @@ fn services(status: &Status, paint: Paint) -> String {
             (service.answered_in_kernel.to_string(), None),
             (service.answered_by_daemon.to_string(), None),
             (forecast, None),
-            (note.to_owned(), Some(Tone::Bad)),
+            (note, Some(Tone::Bad)),
         ]
     };
     let rows: Vec<_> = status.services.iter().map(row).collect();

@@ -8,6 +8,7 @@
 //!             └ services' rings, SOA serials ───┘          └─ respond(query) ──> Response ──> sockets (serve), DnsStats
 //! ```
 
+mod affinity;
 mod answer;
 pub mod client;
 mod context;

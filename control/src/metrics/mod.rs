@@ -94,6 +94,11 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     let states = gauge("selvedge_service_instances", "Instances by state.", &["service", "state"])?;
     let last_good =
         gauge("selvedge_service_last_good", "1 while nothing serves and old answers are kept.", &["service"])?;
+    let basis = gauge(
+        "selvedge_service_answer_basis",
+        "1 for what the service is answered from (serving, fallback, last-good and so on), 0 for the others.",
+        &["service", "basis"],
+    )?;
     let load = GaugeVec::new(
         Opts::new("selvedge_service_window_requests", "Requests of the last window, and the forecast of the next."),
         &["service", "kind"],
@@ -109,6 +114,9 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
         replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
         last_good.with_label_values(&[name]).set(service.last_good.into());
+        for label in crate::model::Basis::LABELS {
+            basis.with_label_values(&[name, label]).set((service.basis == label).into());
+        }
         for state in crate::model::InstanceState::ALL {
             states.with_label_values(&[name, state.label()]).set(count(service, state));
         }

@@ -58,6 +58,13 @@ pub(super) struct Tracked {
     pub dead: bool,
 }
 
+impl Tracked {
+    /// It is being removed, or cannot answer anyone any more.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.dead || matches!(self.work, Work::Down | Work::Retry(_))
+    }
+}
+
 /// The task that runs for an instance, if any.
 pub(super) enum Work {
     None,

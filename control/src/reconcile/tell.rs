@@ -35,6 +35,7 @@ impl Operator {
     pub(super) fn tell(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
         self.view.generation = snapshot.generation;
+        self.view.bases = snapshot.services.iter().map(|s| (s.name.clone(), s.basis)).collect();
         self.view.technologies.clone_from(&self.technologies);
         let shares = shares(&snapshot);
         self.view.instances = self

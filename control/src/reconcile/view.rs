@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Instance, InstanceId, ServiceName, Technology, Timestamp, Transition};
+use crate::model::{Basis, Instance, InstanceId, ServiceName, Technology, Timestamp, Transition};
 
 /// Outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,8 @@ pub struct OperatorView {
     pub instances: BTreeMap<InstanceId, InstanceReport>,
     /// Technologies.
     pub technologies: BTreeMap<Technology, TechnologyReport>,
+    /// From what each service is answered.
+    pub bases: BTreeMap<ServiceName, Basis>,
     /// Services that are answered from their last good backends because none serves.
     pub last_good: Vec<ServiceName>,
     /// Trigger to ready, in milliseconds, newest last (the paper's resource allocation time).

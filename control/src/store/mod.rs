@@ -5,6 +5,7 @@
 //! (`Durability::Immediate`): after a crash the store holds every change whose call returned and none
 //! of the others in part.
 
+mod cookie_secret;
 mod error;
 mod owner_file;
 mod records;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use redb::WriteTransaction;
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
 
+pub use cookie_secret::{COOKIE_SECRET_FILE_NAME, SecretError, cookie_secret};
 pub use error::StoreError;
 pub use tables::{MOST_SERVICE_INDEXES, MOST_TRANSITIONS};
 
