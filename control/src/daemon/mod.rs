@@ -134,6 +134,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         dns: Arc::clone(&dns),
         store: Arc::clone(&store),
         config_rejected: Arc::new(AtomicU64::new(0)),
+        commands: commands_in.clone(),
         started,
     };
     serve_socket(&config.control.socket, sources.clone(), stopped.clone()).await?;

@@ -11,6 +11,7 @@ mod answer;
 pub mod client;
 mod index;
 mod names;
+pub mod present;
 mod query;
 mod render;
 mod reply;

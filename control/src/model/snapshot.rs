@@ -92,16 +92,11 @@ impl Snapshot {
     /// Every name that exists by a record, a service or as an apex.
     #[must_use]
     pub fn names(&self) -> BTreeSet<&str> {
-        let of_zones = self.zones.iter().flat_map(|z| {
-            std::iter::once(z.apex.as_str()).chain(z.records.iter().map(|record| record.name.as_str()))
-        });
+        let of_zones = self
+            .zones
+            .iter()
+            .flat_map(|z| std::iter::once(z.apex.as_str()).chain(z.records.iter().map(|record| record.name.as_str())));
         let of_services = self.services.iter().flat_map(|s| s.names.iter().map(String::as_str));
         of_zones.chain(of_services).collect()
-    }
-
-    /// Whether both say the same, under whatever generation.
-    #[must_use]
-    pub fn same_content(&self, other: &Self) -> bool {
-        self.zones == other.zones && self.services == other.services
     }
 }

@@ -86,10 +86,7 @@ mod tests {
     fn says_what_came_and_went() {
         let before = snapshot(&[("a", &[1, 2]), ("b", &[3]), ("c", &[])]);
         let after = snapshot(&[("a", &[2, 4, 5]), ("b", &[3]), ("d", &[])]);
-        assert_eq!(
-            cause(&before, &after, false),
-            "a: +2 instances -00000001, service d is new, service c left"
-        );
+        assert_eq!(cause(&before, &after, false), "a: +2 instances -00000001, service d is new, service c left");
         assert_eq!(cause(&before, &before, true), "the daemon started");
         assert_eq!(cause(&before, &before, false), "nothing changed");
         let many = snapshot(&[("a", &[]), ("b", &[]), ("c", &[]), ("d", &[]), ("e", &[]), ("f", &[])]);

@@ -229,11 +229,7 @@ fn unserved<'i>(table: &Snapshot, instances: impl Iterator<Item = &'i Instance> 
     table.services.iter().flat_map(|s| s.backends.iter().filter_map(move |b| stray(s, b))).collect()
 }
 
-fn serves<'i>(
-    address: IpAddr,
-    service: &ServiceName,
-    mut instances: impl Iterator<Item = &'i Instance>,
-) -> bool {
+fn serves<'i>(address: IpAddr, service: &ServiceName, mut instances: impl Iterator<Item = &'i Instance>) -> bool {
     instances.any(|i| {
         i.service == *service
             && matches!(i.state, InstanceState::Ready | InstanceState::Serving)
@@ -248,3 +244,7 @@ fn holder<'i>(address: IpAddr, mut instances: impl Iterator<Item = &'i Instance>
 fn addresses(pair: &AddressPair) -> impl Iterator<Item = IpAddr> {
     [pair.v4.map(IpAddr::from), pair.v6.map(IpAddr::from)].into_iter().flatten()
 }
+
+#[cfg(test)]
+#[path = "hold_tests.rs"]
+mod tests;

@@ -20,7 +20,7 @@ mod view;
 mod world;
 
 pub use decide::{Action, InstanceView, ServiceView, decide};
-pub use hold::{HoldError, RolledBack, Rollback, TABLES_KEPT};
+pub use hold::{HoldError, Rollback, RolledBack, TABLES_KEPT};
 pub use operator::{Command, Operator, OperatorChannels};
 pub use probe::{Probe, ProbeError};
 pub use view::{InstanceReport, OperatorView, ProbeReport, TechnologyReport};

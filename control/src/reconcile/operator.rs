@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
-    Desired, Hold, Instance, InstanceId, InstanceState, Observed, Snapshot, Technology, Timestamp, WindowReport, in_full,
+    Desired, Hold, Instance, InstanceId, InstanceState, Observed, Snapshot, Technology, Timestamp, WindowReport,
+    in_full,
 };
 use crate::stop::{Stop, Stopper};
 

@@ -12,6 +12,8 @@ mod records;
 mod tables;
 
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fs::DirBuilder;

@@ -378,11 +378,21 @@ impl Store {
         })
     }
 
-    pub(super) fn encode<T: Serialize>(&self, operation: &'static str, key: &str, value: &T) -> Result<String, StoreError> {
+    pub(super) fn encode<T: Serialize>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        value: &T,
+    ) -> Result<String, StoreError> {
         serde_json::to_string(value).map_err(|e| self.unreadable(operation, key, e))
     }
 
-    pub(super) fn decode<T: DeserializeOwned>(&self, operation: &'static str, key: &str, json: &str) -> Result<T, StoreError> {
+    pub(super) fn decode<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        json: &str,
+    ) -> Result<T, StoreError> {
         serde_json::from_str(json).map_err(|e| self.unreadable(operation, key, e))
     }
 }
@@ -405,7 +415,10 @@ fn release(
     until: Timestamp,
 ) -> Result<(), redb::StorageError> {
     for address in [addresses.v4.map(IpAddr::from), addresses.v6.map(IpAddr::from)].into_iter().flatten() {
-        table.insert(address.to_string().as_str(), (at.0, until.0))?;
+        let key = address.to_string();
+        // Whoever wants it to rest longest has it.
+        let until = table.get(key.as_str())?.map_or(until.0, |known| known.value().1.max(until.0));
+        table.insert(key.as_str(), (at.0, until))?;
     }
     Ok(())
 }
