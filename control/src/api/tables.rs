@@ -57,11 +57,34 @@ pub struct TableContent {
 /// What is in a zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneContent {
-    /// All but its records.
-    #[serde(flatten)]
-    pub zone: Zone,
-    /// Its records as a master file has them.
-    pub record_lines: Vec<String>,
+    /// Its apex.
+    pub apex: String,
+    /// SOA MNAME.
+    pub primary: String,
+    /// SOA RNAME.
+    pub contact: String,
+    /// NS targets.
+    pub nameservers: Vec<String>,
+    /// TTL in seconds of NS and SOA.
+    pub ttl_s: u32,
+    /// TTL in seconds of negative answers.
+    pub negative_ttl_s: u32,
+    /// All other records as a master file has them.
+    pub records: Vec<String>,
+}
+
+impl From<Zone> for ZoneContent {
+    fn from(zone: Zone) -> Self {
+        Self {
+            records: zone.records.iter().map(record).collect(),
+            apex: zone.apex,
+            primary: zone.primary,
+            contact: zone.contact,
+            nameservers: zone.nameservers,
+            ttl_s: zone.ttl_s,
+            negative_ttl_s: zone.negative_ttl_s,
+        }
+    }
 }
 
 /// What differs between two tables.
@@ -164,14 +187,10 @@ pub(super) async fn show(
 ) -> Result<Json<TableContent>, Refused> {
     let (now, held) = in_force(&sources);
     let (header, snapshot) = table(&sources, generation)?;
-    let content = |zone: Zone| {
-        let record_lines = zone.records.iter().map(record).collect();
-        ZoneContent { zone: Zone { records: Vec::new(), ..zone }, record_lines }
-    };
     Ok(Json(TableContent {
         summary: summary(header, now, held.as_ref()),
         written_at: Timestamp::now(),
-        zone_data: block_in_place(|| snapshot.zones.into_iter().map(content).collect()),
+        zone_data: block_in_place(|| snapshot.zones.into_iter().map(ZoneContent::from).collect()),
         service_data: snapshot.services,
     }))
 }

@@ -1,5 +1,5 @@
 //! The words of `selvedged` and `selvedge`. Exit codes: 0 done, 1 could not be done, 2 wrong usage or
-//! wrong configuration.
+//! wrong configuration; `table diff` and `explain` have their own, as their help says.
 
 mod bench;
 mod dataplane;

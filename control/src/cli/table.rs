@@ -210,12 +210,11 @@ fn show_text(content: &TableContent, names: bool) -> String {
         }
         return out;
     }
-    for content in &content.zone_data {
-        let zone = &content.zone;
+    for zone in &content.zone_data {
         let _ = writeln!(out, "\nzone {}  SOA {} {}", zone.apex, zone.primary, zone.contact);
         let servers = zone.nameservers.join(" ");
         let _ = writeln!(out, "  TTL {}, negative {}, NS {servers}", zone.ttl_s, zone.negative_ttl_s);
-        for record in &content.record_lines {
+        for record in &zone.records {
             let _ = writeln!(out, "  {record}");
         }
     }
@@ -240,8 +239,8 @@ fn addresses(backend: &crate::model::Backend) -> String {
 fn by_name(content: &TableContent) -> BTreeMap<&str, Vec<String>> {
     let mut names: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for zone in &content.zone_data {
-        names.entry(&zone.zone.apex).or_default().push("SOA, NS".to_owned());
-        for line in &zone.record_lines {
+        names.entry(&zone.apex).or_default().push("SOA, NS".to_owned());
+        for line in &zone.records {
             let mut fields = line.split(' ');
             let (name, rtype) = (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default());
             let types = names.entry(name).or_default();

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::api::{Change, Line, ZoneContent};
-use crate::model::{AddressPair, Backend, Hold, InstanceId, ServiceName, Timestamp, Zone};
+use crate::model::{AddressPair, Backend, Hold, InstanceId, ServiceName, Timestamp};
 
 fn header(first_generation: u64, generation: u64) -> TableHeader {
     TableHeader {
@@ -23,21 +23,19 @@ fn summary(held: bool) -> TableSummary {
 }
 
 fn content() -> TableContent {
-    let zone = Zone {
+    let zone = ZoneContent {
         apex: "edge.test.".into(),
         primary: "ns.edge.test.".into(),
         contact: "admin.edge.test.".into(),
         nameservers: vec!["ns.edge.test.".into()],
         ttl_s: 60,
         negative_ttl_s: 5,
-        nameserver_addresses: Vec::new(),
-        records: Vec::new(),
+        records: vec![
+            "info.edge.test. 60 TXT \"a\"".into(),
+            "info.edge.test. 60 TXT \"b\"".into(),
+            "info.edge.test. 60 MX 10 mail.edge.test.".into(),
+        ],
     };
-    let record_lines = vec![
-        "info.edge.test. 60 TXT \"a\"".to_owned(),
-        "info.edge.test. 60 TXT \"b\"".to_owned(),
-        "info.edge.test. 60 MX 10 mail.edge.test.".to_owned(),
-    ];
     let backend = Backend {
         instance: InstanceId::from_number(1),
         addresses: AddressPair { v4: Some([10, 0, 0, 1].into()), v6: Some("fd00::1".parse().unwrap()) },
@@ -51,12 +49,7 @@ fn content() -> TableContent {
         answers: 4,
         backends: vec![backend],
     };
-    TableContent {
-        summary: summary(false),
-        written_at: Timestamp(0),
-        zone_data: vec![ZoneContent { zone, record_lines }],
-        service_data: vec![video],
-    }
+    TableContent { summary: summary(false), written_at: Timestamp(0), zone_data: vec![zone], service_data: vec![video] }
 }
 
 #[test]
