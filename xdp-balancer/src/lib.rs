@@ -37,6 +37,7 @@ pub mod bench;
 mod counters;
 mod dataplane;
 mod error;
+mod explain;
 mod log;
 mod maps;
 mod netlink;
@@ -55,6 +56,7 @@ pub use attach::{AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, re
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
 pub use error::{Error, Problem};
+pub use explain::{Explained, Explainer};
 pub use log::KernelLog;
 pub use maps::Sizes;
 pub use publish::{Fill, Published};

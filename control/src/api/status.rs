@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
 use crate::dns::{DnsStats, Outcome, Transport};
-use crate::model::{Basis, Forecast, ServiceName, Timestamp, Transition};
+use crate::model::{Basis, Forecast, Hold, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
-use crate::reconcile::{InstanceReport, OperatorView, TechnologyReport};
+use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
 use crate::store::Store;
 
 /// Everything that can be seen of a node.
@@ -30,6 +30,9 @@ pub struct Status {
     pub window_ms: u64,
     /// Generation of the published tables.
     pub generation: u64,
+    /// The order that they stay as they are, if there is one.
+    #[serde(default)]
+    pub held: Option<Hold>,
     /// Configurations that were refused since the start.
     pub config_rejected: u64,
     /// Why the program is not in the kernel, if it is not.
@@ -143,6 +146,8 @@ pub struct Sources {
     pub store: Arc<Store>,
     /// Configurations that were refused.
     pub config_rejected: Arc<std::sync::atomic::AtomicU64>,
+    /// The way of orders to the operator.
+    pub commands: mpsc::Sender<Command>,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -197,6 +202,7 @@ impl Sources {
             uptime_s: self.started.elapsed().as_secs(),
             window_ms: u64::try_from(config.control.window.as_millis()).unwrap_or(u64::MAX),
             generation: operator.generation,
+            held: operator.held.clone(),
             config_rejected: self.config_rejected.load(std::sync::atomic::Ordering::Relaxed),
             dataplane_problem: self.datapath.problem(),
             interfaces: self.datapath.interfaces(),

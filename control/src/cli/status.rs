@@ -32,6 +32,11 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
         status.window_ms as f64 / 1e3,
         status.generation
     );
+    if let Some(hold) = &status.held {
+        let ago = age(status.at.millis_since(hold.since));
+        let text = format!("tables held: rolled back to generation {} by {}, {ago} ago", hold.of, hold.by);
+        let _ = writeln!(out, "{} (selvedge table release ends that)\n", paint.text(Tone::Bad, &text));
+    }
     out.push_str(&interfaces(status, paint));
     for (name, technology) in &status.technologies {
         let tone = if technology.available { Tone::Good } else { Tone::Bad };

@@ -123,6 +123,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
     warn_of_foreign(&config.listen);
     let last = store.snapshot()?.unwrap_or_default();
+    let hold = store.hold()?;
     let dns = Arc::new(DnsStats::default());
     let (index_in, index) = watch::channel(Arc::new(Index::new(&last)?));
     // Stays as it is, as the listeners do, until a restart.
@@ -148,6 +149,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         dns: Arc::clone(&dns),
         store: Arc::clone(&store),
         config_rejected: Arc::new(AtomicU64::new(0)),
+        commands: commands_in.clone(),
         started,
     };
     serve_socket(&config.control.socket, sources.clone(), stopped.clone()).await?;
@@ -164,7 +166,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let orchestrator = tokio::spawn(orchestrator.run(observed, config_out, stopped.clone()));
     let channels =
         OperatorChannels { desired, observed: observed_in, view: operator_in, index: index_in, windows, commands };
-    let operator = Operator::new(world, Arc::clone(&config), last, channels);
+    let operator = Operator::new(world, Arc::clone(&config), last, hold, channels);
     let operator = tokio::spawn(operator.run(stopped));
 
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");

@@ -4,6 +4,7 @@
 //! answers alone, and status, metrics and log say why.
 
 pub mod bench;
+pub mod explain;
 pub mod offline;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
+pub use xdp_balancer::RunAction;
 use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
 use xdp_balancer_common::{CookieSecret, FlowCount, ServiceCount, Verdict};
 

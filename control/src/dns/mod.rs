@@ -18,6 +18,7 @@ mod error;
 mod index;
 mod layout;
 mod names;
+pub mod present;
 mod query;
 mod records;
 mod render;

@@ -44,6 +44,12 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     info.with_label_values(&[&status.version, &status.node]).set(1);
     single("selvedge_uptime_seconds", "Seconds since the daemon started.", status.uptime_s as f64)?;
     single("selvedge_table_generation", "Generation of the published tables.", status.generation as f64)?;
+    let held = f64::from(u8::from(status.held.is_some()));
+    single(
+        "selvedge_tables_held",
+        "1 while an operator's order keeps the tables as they are, after a rollback.",
+        held,
+    )?;
 
     let attached = gauge(
         "selvedge_xdp_attached",

@@ -6,6 +6,7 @@ pub mod instance;
 pub mod service;
 mod setting;
 pub mod snapshot;
+pub mod table;
 mod text;
 pub mod window;
 
@@ -15,5 +16,6 @@ pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionE
 pub use service::{Choice, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;
 pub use snapshot::{Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
+pub use table::{Hold, TableHeader};
 pub use text::in_full;
 pub use window::{Forecast, Timestamp, Window, WindowReport};

@@ -1,6 +1,7 @@
 //! What is answered: one value from which both the kernel's tables and the daemon's own DNS answers
 //! are made, so that they cannot differ. Never edited in place; a new one replaces it whole.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -191,4 +192,17 @@ pub struct Snapshot {
     pub zones: Vec<Zone>,
     /// Services, by name.
     pub services: Vec<PublishedService>,
+}
+
+impl Snapshot {
+    /// Every name that exists by a record, a service or as an apex.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&str> {
+        let of_zones = self
+            .zones
+            .iter()
+            .flat_map(|z| std::iter::once(z.apex.as_str()).chain(z.records.iter().map(|record| record.name.as_str())));
+        let of_services = self.services.iter().flat_map(|s| s.names.iter().map(String::as_str));
+        of_zones.chain(of_services).collect()
+    }
 }

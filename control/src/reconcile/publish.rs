@@ -112,6 +112,9 @@ fn share_address(a: &AddressPair, b: &AddressPair) -> bool {
 impl Operator {
     /// Makes tables and the daemon's DNS say what is so, if they do not yet.
     pub(super) fn publish(&mut self) {
+        if self.hold.is_some() {
+            return self.publish_held();
+        }
         let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
         for tracked in self.instances.values().filter(|t| !t.is_leaving()) {
             by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
@@ -149,17 +152,14 @@ impl Operator {
         }
     }
 
-    fn publish_snapshot(&mut self, mut snapshot: Snapshot) -> Result<(), String> {
+    pub(super) fn publish_snapshot(&mut self, mut snapshot: Snapshot) -> Result<(), String> {
         let begun = Instant::now();
         let next = tokio::task::block_in_place(|| self.world.store.next_generation());
         snapshot.generation = next.map_err(|e| in_full(&e))?;
         let before = Arc::clone(&self.channels.index.borrow());
         let index = before.next(&snapshot).map_err(|e| in_full(&e))?;
         tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index)).map_err(|e| in_full(&e))?;
-        if let Err(error) = tokio::task::block_in_place(|| self.world.store.put_snapshot(&snapshot)) {
-            // Only a restart reads it back, and then the kernel's tables still answer.
-            warn!(error = %in_full(&error), "the published tables could not be stored");
-        }
+        self.keep_table(&snapshot);
         self.channels.index.send_replace(Arc::new(index));
         let backends: usize = snapshot.services.iter().map(|s| s.backends.len()).sum();
         info!(generation = snapshot.generation, backends, took = ?begun.elapsed(), "published");
@@ -170,7 +170,7 @@ impl Operator {
     }
 
     /// What the published tables name has been handed out from now on.
-    fn mark_serving(&mut self) {
+    pub(super) fn mark_serving(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
         for service in &snapshot.services {
             for backend in &service.backends {
