@@ -196,6 +196,6 @@ mod tests {
     fn a_table_from_nothing_is_all_of_it() {
         let all = text(&Snapshot::default(), &snapshot());
         assert!(all.iter().all(|line| line.starts_with('+')), "{all:?}");
-        assert_eq!(all.len(), 2 + 4 + 1 + 5, "{all:?}");
+        assert_eq!(all.len(), 2 + 6 + 1 + 5, "{all:?}");
     }
 }

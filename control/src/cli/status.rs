@@ -85,7 +85,7 @@ fn interfaces(status: &Status, paint: Paint) -> String {
         let problem = interface.problem.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
         let _ = writeln!(out, "XDP on {}: {mode}{problem}", interface.interface);
     }
-    let answered = status.verdicts.get("answered").copied().unwrap_or(0);
+    let answered = crate::datapath::answered(&status.verdicts);
     let total: u64 = status.verdicts.values().sum();
     let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel");
     out

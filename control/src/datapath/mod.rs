@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
 pub use xdp_balancer::RunAction;
 use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
-use xdp_balancer_common::{CookieSecret, FlowCount, ServiceCount, Verdict};
+use xdp_balancer_common::{Action, CookieSecret, FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
 use crate::dns::{Below, Index, PublishedName, PublishedRrset, RenderedAnswer, Ring};
@@ -314,6 +314,13 @@ fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
         Some(problem) => warn!(interface = status.interface, mode = status.mode, problem, "attached"),
     }
     status
+}
+
+/// How many of these packets, by verdict label, went back out as answers.
+#[must_use]
+pub fn answered(verdicts: &BTreeMap<String, u64>) -> u64 {
+    let answers = Verdict::ALL.iter().filter(|verdict| verdict.action() == Action::Answer);
+    answers.filter_map(|verdict| verdicts.get(verdict.label())).sum()
 }
 
 /// How the kernel is to answer, whatever the names are.
