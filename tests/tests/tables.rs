@@ -218,14 +218,14 @@ fn explain_needs_no_daemon_counts_nothing_and_asks_it_where_the_kernel_passes() 
     // The cable itself carries neighbour discovery, which is counted.
     assert_eq!((after.verdicts["answered"], before.verdicts["answered"]), (0, 0), "nothing is counted");
 
-    // ANY is for the daemon to answer.
-    let (code, text, _) = lab.explain(&["www.edge.test", "--type", "any"]);
+    // A zone transfer is for the daemon to refuse.
+    let (code, text, _) = lab.explain(&["www.edge.test", "--type", "axfr"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("frame:   goes on to the network stack, not a byte changed"), "{text}");
     assert!(text.contains("the daemon at 10.59.0.1:53 answers this"), "{text}");
-    assert!(text.contains("answer      www.edge.test. 3600 IN A 192.0.2.80"), "{text}");
+    assert!(text.contains("REFUSED, flags"), "{text}");
     daemon.terminate().unwrap();
-    let (code, text, _) = lab.explain(&["www.edge.test", "--type", "ANY"]);
+    let (code, text, _) = lab.explain(&["www.edge.test", "--type", "AXFR"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("nobody listens there"), "{text}");
 
@@ -238,7 +238,7 @@ fn explain_needs_no_daemon_counts_nothing_and_asks_it_where_the_kernel_passes() 
     fs::write(&file, text.lines().filter(|line| line.contains("  |")).collect::<Vec<_>>().join("\n")).unwrap();
     let (code, text, error) = lab.explain(&[&format!("@{}", file.display())]);
     assert_eq!(code, Some(1), "{error}");
-    assert!(text.contains("question    www.edge.test. IN ANY"), "{text}");
+    assert!(text.contains("question    www.edge.test. IN AXFR"), "{text}");
     let (code, _, error) = lab.explain(&["www.edge.test", "--client", "fd00::1"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("no address of this node is an IPv6 one"), "{error}");
