@@ -69,6 +69,16 @@ pub enum RunAction {
     Other(u32),
 }
 
+impl RunAction {
+    pub(crate) fn of(action: u32) -> Self {
+        match action {
+            2 => Self::Pass,
+            3 => Self::Answer,
+            other => Self::Other(other),
+        }
+    }
+}
+
 impl Dataplane {
     /// Adopts what is pinned, creates and pins what is missing, and loads the programs.
     pub fn open(options: &Options) -> Result<Self, Error> {
@@ -148,11 +158,7 @@ pub(crate) fn test_run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<RunRe
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..TestRunOptions::new() };
     let result = program.test_run(options).map_err(Error::system("run a frame through", object::XDP))?;
     out.truncate(result.data_size_out as usize);
-    let action = match result.return_value {
-        2 => RunAction::Pass,
-        3 => RunAction::Answer,
-        other => RunAction::Other(other),
-    };
+    let action = RunAction::of(result.return_value);
     let duration_ns = u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX);
     Ok(RunResult { action, frame: out, duration_ns })
 }

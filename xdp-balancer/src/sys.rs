@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+#[cfg(feature = "testing")]
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -89,6 +91,19 @@ pub(crate) fn create_array(value: usize, len: u32, flags: u32) -> io::Result<Own
     let mut attr = Attr::new();
     attr.0[..5].copy_from_slice(&[ARRAY, size_of::<u32>() as u32, value as u32, len, flags]);
     attr.call_fd(BPF_MAP_CREATE)
+}
+
+/// Runs a frame through a program: what it returned, the length of the frame in `out`, and nanoseconds.
+#[cfg(feature = "testing")]
+pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8], out: &mut [u8]) -> io::Result<(u32, usize, u32)> {
+    let mut attr = Attr::new();
+    attr.0[0] = raw(program);
+    (attr.0[2], attr.0[3]) = (frame.len() as u32, out.len() as u32);
+    attr.pointer(4, frame.as_ptr() as usize);
+    attr.pointer(6, out.as_mut_ptr() as usize);
+    attr.0[8] = 1;
+    attr.call(BPF_PROG_TEST_RUN)?;
+    Ok((attr.0[1], attr.0[3] as usize, attr.0[9]))
 }
 
 /// Attaches an XDP program by a link.

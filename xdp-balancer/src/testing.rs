@@ -2,6 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+mod hooks;
+
+pub use hooks::Runner;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+
 /// Builds a UDP frame over Ethernet and IPv4 or IPv6, with right lengths and checksums.
 #[derive(Clone, Debug)]
 pub struct FrameBuilder {
@@ -12,6 +19,8 @@ pub struct FrameBuilder {
     hop_limit: u8,
     checksum: bool,
     min_len: usize,
+    tags: Vec<[u8; 4]>,
+    trailer: Vec<u8>,
     payload: Vec<u8>,
 }
 
@@ -28,6 +37,8 @@ impl FrameBuilder {
             hop_limit: 61,
             checksum: true,
             min_len: 0,
+            tags: Vec::new(),
+            trailer: Vec::new(),
             payload: Vec::new(),
         }
     }
@@ -60,17 +71,33 @@ impl FrameBuilder {
         self
     }
 
+    /// Adds a VLAN tag inside of those that are there: its EtherType (0x8100, 0x88a8) and its control information.
+    #[must_use]
+    pub fn tag(mut self, ethertype: u16, control: u16) -> Self {
+        let ([a, b], [c, d]) = (ethertype.to_be_bytes(), control.to_be_bytes());
+        self.tags.push([a, b, c, d]);
+        self
+    }
+
+    /// Adds bytes to the IP packet behind the datagram.
+    #[must_use]
+    pub fn trailer(mut self, trailer: impl Into<Vec<u8>>) -> Self {
+        self.trailer = trailer.into();
+        self
+    }
+
     /// The frame.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
         let udp_len = u16::try_from(8 + self.payload.len()).unwrap_or(u16::MAX);
+        let ip_payload = udp_len.saturating_add(u16::try_from(self.trailer.len()).unwrap_or(u16::MAX));
         let mut frame = Vec::with_capacity(64 + self.payload.len());
         frame.extend_from_slice(&self.destination_mac);
         frame.extend_from_slice(&self.source_mac);
         let udp = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 frame.extend_from_slice(&[0x08, 0x00, 0x45, 0]);
-                frame.extend_from_slice(&udp_len.saturating_add(20).to_be_bytes());
+                frame.extend_from_slice(&ip_payload.saturating_add(20).to_be_bytes());
                 // Some identification; DF.
                 frame.extend_from_slice(&[0x13, 0x57, 0x40, 0, self.hop_limit, 17, 0, 0]);
                 frame.extend_from_slice(&source.octets());
@@ -81,7 +108,7 @@ impl FrameBuilder {
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0x0a, 0xbc, 0xde]);
-                frame.extend_from_slice(&udp_len.to_be_bytes());
+                frame.extend_from_slice(&ip_payload.to_be_bytes());
                 frame.extend_from_slice(&[17, self.hop_limit]);
                 frame.extend_from_slice(&source.octets());
                 frame.extend_from_slice(&destination.octets());
@@ -95,10 +122,12 @@ impl FrameBuilder {
         frame.extend_from_slice(&[0, 0]);
         frame.extend_from_slice(&self.payload);
         if self.checksum {
-            let sum = !fold(pseudo(&frame, udp) + words(&frame[udp..]));
+            let sum = !fold(pseudo(&frame[ETHERNET..], udp - ETHERNET) + words(&frame[udp..]));
             let sum = if sum == 0 { 0xffff } else { sum };
             frame[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
         }
+        frame.extend_from_slice(&self.trailer);
+        frame.splice(12..12, self.tags.concat());
         if frame.len() < self.min_len {
             frame.resize(self.min_len, 0);
         }
@@ -113,6 +142,8 @@ pub struct Datagram {
     pub source_mac: [u8; 6],
     /// Destination hardware address.
     pub destination_mac: [u8; 6],
+    /// VLAN tags, the outermost first: EtherType and control information.
+    pub tags: Vec<[u8; 4]>,
     /// Sender.
     pub source: SocketAddr,
     /// Receiver.
@@ -129,48 +160,67 @@ impl Datagram {
     /// Takes a frame apart. All lengths must agree to the byte (no padding), and each checksum is
     /// computed in full.
     pub fn parse(frame: &[u8]) -> Result<Self, String> {
-        let byte = |at: usize| frame.get(at).copied().ok_or_else(|| format!("cut at {at}"));
-        let short = |at: usize| Ok::<_, String>(u16::from_be_bytes([byte(at)?, byte(at + 1)?]));
-        let (source, destination, hop_limit, ip_payload, udp): (IpAddr, IpAddr, u8, usize, usize) = match short(12)? {
+        let (datagram, behind) = Self::parse_padded(frame)?;
+        if behind.iter().any(|len| *len != 0) {
+            return Err(format!("bytes behind: {} in the packet, {} in the frame", behind[0], behind[1]));
+        }
+        Ok(datagram)
+    }
+
+    /// Takes a frame apart, and says how many bytes follow the datagram in the IP packet and the packet in the frame.
+    pub fn parse_padded(frame: &[u8]) -> Result<(Self, [usize; 2]), String> {
+        let short = |bytes: &[u8], at: usize| bytes_at(bytes, at).map(u16::from_be_bytes);
+        let mut tags = Vec::new();
+        while matches!(short(frame, 12 + tags.len() * 4)?, 0x8100 | 0x88a8) {
+            tags.push(bytes_at(frame, 12 + tags.len() * 4)?);
+        }
+        let kind = short(frame, 12 + tags.len() * 4)?;
+        let ip = frame.get(ETHERNET + tags.len() * 4..).ok_or("cut before IP")?;
+        let (source, destination, hop_limit, udp, ip_len): (IpAddr, IpAddr, u8, usize, usize) = match kind {
             0x0800 => {
-                if byte(14)? != 0x45 || byte(23)? != 17 {
+                let header: [u8; 20] = bytes_at(ip, 0)?;
+                if header[0] != 0x45 || header[9] != 17 {
                     return Err("not plain UDP over IPv4".into());
                 }
-                if fold(words(frame.get(14..34).ok_or("cut in IPv4")?)) != 0xffff {
+                if fold(words(&header)) != 0xffff {
                     return Err("IPv4 header checksum is wrong".into());
                 }
-                let source: [u8; 4] = bytes(frame, 26)?;
-                let destination: [u8; 4] = bytes(frame, 30)?;
-                let len = usize::from(short(16)?).checked_sub(20).ok_or("IPv4 length")?;
-                (source.into(), destination.into(), byte(22)?, len, 34)
+                let (source, destination): ([u8; 4], [u8; 4]) = (bytes_at(ip, 12)?, bytes_at(ip, 16)?);
+                (source.into(), destination.into(), header[8], 20, short(ip, 2)?.into())
             }
             0x86dd => {
-                if byte(14)? >> 4 != 6 || byte(20)? != 17 {
+                let header: [u8; 40] = bytes_at(ip, 0)?;
+                if header[0] >> 4 != 6 || header[6] != 17 {
                     return Err("not plain UDP over IPv6".into());
                 }
-                let source: [u8; 16] = bytes(frame, 22)?;
-                let destination: [u8; 16] = bytes(frame, 38)?;
-                (source.into(), destination.into(), byte(21)?, usize::from(short(18)?), 54)
+                let (source, destination): ([u8; 16], [u8; 16]) = (bytes_at(ip, 8)?, bytes_at(ip, 24)?);
+                (source.into(), destination.into(), header[7], 40, 40 + usize::from(short(ip, 4)?))
             }
             other => return Err(format!("EtherType {other:#06x}")),
         };
-        let udp_len = usize::from(short(udp + 4)?);
-        if udp_len != ip_payload || udp + udp_len != frame.len() || udp_len < 8 {
-            return Err(format!("lengths: UDP {udp_len}, IP {ip_payload}, frame {}", frame.len() - udp));
+        let udp_len = usize::from(short(ip, udp + 4)?);
+        if udp_len < 8 || udp + udp_len > ip_len || ip_len > ip.len() {
+            return Err(format!("lengths: UDP {udp_len}, IP {ip_len}, frame {}", ip.len()));
         }
-        let checksum = short(udp + 6)? != 0;
-        if checksum && fold(pseudo(frame, udp) + words(&frame[udp..])) != 0xffff {
+        let datagram = &ip[udp..udp + udp_len];
+        let checksum = short(datagram, 6)? != 0;
+        if checksum && fold(pseudo(ip, udp) + words(datagram)) != 0xffff {
             return Err("UDP checksum is wrong".into());
         }
-        Ok(Self {
-            source_mac: bytes(frame, 6)?,
-            destination_mac: bytes(frame, 0)?,
-            source: SocketAddr::new(source, short(udp)?),
-            destination: SocketAddr::new(destination, short(udp + 2)?),
+        if !checksum && udp == 40 {
+            return Err("UDP checksum is missing".into());
+        }
+        let parsed = Self {
+            source_mac: bytes_at(frame, 6)?,
+            destination_mac: bytes_at(frame, 0)?,
+            tags,
+            source: SocketAddr::new(source, short(datagram, 0)?),
+            destination: SocketAddr::new(destination, short(datagram, 2)?),
             hop_limit,
             checksum,
-            payload: frame[udp + 8..].to_vec(),
-        })
+            payload: datagram[8..].to_vec(),
+        };
+        Ok((parsed, [ip_len - udp - udp_len, ip.len() - ip_len]))
     }
 }
 
@@ -253,7 +303,7 @@ pub fn address_record(address: IpAddr, ttl: u32) -> Vec<u8> {
     record
 }
 
-fn bytes<const N: usize>(frame: &[u8], at: usize) -> Result<[u8; N], String> {
+fn bytes_at<const N: usize>(frame: &[u8], at: usize) -> Result<[u8; N], String> {
     frame.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| format!("cut at {at}"))
 }
 
@@ -262,10 +312,10 @@ fn words(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low))).sum()
 }
 
-/// Sum of the pseudo header of a frame whose UDP header starts at `udp`.
-fn pseudo(frame: &[u8], udp: usize) -> u32 {
-    let addresses = if udp == 34 { 26..34 } else { 22..54 };
-    words(&frame[addresses]) + 17 + words(&frame[udp + 4..udp + 6])
+/// Sum of the pseudo header of an IP packet whose UDP header starts at `udp`.
+fn pseudo(ip: &[u8], udp: usize) -> u32 {
+    let addresses = if udp == 20 { 12..20 } else { 8..40 };
+    words(&ip[addresses]) + 17 + words(&ip[udp + 4..udp + 6])
 }
 
 fn fold(mut sum: u32) -> u16 {

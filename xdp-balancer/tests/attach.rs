@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hickory_proto::op::Message;
 use support::lab::{CLIENT, SERVER, in_lab, ip};
-use support::{A, AAAA, PinDir, addresses, name, privileged, table};
+use support::{A, AAAA, PinDir, addresses, name, pinned, privileged, table};
 use xdp_balancer::testing::Query;
 use xdp_balancer::{AttachedMode, Dataplane, Error, Mode, Rendered, Verdict, attach_pass, detach, remove_all, show};
 
@@ -68,7 +68,7 @@ fn a_client_is_answered_whatever_becomes_of_the_process() {
         lab.at_server();
         let shown = show(&pins.0).unwrap().unwrap();
         assert_eq!(shown.attachments, std::slice::from_ref(&first));
-        let link = pins.0.join("v1/links").join(SERVER);
+        let link = pinned(&pins, "links").join(SERVER);
         let mut dataplane = pins.open();
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -213,7 +213,7 @@ fn pins_follow_interfaces() {
         let second = dataplane.attach(renamed, Mode::Native).unwrap();
         assert_eq!((second.interface.as_str(), second.ifindex), (renamed, first.ifindex));
         assert_eq!(dataplane.attachments().unwrap(), [second]);
-        assert!(!pins.0.join("v1/links").join(SERVER).exists());
+        assert!(!pinned(&pins, "links").join(SERVER).exists());
 
         // Gone and made again under the same name: the pin of the old one is no obstacle.
         ip(&format!("link set {renamed} name {SERVER}"));

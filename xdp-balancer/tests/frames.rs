@@ -5,15 +5,17 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use aya::maps::{Array, Map, MapData};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::RData;
-use support::rows::{OPTIONS, Row, TXT, answered_rows, expected, expected_payload, names, passed_rows};
-use support::{A, AAAA, PinDir, addresses, name, privileged, query, stay_on_one_cpu, table};
-use xdp_balancer::testing::{Datagram, Query};
-use xdp_balancer::{Dataplane, RunAction, Verdict};
-use xdp_balancer_common::{TypeSet, object};
+use support::rows::{OPTIONS, Row, groups};
+use support::zone::{TIME, TXT, expected, expected_payload};
+use support::{A, AAAA, PinDir, addresses, ip, name, privileged, query, stay_on_one_cpu, table};
+use xdp_balancer::testing::{Datagram, FrameBuilder, Query, wire};
+use xdp_balancer::{Below, Dataplane, Ring, RunAction, Table, Verdict};
+use xdp_balancer_common::{CLIENT_TURNS, client_turn_v4, client_turn_v6};
 
 fn verdict_of(dataplane: &Dataplane, before: &[u64]) -> Vec<(Verdict, u64)> {
     let after = dataplane.counters(0).unwrap().verdicts;
@@ -24,19 +26,16 @@ fn verdict_of(dataplane: &Dataplane, before: &[u64]) -> Vec<(Verdict, u64)> {
         .collect()
 }
 
-fn check_reply(row: &Row, reply: &[u8]) {
+fn check_reply(table: &Table, row: &Row, reply: &[u8]) {
     let query = row.query.as_ref().unwrap();
     let name = &row.name;
-    // The query's datagram without the padding of its frame.
-    let udp = if row.frame[12] == 0x08 { 34 } else { 54 };
-    let len = udp + usize::from(u16::from_be_bytes([row.frame[udp + 4], row.frame[udp + 5]]));
-    let asked = Datagram::parse(&row.frame[..len]).unwrap();
+    let (asked, _) = Datagram::parse_padded(&row.frame).unwrap();
     let got = Datagram::parse(reply).unwrap_or_else(|error| panic!("{name}: {error}\n{reply:02x?}"));
     assert_eq!((got.source, got.destination), (asked.destination, asked.source), "{name}");
     assert_eq!((got.source_mac, got.destination_mac), (asked.destination_mac, asked.source_mac), "{name}");
-    assert_eq!(got.hop_limit, 64, "{name}");
+    assert_eq!((got.hop_limit, &got.tags), (64, &asked.tags), "{name}");
     assert_eq!(got.checksum, asked.checksum, "{name}");
-    let wanted = expected_payload(query);
+    let wanted = expected_payload(table, query, asked.source);
     assert_eq!(got.payload, wanted, "{name}:\n{:02x?}\n{wanted:02x?}", got.payload);
 
     let message = Message::from_vec(&got.payload).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -45,13 +44,16 @@ fn check_reply(row: &Row, reply: &[u8]) {
     assert_eq!((meta.authoritative, meta.truncation, meta.recursion_available), (true, false, false), "{name}");
     assert_eq!((meta.authentic_data, meta.checking_disabled), (false, false), "{name}");
     assert_eq!(meta.recursion_desired, query.flags & 0x0100 != 0, "{name}");
-    assert_eq!(meta.response_code, ResponseCode::NoError, "{name}");
-    let rendered = expected(query);
+    let code = if row.verdict == Verdict::NxDomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
+    assert_eq!(meta.response_code, code, "{name}");
+    let (verdict, rendered) = expected(table, query);
+    assert_eq!(verdict, row.verdict, "{name}");
     assert_eq!(message.answers.len(), usize::from(rendered.ancount), "{name}");
     assert_eq!(message.authorities.len(), usize::from(rendered.nscount), "{name}");
+    assert_eq!(message.additionals.len(), usize::from(rendered.arcount), "{name}");
     for record in &message.answers {
         assert_eq!(record.name, *message.queries[0].name(), "{name}: owner in the case that was asked");
-        assert!(matches!(record.data, RData::A(_) | RData::AAAA(_)), "{name}");
+        assert_eq!(u16::from(record.record_type()), query.qtype, "{name}");
     }
     match &message.edns {
         None => assert_eq!(query.counts[3], 0, "{name}"),
@@ -63,43 +65,35 @@ fn check_reply(row: &Row, reply: &[u8]) {
     }
 }
 
-/// Makes one name lead to an rrset id that does not exist.
-fn break_table(pins: &PinDir) {
-    let sets = MapData::from_pin(pins.0.join("v1").join(object::SETS)).unwrap();
-    let mut sets: Array<MapData, TypeSet> = Map::from_map_data(sets).unwrap().try_into().unwrap();
-    let found = sets.iter().map(Result::unwrap).zip(0..).find(|(set, _)| set.service == 4);
-    let (mut set, index) = found.unwrap();
-    set.types[0].rrset = u32::MAX;
-    sets.set(index, set, 0).unwrap();
-}
-
 #[test]
 fn each_frame_gets_its_verdict_and_reply() {
     if !privileged("each_frame_gets_its_verdict_and_reply") {
         return;
     }
     let pins = PinDir::new();
-    let mut options = pins.options();
-    options.sizes.rrsets = 128;
-    let mut dataplane = Dataplane::open(&options).unwrap();
-    dataplane.publish(&table(1, names())).unwrap();
-    break_table(&pins);
-
-    let mut seen = BTreeSet::new();
-    for row in passed_rows().into_iter().chain(answered_rows()) {
-        let before = dataplane.counters(0).unwrap().verdicts;
-        let result = dataplane.run(&row.frame).unwrap();
-        let verdicts = verdict_of(&dataplane, &before);
-        assert_eq!(verdicts, [(row.verdict, 1)], "{}\n{:02x?}", row.name, row.frame);
-        if row.query.is_some() {
-            assert_eq!(result.action, RunAction::Answer, "{}", row.name);
-            check_reply(&row, &result.frame);
-        } else {
-            assert_eq!(result.action, RunAction::Pass, "{}", row.name);
-            assert_eq!(result.frame, row.frame, "{}: passed, but changed", row.name);
+    let mut dataplane = pins.open();
+    dataplane.set_time(TIME);
+    let (mut seen, mut count) = (BTreeSet::new(), 0);
+    for (table, rows) in groups() {
+        dataplane.publish(&table).unwrap();
+        dataplane.damage(&wire("broken.example.net"));
+        for row in rows {
+            let before = dataplane.counters(0).unwrap().verdicts;
+            let result = dataplane.run(&row.frame).unwrap();
+            let verdicts = verdict_of(&dataplane, &before);
+            assert_eq!(verdicts, [(row.verdict, 1)], "{}\n{:02x?}", row.name, row.frame);
+            if row.query.is_some() {
+                assert_eq!(result.action, RunAction::Answer, "{}", row.name);
+                check_reply(&table, &row, &result.frame);
+            } else {
+                assert_eq!(result.action, RunAction::Pass, "{}", row.name);
+                assert_eq!(result.frame, row.frame, "{}: passed, but changed", row.name);
+            }
+            seen.insert(row.verdict.label());
+            count += 1;
         }
-        seen.insert(row.verdict.label());
     }
+    println!("{count} frames");
     // No room can only be provoked by a real interface: `attach.rs`.
     let missing: Vec<_> = Verdict::ALL.iter().filter(|v| **v != Verdict::NoRoom && !seen.contains(v.label())).collect();
     assert!(missing.is_empty(), "no frame provokes {missing:?}");
@@ -140,19 +134,27 @@ fn services_count_what_is_asked_and_answered() {
     }
     let pins = PinDir::new();
     let mut dataplane = pins.open();
-    let names = vec![
+    let mut names = vec![
+        name("example.net", 1, vec![]),
         name("a.example.net", 0, vec![(A, vec![addresses(&["10.0.0.1"])]), (AAAA, vec![])]),
         name("b.example.net", 3, vec![(A, vec![addresses(&["10.0.0.2"])])]),
+        name("wild.example.net", 1, vec![]),
+        name("*.wild.example.net", 4, vec![(A, vec![addresses(&["10.0.0.3"])])]),
     ];
+    let denied = Arc::new(Ring::single(addresses(&[])));
+    (names[0].below, names[3].below) = (Below::Denied(Arc::clone(&denied)), Below::Wildcard);
+    names[2].others = Some(denied);
     dataplane.publish(&table(1, names)).unwrap();
-    for (name, qtype) in [("a", A), ("a", AAAA), ("a", TXT), ("A", A), ("b", A), ("c", A)] {
+    // No such name: no service's. A wildcard's name and its missing type: its service's.
+    let wild = [("x.wild", A), ("y.wild", TXT), ("b", TXT)];
+    for (name, qtype) in [("a", A), ("a", AAAA), ("a", TXT), ("A", A), ("b", A), ("c", A)].into_iter().chain(wild) {
         dataplane.run(&query(true, &Query::new(&format!("{name}.example.net"), qtype))).unwrap();
     }
     // Not well-formed, so not counted for the service.
     dataplane.run(&query(true, &Query { rest: vec![0], ..Query::new("a.example.net", A) })).unwrap();
     let services = dataplane.counters(5).unwrap().services;
     let pairs: Vec<_> = services.iter().map(|count| (count.queries, count.answered)).collect();
-    assert_eq!(pairs, [(4, 2), (0, 0), (0, 0), (1, 1), (0, 0)]);
+    assert_eq!(pairs, [(4, 2), (0, 0), (0, 0), (2, 2), (2, 1)]);
 }
 
 /// The address in the reply to an A query.
@@ -201,11 +203,10 @@ fn mutated_frames_are_passed_unchanged_or_answered_well() {
         return;
     }
     let pins = PinDir::new();
-    let mut options = pins.options();
-    options.sizes.rrsets = 128;
-    let mut dataplane = Dataplane::open(&options).unwrap();
-    dataplane.publish(&table(1, names())).unwrap();
-    let seeds: Vec<_> = answered_rows().into_iter().map(|row| row.frame).collect();
+    let mut dataplane = pins.open();
+    let groups = groups().into_iter().take(2);
+    let seeds: Vec<_> = groups.flat_map(|(_, rows)| rows).filter(|row| row.query.is_some()).collect();
+    dataplane.publish(&support::zone::with_options()).unwrap();
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -215,7 +216,7 @@ fn mutated_frames_are_passed_unchanged_or_answered_well() {
     };
     let mut answered = 0;
     for _ in 0..20_000 {
-        let mut frame = seeds[random(seeds.len())].clone();
+        let mut frame = seeds[random(seeds.len())].frame.clone();
         for _ in 0..random(4) {
             let at = random(frame.len());
             frame[at] = match random(3) {
@@ -232,7 +233,13 @@ fn mutated_frames_are_passed_unchanged_or_answered_well() {
             RunAction::Pass => assert_eq!(result.frame, frame),
             RunAction::Answer => {
                 answered += 1;
-                let udp = if frame[12] == 0x08 { 34 } else { 54 };
+                let reply = Datagram::parse(&result.frame);
+                // Only sums that were wrong may be wrong.
+                let damaged = Datagram::parse_padded(&frame).is_err_and(|error| error.ends_with("checksum is wrong"));
+                assert!(damaged || reply.is_ok(), "{reply:?}\n{frame:02x?}\n{:02x?}", result.frame);
+                let tags = [12, 16].iter().take_while(|at| matches!(frame[**at], 0x81 | 0x88)).count();
+                let ip = 14 + tags * 4;
+                let udp = ip + if frame[ip] >> 4 == 4 { 20 } else { 40 };
                 let message = Message::from_vec(&result.frame[udp + 8..]);
                 assert!(message.is_ok(), "{message:?}\n{frame:02x?}\n{:02x?}", result.frame);
             }
@@ -240,4 +247,48 @@ fn mutated_frames_are_passed_unchanged_or_answered_well() {
         }
     }
     assert!((1000..19_000).contains(&answered), "{answered} answered: the mutations miss their aim");
+}
+
+/// Where a service keeps its clients with their instances, the client's prefix alone picks the turn, and all turns are
+/// picked by somebody.
+#[test]
+fn a_client_stays_with_its_turn() {
+    if !privileged("a_client_stays_with_its_turn") {
+        return;
+    }
+    let pins = PinDir::new();
+    let mut dataplane = pins.open();
+    // Each turn has an answer of its own, and says so.
+    let answers = (0..CLIENT_TURNS).map(|turn| addresses(&[&format!("10.9.{}.{}", turn >> 8, turn & 0xff)])).collect();
+    let ring = Ring { by_client: true, ..Ring::round_robin(answers) };
+    let mut host = name("www.example.net", 0, vec![(A, vec![])]);
+    host.rrsets[0].ring = Some(Arc::new(ring));
+    dataplane.publish(&table(1, vec![host])).unwrap();
+    let turn = |client: IpAddr| {
+        let server = ip(if client.is_ipv4() { "192.0.2.53" } else { "2001:db8::53" });
+        let frame = FrameBuilder::new(SocketAddr::new(client, 40000), SocketAddr::new(server, 53));
+        let frame = frame.payload(Query::new("www.example.net", A).build());
+        let turns = [frame.clone(), frame.tag(0x8100, 5)].map(|frame| {
+            let result = dataplane.run(&frame.build()).unwrap();
+            let payload = Datagram::parse(&result.frame).unwrap().payload;
+            u16::from_be_bytes([payload[payload.len() - 2], payload[payload.len() - 1]])
+        });
+        assert_eq!(turns[0], turns[1], "behind a tag");
+        turns[0]
+    };
+    let mut met = BTreeSet::new();
+    for i in 0..16_384_u32 {
+        let prefix = 0x0b00_0000 + (i << 8);
+        let v4 = |last: u32| Ipv4Addr::from(prefix | last);
+        let wanted = client_turn_v4(u32::from_ne_bytes(v4(0).octets()));
+        assert_eq!([0, 77, 255].map(|last| turn(v4(last).into())), [wanted; 3], "{}", v4(0));
+        met.insert(wanted);
+        if i % 16 == 0 {
+            let v6 = |rest: u128| Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(i) << 72 | rest);
+            let [a, b, c, d, e, f, g, h, ..] = v6(0).octets();
+            let wanted = client_turn_v6(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+            assert_eq!([1, (1 << 72) - 1].map(|rest| turn(v6(rest).into())), [wanted; 2], "{}", v6(0));
+        }
+    }
+    assert_eq!(met.len(), usize::from(CLIENT_TURNS));
 }

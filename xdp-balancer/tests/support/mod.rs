@@ -4,15 +4,16 @@
 
 pub mod lab;
 pub mod rows;
+pub mod zone;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use xdp_balancer::testing::{FrameBuilder, Query, address_record, wire};
-use xdp_balancer::{Dataplane, Name, Options, Rendered, Rrset, Sizes, Table, remove_all};
+use xdp_balancer::{Below, Dataplane, Name, Options, Rendered, Ring, Rrset, Sizes, Table, remove_all};
 
 pub const AA: u16 = 0x0400;
 pub const A: u16 = 1;
@@ -47,10 +48,7 @@ impl PinDir {
 
     /// Small maps.
     pub fn options(&self) -> Options {
-        Options {
-            pin_dir: self.0.clone(),
-            sizes: Sizes { names: 512, rrsets: 64, answers: 256, services: 16, flows: 8 },
-        }
+        Options { pin_dir: self.0.clone(), sizes: Sizes { pool_bytes: 1 << 20, cursors: 64, services: 16, flows: 8 } }
     }
 
     pub fn open(&self) -> Dataplane {
@@ -69,10 +67,15 @@ impl Drop for PinDir {
 
 /// Keeps the thread on one CPU, so that per-CPU positions are one sequence.
 pub fn stay_on_one_cpu() {
+    // SAFETY: a plain call.
+    stay_on_cpu(usize::try_from(unsafe { libc::sched_getcpu() }).unwrap());
+}
+
+/// Keeps the thread on a certain CPU.
+pub fn stay_on_cpu(cpu: usize) {
     // SAFETY: a plain set of CPUs, filled before use.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let cpu = usize::try_from(libc::sched_getcpu()).unwrap();
         libc::CPU_SET(cpu, &mut set);
         assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set), 0);
     }
@@ -87,14 +90,16 @@ pub fn addresses(addresses: &[&str]) -> Rendered {
     Rendered {
         flags: AA,
         ancount: addresses.len() as u16,
-        nscount: 0,
         bytes: addresses.iter().flat_map(|address| address_record(ip(address), 30)).collect(),
+        ..Rendered::default()
     }
 }
 
+/// A name with its types, each with its answers in turn; none: nothing is published.
 pub fn name(name: &str, service: u32, rrsets: Vec<(u16, Vec<Rendered>)>) -> Name {
-    let rrsets = rrsets.into_iter().map(|(qtype, ring)| Rrset { qtype, ring }).collect();
-    Name { wire: wire(name), service, rrsets }
+    let ring = |answers: Vec<Rendered>| (!answers.is_empty()).then(|| Arc::new(Ring::round_robin(answers)));
+    let rrsets = rrsets.into_iter().map(|(qtype, answers)| Rrset { qtype, ring: ring(answers) }).collect();
+    Name { wire: wire(name), service, rrsets, others: None, below: Below::UserSpace }
 }
 
 /// Ours in all tests.
@@ -103,7 +108,12 @@ pub fn local() -> Vec<IpAddr> {
 }
 
 pub fn table(generation: u64, names: Vec<Name>) -> Table {
-    Table { generation, local: local(), names }
+    Table { generation, local: local(), names, ..Table::default() }
+}
+
+/// Where the pins of this layout are.
+pub fn pinned(pins: &PinDir, name: &str) -> PathBuf {
+    pins.0.join(format!("v{}", xdp_balancer_common::LAYOUT)).join(name)
 }
 
 /// A frame from a client to us.
