@@ -166,7 +166,7 @@ fn at_node(
         (TYPE_SOA | TYPE_ANY, _) if at_apex => reply.template(&zone.soa, zone.ttl_s, Section::Answer),
         (TYPE_NS, _) if at_apex => {
             for ns in &zone.ns {
-                reply.template(ns, zone.ttl_s, Section::Answer);
+                reply.template(ns, zone.ns_ttl_s, Section::Answer);
             }
             for target in &zone.targets {
                 // Kind to the client, but no part of the answer: TC is not for them.

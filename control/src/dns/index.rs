@@ -4,34 +4,25 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hickory_proto::ProtoError;
 use xdp_balancer_common::MAX_NAME_BYTES;
 
-use super::render::{FixedRrset, RenderError, RenderedAnswer, RenderedRrset, Template, rrsets, wire};
+use super::render::{FixedRrset, RenderError, RenderedAnswer, RenderedRrset, Template, rrsets};
 use super::wire::{absolute, is_wildcard, name_bytes, suffixes, wildcard_of};
 use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS};
-use crate::model::{PublishedService, Snapshot, Zone, ZoneRecord};
+use crate::model::{DomainFault, PublishedService, Snapshot, Zone, ZoneRecord};
 
 /// Why a snapshot cannot be answered from.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// A name has no wire form.
-    #[error("{what} {name:?} is not a domain name: {source}")]
+    #[error("{what} {name:?} is not a domain name: it {source}")]
     Name {
         /// What it names.
         what: &'static str,
         /// The text.
         name: String,
         /// What is wrong with it.
-        source: ProtoError,
-    },
-    /// A name without the final dot.
-    #[error("{what} {name:?} must end in a dot")]
-    Relative {
-        /// What it names.
-        what: &'static str,
-        /// The text.
-        name: String,
+        source: DomainFault,
     },
     /// Two zones with one apex.
     #[error("zone {apex} is there twice")]
@@ -79,8 +70,8 @@ impl IndexError {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
+            Self::Name { source: DomainFault::Relative, .. } => "relative",
             Self::Name { .. } => "name",
-            Self::Relative { .. } => "relative",
             Self::DuplicateZone { .. } => "duplicate_zone",
             Self::NoNameserver { .. } => "no_nameserver",
             Self::DuplicateName { .. } => "duplicate_name",
@@ -128,6 +119,7 @@ pub(super) struct ZoneRecords {
     /// Targets of `ns` in wire form, in the same order.
     pub targets: Vec<Vec<u8>>,
     pub ttl_s: u32,
+    pub ns_ttl_s: u32,
     /// TTL of the SOA in negative answers (RFC 2308, section 3).
     pub negative_ttl_s: u32,
     pub apex: Vec<u8>,
@@ -240,8 +232,8 @@ impl Index {
 
     fn add_apex(&mut self, zone: &Zone, generation: u64) -> Result<(), IndexError> {
         let apex = absolute("zone", &zone.apex)?;
-        absolute("primary name server", &zone.primary)?;
-        absolute("zone contact", &zone.contact)?;
+        let primary = absolute("primary name server", &zone.primary)?;
+        let contact = absolute("zone contact", &zone.contact)?;
         let encode = |source| RenderError { owner: zone.apex.clone(), source };
         let (mut ns, mut targets) = (Vec::new(), Vec::new());
         for target in &zone.nameservers {
@@ -252,13 +244,22 @@ impl Index {
             return Err(IndexError::NoNameserver { apex: zone.apex.clone() });
         }
         let records = ZoneRecords {
-            // Serials wrap by RFC 1982; the generation rises, so its low half is one.
-            soa: Template::soa(&apex, zone, generation as u32).map_err(encode)?,
+            // Without a master file: serials wrap by RFC 1982; the generation rises, so its low half is one.
+            // Refresh, retry and expire speak to secondaries, which there are none of: usual values.
+            soa: Template::soa(
+                &apex,
+                [primary, contact],
+                zone.authority.map_or([generation as u32, 3600, 600, 604_800, zone.negative_ttl_s], |told| {
+                    [told.serial, told.refresh_s, told.retry_s, told.expire_s, zone.negative_ttl_s]
+                }),
+            )
+            .map_err(encode)?,
             ns,
             targets,
             ttl_s: zone.ttl_s,
+            ns_ttl_s: zone.authority.map_or(zone.ttl_s, |told| told.ns_ttl_s),
             negative_ttl_s: zone.ttl_s.min(zone.negative_ttl_s),
-            apex: wire(&apex).map_err(encode)?,
+            apex: name_bytes("zone", &zone.apex)?,
             has_cuts: false,
             has_wildcards: false,
         };
@@ -288,7 +289,8 @@ impl Index {
     /// resolvers take the delegation for broken.
     fn add_nameservers(&mut self, zones: &[Zone]) -> Result<(), IndexError> {
         let mut added: HashMap<Vec<u8>, Vec<IpAddr>> = HashMap::new();
-        for zone in zones {
+        // What a master file does not say is not there.
+        for zone in zones.iter().filter(|zone| zone.authority.is_none()) {
             for target in zone.nameservers.iter().chain([&zone.primary]) {
                 let name = name_bytes("name server", target)?;
                 if self.zone_of(&name).is_some() {

@@ -10,7 +10,7 @@ use xdp_balancer_common::ANSWER_BYTES;
 
 use super::ring::ring;
 use super::{TYPE_A, TYPE_AAAA};
-use crate::model::{PublishedService, Zone};
+use crate::model::PublishedService;
 
 /// Most addresses in one answer, whatever a service asks for: 16 AAAA records are 448 bytes, which
 /// fits an answer slot and, behind the longest question, any EDNS payload size of 1232.
@@ -167,11 +167,9 @@ pub(super) struct Template {
 const TTL_AT: usize = 6;
 
 impl Template {
-    /// The zone's SOA with `serial`.
-    pub(super) fn soa(apex: &Name, zone: &Zone, serial: u32) -> Result<Self, ProtoError> {
-        let names = [Name::from_ascii(&zone.primary)?, Name::from_ascii(&zone.contact)?];
-        // Refresh, retry and expire speak to secondaries, which there are none of: usual values.
-        Self::new(apex, RecordType::SOA, &names, &[serial, 3600, 600, 604_800, zone.negative_ttl_s])
+    /// The zone's SOA: MNAME and RNAME, then its five numbers.
+    pub(super) fn soa(apex: &Name, names: [Name; 2], numbers: [u32; 5]) -> Result<Self, ProtoError> {
+        Self::new(apex, RecordType::SOA, &names, &numbers)
     }
 
     /// An NS of the zone.
@@ -224,13 +222,4 @@ impl Template {
         }
         reply[start + TTL_AT..start + TTL_AT + 4].copy_from_slice(&ttl_s.to_be_bytes());
     }
-}
-
-/// A name in wire form, lower case.
-pub(super) fn wire(name: &Name) -> Result<Vec<u8>, ProtoError> {
-    let mut bytes = Vec::new();
-    let mut encoder = BinEncoder::new(&mut bytes);
-    encoder.set_name_encoding(NameEncoding::UncompressedLowercase);
-    name.emit(&mut encoder)?;
-    Ok(bytes)
 }

@@ -1,9 +1,11 @@
 //! Domain names in wire form.
 
 use hickory_proto::rr::Name;
+use hickory_proto::serialize::binary::BinDecodable;
 
 use super::index::IndexError;
-use super::render::wire;
+use super::render::RenderError;
+use crate::model::parse_domain;
 
 /// The name itself and every ancestor with the offset at which it begins, down to the root.
 pub(super) fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
@@ -31,11 +33,18 @@ pub(super) fn is_wildcard(name: &[u8]) -> bool {
 
 /// Reads a fully qualified name.
 pub(super) fn absolute(what: &'static str, text: &str) -> Result<Name, IndexError> {
-    let name = Name::from_ascii(text).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })?;
-    if name.is_fqdn() { Ok(name) } else { Err(IndexError::Relative { what, name: text.to_owned() }) }
+    let wire = name_bytes(what, text)?;
+    Name::from_bytes(&wire).map_err(|source| RenderError { owner: text.to_owned(), source: source.into() }.into())
 }
 
-/// Reads a fully qualified name to its wire form, lower case.
+/// Reads a fully qualified name to its wire form, lower case. Not by hickory, to which `\DDD` is octal.
 pub(super) fn name_bytes(what: &'static str, text: &str) -> Result<Vec<u8>, IndexError> {
-    wire(&absolute(what, text)?).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })
+    let mut wire = parse_domain(text.as_bytes(), None).map_err(|source| IndexError::Name {
+        what,
+        name: text.to_owned(),
+        source,
+    })?;
+    // Length bytes are below every letter.
+    wire.make_ascii_lowercase();
+    Ok(wire)
 }
