@@ -19,7 +19,7 @@ bench_begin() {
     [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" = bpf_fs ] || fail "no BPF file system at /sys/fs/bpf: mount one"
     trap bench_end EXIT
     trap 'exit 0' TERM INT
-    bench_work=$(mktemp -d "${TMPDIR:-/tmp}/selvedge-bench.XXXXXX")
+    bench_work=$(mktemp -d "${TMPDIR:-/tmp}/selvedge-bench-XXXXXX")
 }
 
 bench_end() {

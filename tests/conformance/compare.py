@@ -23,8 +23,15 @@ import dns.zone
 
 TYPES = ("A AAAA NS SOA CNAME DNAME MX TXT SRV HTTPS SVCB CAA PTR NAPTR DS DNSKEY LOC HINFO RP SSHFP TLSA URI EUI48 "
          "TYPE65280 NULL ANY").split()
+# Types whose data are names and numbers.
+NAMES = set("NS CNAME DNAME SOA PTR MX SRV RP SVCB HTTPS".split())
 WAYS = ("plain", "rd", "edns", "do", "cdad", "tcp")
 TIMEOUT = 3
+
+
+def flipped(label):
+    """A label with every second letter in the other case."""
+    return bytes(b ^ 0x20 if i % 2 and chr(b).isalpha() and b < 128 else b for i, b in enumerate(label))
 
 
 def questions(path, apex):
@@ -42,8 +49,7 @@ def questions(path, apex):
                 asked.add(dns.name.Name((b"deeper", label) + name.labels))
             except dns.exception.DNSException:
                 pass  # too long
-    odd = {dns.name.Name([bytes(b ^ 0x20 if chr(b).isalpha() and i % 2 else b for i, b in enumerate(label)]) for label in
-                          name.labels]) for name in sorted(names)}
+    odd = {dns.name.Name([flipped(label) for label in name.labels]) for name in names}
     asked = sorted(asked) + sorted(odd) + [dns.name.from_text("elsewhere.example.")]
     return [(name, rtype, way) for name in asked for rtype in TYPES for way in WAYS]
 
@@ -66,8 +72,14 @@ def ask(address, message, way):
         return type(problem).__name__
 
 
+def data_text(rdata):
+    """Names compare without letter case, which compression changes at will (RFC 4343, 4.1)."""
+    text = rdata.to_text()
+    return text.lower() if dns.rdatatype.to_text(rdata.rdtype) in NAMES else text
+
+
 def section(rrsets):
-    return sorted(f"{r.name.to_text().lower()} {r.ttl} {dns.rdatatype.to_text(r.rdtype)} {data.to_text()}"
+    return sorted(f"{r.name.to_text().lower()} {r.ttl} {dns.rdatatype.to_text(r.rdtype)} {data_text(data)}"
                   for r in rrsets for data in r)
 
 
@@ -133,17 +145,16 @@ def main():
             agree = all(value == values[0] for value in values)
             group = against if agree else among
             # Sorted into kinds, so that one cause is one line.
-            kind = (field, rtype if field != "reply" else "", way, ours.get("rcode"),
-                    " ".join(sorted(server for server, _ in differing)))
+            kind = (field, ours.get("rcode"), "other than " + " ".join(sorted(server for server, _ in differing)))
             group[kind] += 1
-            examples.setdefault(kind, (name, mine, [(server, reply.get(field)) for server, reply in others]))
+            examples.setdefault(kind, (f"{name} {rtype} {way}", mine, [(server, reply.get(field)) for server, reply in others]))
 
     print(f"questions={len(asked)} servers={len(servers)} against_us={sum(against.values())} "
           f"others_differ={sum(among.values())} allowed={sum(allowed.values())}")
     for reason, count in allowed.most_common():
         print(f"  allowed {count:6}  {reason}")
     for title, group in (("against us", against), ("others differ", among)):
-        for kind, count in group.most_common(60):
+        for kind, count in group.most_common(40):
             name, mine, theirs = examples[kind]
             print(f"  {title} {count:5}  {' '.join(str(part) for part in kind)}: e.g. {name}")
             print(f"      {servers[0][0]}: {mine}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Selvedge among other DNS software: tools that ask it, resolvers and forwarders in front of it, other servers with
-# the same zone beside it. Prints a table, one line a check; the details of what failed stand above it. As root;
+# the same zone beside it. Prints a table, one line a check, with the details below what failed. As root;
 # needs `make build` and, for all of it, `tests/setup.sh peers`. Takes about three minutes.
 #
 #   tests/conformance/run.sh [--only WORD]      only the parts whose name holds WORD: dig kdig unbound kresd named
@@ -46,8 +46,11 @@ chmod 755 "$work"
 # --- results ----------------------------------------------------------------------------------------------
 
 result() { # result PART VERDICT WHAT [DETAIL]
-    table+=("$(printf '%-10s %-7s %s' "$1" "$2" "$3")")
-    [ "$2" != FAILED ] || { failed=1; printf '\n--- %s: %s\n%s\n' "$1" "$3" "${4:-}"; }
+    local line
+    line=$(printf '%-10s %-7s %s' "$1" "$2" "$3")
+    table+=("$line")
+    echo "$line"
+    [ "$2" != FAILED ] || { failed=1; sed 's/^/    | /' <<<"${4:-}"; }
 }
 wanted() { case $1 in *"$only"*) true ;; *) false ;; esac }
 need() { # need PART TOOL...: whether they are there
@@ -88,6 +91,15 @@ start() { # start NAMESPACE LOG COMMAND...
     pids+=($!)
 }
 
+stop() { # ends what was started last
+    local i
+    kill -TERM "${pids[-1]}" 2>/dev/null
+    for i in $(seq 30); do kill -0 "${pids[-1]}" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL "${pids[-1]}" 2>/dev/null
+    wait "${pids[-1]}" 2>/dev/null
+    unset 'pids[-1]'
+}
+
 # --- the network and the servers --------------------------------------------------------------------------
 
 ip netns add "$SERVER" && ip netns add "$CLIENT" || exit 1
@@ -98,6 +110,8 @@ c ip address add $ASKER/24 dev c0
 c ip address add fd53::200/64 dev c0 nodad
 for i in 2 3 4 5; do c ip address add 127.0.0.$i/8 dev lo; done
 s ip link set lo up; s ip link set s0 up; c ip link set lo up; c ip link set c0 up
+# Some tools look whether there is a way to the outside before they ask anything.
+c ip route add default via $ROOT
 # XDP sees only whole checksums, and XDP_TX on one end of a veth pair needs GRO or a program on the other.
 c ethtool -K c0 tx off gro on >/dev/null; s ethtool -K s0 gro on >/dev/null
 
@@ -157,8 +171,8 @@ fi
 
 # --- dig --------------------------------------------------------------------------------------------------
 
-ask() { c dig +time=2 +tries=1 "@$OURS" "$@"; }
-ask6() { c dig +time=2 +tries=1 "@$OURS6" "$@"; }
+ask() { c dig +nocmd +time=2 +tries=1 "@$OURS" "$@"; }
+ask6() { c dig +nocmd +time=2 +tries=1 "@$OURS6" "$@"; }
 part_dig() {
     need dig dig || return
     local d='check dig'
@@ -233,7 +247,7 @@ part_kdig() {
 # The same questions to any resolver. $1 part, $2 address, $3 how it is set up.
 through() {
     local part=$1 how=$3
-    r() { c dig +time=5 +tries=1 "$@"; }
+    r() { c dig +nocmd +time=5 +tries=1 "$@"; }
     if ! await "$2" edge.test; then result "$part" FAILED "$how: does not answer" "$(tail -n 5 "$work/$part.log")"; return; fi
     check "$part" "$how: A" 'NOERROR' 'ANSWER: 4' -- r "@$2" www.edge.test
     check "$part" "$how: AAAA" 'ANSWER: 2' -- r "@$2" www.edge.test AAAA
@@ -246,6 +260,9 @@ through() {
     check "$part" "$how: NODATA" 'NOERROR' 'ANSWER: 0' -- r "@$2" v4only.edge.test AAAA
     check "$part" "$how: big answer" 'ANSWER: 3' -- r "@$2" +bufsize=4096 big.edge.test TXT
     check "$part" "$how: +dnssec is not bogus" 'NOERROR' '!SERVFAIL' '!flags:[^;]* ad' -- r "@$2" +dnssec www.edge.test
+    case $how in
+    root*) check "$part" "$how: the signed root above is validated" 'NOERROR' 'flags:[^;]* ad' -- r "@$2" +dnssec ns.root ;;
+    esac
     check "$part" "$how: type 65280" '0A0B0C' -- r "@$2" unknown.edge.test TYPE65280
 }
 
@@ -293,7 +310,7 @@ part_unbound() {
             unbound_conf 127.0.0.2 "$validation" "$mode" >"$work/unbound.conf"
             start "$CLIENT" unbound unbound -d -c "$work/unbound.conf"
             through unbound 127.0.0.2 "$mode, $validation, 0x20, strict qname minimisation"
-            kill "${pids[-1]}"; wait "${pids[-1]}" 2>/dev/null
+            stop
         done
     done
 }
@@ -307,6 +324,7 @@ part_kresd() {
             echo "net.listen('127.0.0.3', 53)"
             echo "net.ipv6 = false"
             echo "cache.size = 10 * MB"
+            echo "modules.load('hints')"
             echo "modules.unload('ta_update') modules.unload('ta_signal_query') modules.unload('priming')"
             case $mode in
             stub) echo "trust_anchors.remove('.') policy.add(policy.suffix(policy.STUB('$OURS'), {todname('edge.test')}))" ;;
@@ -321,7 +339,7 @@ part_kresd() {
         } >"$work/kresd.conf"
         start "$CLIENT" kresd kresd -n -c "$work/kresd.conf" "$work/kresd"
         through kresd 127.0.0.3 "$mode, 0x20, qname minimisation$([ $mode != root ] || echo ', validation')"
-        kill "${pids[-1]}"; wait "${pids[-1]}" 2>/dev/null
+        stop
         rm -rf "$work/kresd"
     done
 }
@@ -342,31 +360,32 @@ EOF
     printf '. 3600000 NS ns.root.\nns.root. 3600000 A %s\n' "$ROOT" >"$work/hints"
     start "$CLIENT" named named -g -4 -c "$work/resolver.conf"
     through named 127.0.0.5 'root, validation, cookies, strict qname minimisation'
-    kill "${pids[-1]}"; wait "${pids[-1]}" 2>/dev/null
+    stop
 }
 part_dnsmasq() {
     need dnsmasq dnsmasq || return
     start "$CLIENT" dnsmasq dnsmasq --keep-in-foreground --no-resolv --no-hosts --conf-file=/dev/null --pid-file= \
         --listen-address=127.0.0.4 --bind-interfaces --server="/edge.test/$OURS" --user=root --log-facility=-
     if await 127.0.0.4 edge.test; then
-        check dnsmasq 'forwarder: A' 'ANSWER: 4' -- c dig @127.0.0.4 www.edge.test
-        check dnsmasq 'forwarder: NXDOMAIN' 'NXDOMAIN' -- c dig @127.0.0.4 missing.edge.test
-        check dnsmasq 'forwarder: NODATA' 'NOERROR' 'ANSWER: 0' -- c dig @127.0.0.4 v4only.edge.test AAAA
-        check dnsmasq 'forwarder: CNAME chain' 'ANSWER: 6' -- c dig @127.0.0.4 alias2.edge.test
-        check dnsmasq 'forwarder: big answer over TCP' 'ANSWER: 3' -- c dig +tcp @127.0.0.4 big.edge.test TXT
-        check dnsmasq 'forwarder: second answer from its cache' 'ANSWER: 4' -- c dig @127.0.0.4 www.edge.test
+        check dnsmasq 'forwarder: A' 'ANSWER: 4' -- c dig +nocmd @127.0.0.4 www.edge.test
+        check dnsmasq 'forwarder: NXDOMAIN' 'NXDOMAIN' -- c dig +nocmd @127.0.0.4 missing.edge.test
+        check dnsmasq 'forwarder: NODATA' 'NOERROR' 'ANSWER: 0' -- c dig +nocmd @127.0.0.4 v4only.edge.test AAAA
+        check dnsmasq 'forwarder: CNAME chain' 'ANSWER: 6' -- c dig +nocmd @127.0.0.4 alias2.edge.test
+        check dnsmasq 'forwarder: big answer over TCP' 'ANSWER: 3' -- c dig +nocmd +tcp @127.0.0.4 big.edge.test TXT
+        check dnsmasq 'forwarder: second answer from its cache' 'ANSWER: 4' -- c dig +nocmd @127.0.0.4 www.edge.test
     else
         result dnsmasq FAILED 'does not answer' "$(tail -n 5 "$work/dnsmasq.log")"
     fi
-    kill "${pids[-1]}"; wait "${pids[-1]}" 2>/dev/null
+    stop
 }
 
 # --- tools that look at the zone --------------------------------------------------------------------------
 
 part_dnsviz() {
     need dnsviz dnsviz || return
-    if ! c dnsviz probe -4 -A -x "edge.test:ns1.edge.test=$OURS" -R A,AAAA,MX,TXT,SOA,NS,CNAME edge.test www.edge.test \
-        alias.edge.test missing.edge.test >"$work/probe.json" 2>"$work/dnsviz.log"; then
+    # Below the root of this lab, and with its name server named, for there is no other way to either.
+    if ! c timeout 100 dnsviz probe -4 -A -x ".:ns.root=$ROOT" -x "edge.test+:ns1.edge.test=$OURS" -R A,AAAA,MX,TXT,SOA,NS,CNAME,HTTPS \
+        edge.test www.edge.test alias.edge.test missing.edge.test v4only.edge.test any.wild.edge.test >"$work/probe.json" 2>"$work/dnsviz.log"; then
         result dnsviz FAILED 'probe' "$(cat "$work/dnsviz.log")"
         return
     fi
@@ -454,8 +473,6 @@ EOF
 for part in dig kdig unbound kresd named dnsmasq dnsviz zonemaster compare; do
     wanted "$part" && "part_$part"
 done
-echo
-printf '%s\n' "${table[@]}"
 printf '%s\n' "${table[@]}" | awk '{ count[$2]++ } END { printf "checks=%d ok=%d failed=%d skipped=%d\n", NR, count["ok"], count["FAILED"], count["SKIPPED"] }'
 grep -E ' (WARN|ERROR) ' "$work/selvedge.log" | head -n 20
 exit $failed
