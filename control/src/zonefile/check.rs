@@ -26,11 +26,10 @@ pub(super) fn zone(path: &Path, apex: &[u8], loaded: &[Loaded], faults: &mut Vec
         let owner = &of_name[0].owner;
         let name = show_domain(owner);
         if !lies_in(owner, apex) {
-            complain(
-                &of_name[0].place,
-                format!("{name} is out of zone"),
-                "move it to its own zone, or check $ORIGIN and dots",
-            );
+            if let Some(first) = of_name.iter().map(|record| &record.place).min() {
+                let fix = "move it to its own zone, or check $ORIGIN and dots";
+                complain(first, format!("{name} is out of zone"), fix);
+            }
             continue;
         }
         alone(of_name, &name, |record, what, fix| complain(&record.place, what, fix));

@@ -70,7 +70,7 @@ impl Loader<'_> {
         let read = File::open(path).and_then(|file| file.take(self.bytes_left + 1).read_to_end(&mut bytes));
         if let Err(error) = read {
             let fix = "check that the path is right and that the daemon may read it".to_owned();
-            return Err((format!("{} cannot be read: {error}", path.display()), fix));
+            return Err((format!("cannot be read: {error}"), fix));
         }
         let left = self.bytes_left.checked_sub(bytes.len() as u64);
         self.bytes_left = left.ok_or_else(|| {
@@ -125,7 +125,7 @@ impl Loader<'_> {
             let fix = "see whether a file includes itself".to_owned();
             return Err((format!("files are included {DEEPEST} deep"), fix));
         }
-        let below = path.parent().unwrap_or(Path::new("")).join(file.shown()).into();
+        let below = path.parent().unwrap_or(Path::new("")).join(file.shown());
         let mut inner = Standing {
             origin,
             owner: standing.owner.clone(),
@@ -133,11 +133,11 @@ impl Loader<'_> {
             last_ttl_s: standing.last_ttl_s,
         };
         self.depth += 1;
-        let done = self.file(&below, &mut inner);
+        let done = self.file(&below.as_path().into(), &mut inner);
         self.depth -= 1;
         standing.default_ttl_s = inner.default_ttl_s;
         standing.last_ttl_s = inner.last_ttl_s;
-        done
+        done.map_err(|(what, fix)| (format!("{} {what}", below.display()), fix))
     }
 }
 
