@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control::datapath::table;
-use control::dns::{Index, Outcome, Pick, Transport, respond};
+use control::dns::{Context, Index, Outcome, Pick, Policy, Response, Transport};
 use control::model::{AddressPair, Backend, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord};
 use tests::lab::is_root;
 use xdp_balancer::testing::{Datagram, FrameBuilder};
@@ -230,6 +230,13 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     }
 }
 
+/// The daemon's answer at a turn of the ring.
+fn respond(query: &[u8], index: &Index, slot: usize) -> Response {
+    let policy = Policy::default();
+    let context = Context { transport: Transport::Udp, client: [10, 53, 0, 9].into(), time: 0, policy: &policy };
+    control::dns::respond(query, index, &context, Pick::Slot(slot))
+}
+
 struct Case {
     frame: Vec<u8>,
     /// The query inside, where nothing was damaged.
@@ -358,7 +365,7 @@ fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
 /// more than eight types at a name, and names that only a wildcard makes.
 fn expected_answer(intact: Option<&[u8]>, index: &Index) -> Option<String> {
     let query = intact?;
-    let response = respond(query, index, Transport::Udp, Pick::Slot(0));
+    let response = respond(query, index, 0);
     let qtype = response.bytes.as_ref().and_then(|bytes| asked(bytes));
     let many_options = query.len() > 12 && options(query) > 8;
     let odd_flags = u16::from_be_bytes([query[2], query[3]]) & !0x0130 != 0;
@@ -429,11 +436,11 @@ fn judge(frame: &[u8], reply: &[u8], listen: &[IpAddr; 2], index: &Index) -> Opt
         return Some("a damaged query got an answer with right checksums".into());
     }
     let same = (0..16).any(|slot| {
-        let response = respond(query, index, Transport::Udp, Pick::Slot(slot));
+        let response = respond(query, index, slot);
         response.outcome == Outcome::Answered && response.bytes.as_deref() == Some(payload)
     });
     if !same {
-        let says = respond(query, index, Transport::Udp, Pick::Slot(0));
+        let says = respond(query, index, 0);
         return Some(format!("the daemon says {:?} {:02x?}", says.outcome, says.bytes));
     }
     if let (Ok(there), Ok(back)) = (Datagram::parse(&unpadded(frame, udp)), &datagram) {

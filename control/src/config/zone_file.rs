@@ -131,8 +131,9 @@ fn cuts(reader: &Reader<'_>, zone: &Zone, file: &FileSection, services: &[Servic
 
 /// A server inside the zone has an address and is no alias. `known` tells names whose addresses others say.
 fn nameservers(reader: &Reader<'_>, zone: &Zone, file: &FileSection, known: impl Fn(&str) -> bool) {
-    let servers: BTreeSet<&str> = zone.nameservers.iter().map(String::as_str).collect();
-    let mut without = servers.clone();
+    // Letter case is the file's in data, lower in owners.
+    let servers: BTreeSet<String> = zone.nameservers.iter().map(|server| server.to_ascii_lowercase()).collect();
+    let mut without: BTreeSet<&str> = servers.iter().map(String::as_str).collect();
     without.retain(|server| lies_in(server, &zone.apex) && !known(server));
     for (record, place) in zone.records.iter().zip(&file.places) {
         match record.rtype {

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::api::{ApiError, Sources, serve_metrics, serve_socket};
 use crate::config::{self, Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError};
-use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners};
+use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy};
 use crate::driver::{Driver, docker::Docker};
 use crate::model::{OwnerId, SettingChange, Technology, Timestamp, in_full};
 use crate::netlink::{BridgeSpec, Net};
@@ -113,6 +113,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let last = store.snapshot()?.unwrap_or_default();
     let dns = Arc::new(DnsStats::default());
     let (index_in, index) = watch::channel(Arc::new(Index::new(&last)?));
+    let (_policy_in, policy) = watch::channel(Arc::new(Policy::default()));
 
     let net = Net::new(owner.clone())?;
     let world = Arc::new(world(&config, &owner, net, Arc::clone(&store), datapath.clone()).await);
@@ -139,7 +140,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     serve_metrics(config.control.metrics, sources.clone(), stopped.clone()).await?;
 
     let mut dns_stop = stopped.clone();
-    let answers = tokio::spawn(listeners.serve(index, Arc::clone(&dns), async move {
+    let answers = tokio::spawn(listeners.serve(index, policy, Arc::clone(&dns), async move {
         dns_stop.ordered().await;
     }));
     let before = (0, BTreeMap::new());

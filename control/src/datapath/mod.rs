@@ -18,8 +18,8 @@ use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options
 use xdp_balancer_common::{FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
-use crate::dns::{Index, RenderedRrset};
-use crate::model::{Snapshot, in_full};
+use crate::dns::{Index, PublishedName, PublishedRrset, Ring, TYPE_A, TYPE_AAAA};
+use crate::model::{Snapshot, ZONE_INDEX, in_full};
 
 /// Why the kernel could not be made to do something.
 #[derive(Debug, thiserror::Error)]
@@ -308,20 +308,37 @@ fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
 /// The kernel's form of a snapshot.
 #[must_use]
 pub fn table(snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Table {
-    let names = index.names().into_iter().map(|name| xdp_balancer::Name {
-        wire: name.wire,
-        service: name.service,
-        rrsets: name.rrsets.into_iter().map(kernel_rrset).collect(),
-    });
+    let names = index.names().filter_map(kernel_name);
     Table { generation: snapshot.generation, local: listen.to_vec(), names: names.collect() }
 }
 
-fn kernel_rrset(rrset: RenderedRrset) -> xdp_balancer::Rrset {
-    let rendered = rrset.ring.into_iter().map(|answer| xdp_balancer::Rendered {
-        flags: answer.flags,
-        ancount: answer.ancount,
-        nscount: answer.nscount,
-        bytes: answer.bytes,
-    });
-    xdp_balancer::Rrset { qtype: rrset.qtype, ring: rendered.collect() }
+/// A name with the answers that the tables have room for as they are: positive ones by type, without additional
+/// records. Those of services are there even where nothing can be said of them, so that questions are counted.
+fn kernel_name(name: PublishedName<'_>) -> Option<xdp_balancer::Name> {
+    let holds = |ring: &Ring| !ring.by_client && ring.answers.iter().all(|answer| answer.arcount == 0);
+    let of = |rrset: &PublishedRrset<'_>| {
+        let ring = rrset.ring.filter(|ring| holds(ring))?;
+        Some(xdp_balancer::Rrset { qtype: rrset.qtype, ring: kernel_ring(ring) })
+    };
+    let mut rrsets: Vec<_> = name.rrsets.iter().filter_map(of).collect();
+    // An alias that leads out of our zones has one answer for all types.
+    let is_alias = |ring: &Ring| ring.answers.iter().all(|answer| answer.ancount > 0 && answer.nscount == 0);
+    if let Some(others) = name.others.filter(|others| is_alias(others)) {
+        rrsets.extend([TYPE_A, TYPE_AAAA].map(|qtype| xdp_balancer::Rrset { qtype, ring: kernel_ring(others) }));
+    }
+    let of_use = (name.service != ZONE_INDEX || !rrsets.is_empty()) && !name.wire.starts_with(b"\x01*");
+    of_use.then(|| xdp_balancer::Name { wire: name.wire.to_vec(), service: name.service, rrsets })
+}
+
+fn kernel_ring(ring: &Ring) -> Vec<xdp_balancer::Rendered> {
+    let turn = |turn: &u16| {
+        let answer = &ring.answers[usize::from(*turn)];
+        xdp_balancer::Rendered {
+            flags: answer.flags,
+            ancount: answer.ancount,
+            nscount: answer.nscount,
+            bytes: answer.bytes.clone(),
+        }
+    };
+    ring.turns.iter().map(turn).collect()
 }

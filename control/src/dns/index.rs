@@ -1,190 +1,106 @@
 //! A snapshot prepared for answering.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use xdp_balancer_common::MAX_NAME_BYTES;
 
-use super::render::{FixedRrset, RenderError, RenderedAnswer, RenderedRrset, Template, rrsets};
-use super::wire::{absolute, is_wildcard, name_bytes, suffixes, wildcard_of};
-use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS};
-use crate::model::{DomainFault, PublishedService, Snapshot, Zone, ZoneRecord};
+use super::error::IndexError;
+use super::layout::{Alias, ChangingNode, Cut, End, Layout, Node, Place, Rrset, Source, any_of};
+use super::records::{Chain, negative};
+use super::render::{RCODE_BITS, RenderError, RenderedRrset, rrsets};
+use super::turns::Ring;
+use super::wire::{suffixes, wildcard_of};
+use super::{NXDOMAIN, TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_DS, TYPE_SOA};
+use crate::model::{PublishedService, Snapshot};
 
-/// Why a snapshot cannot be answered from.
-#[derive(Debug, thiserror::Error)]
-pub enum IndexError {
-    /// A name has no wire form.
-    #[error("{what} {name:?} is not a domain name: it {source}")]
-    Name {
-        /// What it names.
-        what: &'static str,
-        /// The text.
-        name: String,
-        /// What is wrong with it.
-        source: DomainFault,
-    },
-    /// Two zones with one apex.
-    #[error("zone {apex} is there twice")]
-    DuplicateZone {
-        /// The apex.
-        apex: String,
-    },
-    /// A zone without NS.
-    #[error("zone {apex} names no name server")]
-    NoNameserver {
-        /// The apex.
-        apex: String,
-    },
-    /// Two services with one name.
-    #[error("service {service}: the name {name} belongs to another service already")]
-    DuplicateName {
-        /// The later service.
-        service: String,
-        /// The name.
-        name: String,
-    },
-    /// A service's name that no zone contains.
-    #[error("service {service}: the name {name} is in none of our zones")]
-    OutsideZones {
-        /// The service.
-        service: String,
-        /// The name.
-        name: String,
-    },
-    /// A record that does not lie in the zone that has it.
-    #[error("zone {apex}: the record's name {name} is outside it")]
-    RecordOutside {
-        /// The zone.
-        apex: String,
-        /// The name.
-        name: String,
-    },
-    /// A record could not be encoded.
-    #[error(transparent)]
-    Render(#[from] RenderError),
-}
+/// Longest time in seconds that a client may remember that a service has no backend: one may come
+/// at any moment.
+const NO_BACKEND_TTL_S: u32 = 5;
 
-impl IndexError {
-    /// Short fixed name: metric label.
-    #[must_use]
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Name { source: DomainFault::Relative, .. } => "relative",
-            Self::Name { .. } => "name",
-            Self::DuplicateZone { .. } => "duplicate_zone",
-            Self::NoNameserver { .. } => "no_nameserver",
-            Self::DuplicateName { .. } => "duplicate_name",
-            Self::OutsideZones { .. } => "outside_zones",
-            Self::RecordOutside { .. } => "record_outside",
-            Self::Render(error) => error.label(),
-        }
-    }
-}
+/// How a service's RRsets are rendered.
+pub(super) trait Render: Fn(&PublishedService) -> Result<Vec<RenderedRrset>, RenderError> {}
 
-/// A service's rendered answers, as both the kernel and the daemon send them.
+impl<F: Fn(&PublishedService) -> Result<Vec<RenderedRrset>, RenderError>> Render for F {}
+
+/// A service's answers.
 #[derive(Debug)]
-pub struct Published {
-    /// Index of the service's counters.
-    pub index: u32,
-    /// Its names in wire form, lower case.
-    pub names: Vec<Vec<u8>>,
-    /// Its RRsets; none where it has no backend.
-    pub rrsets: Vec<RenderedRrset>,
-    /// TTL in seconds of its answers.
-    pub(super) ttl_s: u32,
-    /// The daemon's own position in each ring.
-    cursors: Vec<AtomicUsize>,
+struct Service {
+    /// What they were made from.
+    origin: Arc<PublishedService>,
+    /// By type; none where nothing is published. A ring without records is an answer too: the service's policy says
+    /// NODATA, or a code.
+    rings: Vec<(u16, Arc<Ring>)>,
 }
 
-impl Published {
-    /// The RRset of a type, with its place among `rrsets`.
-    pub(super) fn rrset(&self, qtype: u16) -> Option<(usize, &RenderedRrset)> {
-        self.rrsets.iter().enumerate().find(|(_, rrset)| rrset.qtype == qtype)
-    }
-
-    /// The variant whose turn it is.
-    pub(super) fn next(&self, rrset: usize) -> &RenderedAnswer {
-        let turn = self.cursors[rrset].fetch_add(1, Ordering::Relaxed);
-        let ring = &self.rrsets[rrset].ring;
-        &ring[turn % ring.len()]
-    }
-}
-
-/// A zone's own records.
+/// What a zone says of itself; its SOA bears the generation.
 #[derive(Debug)]
-pub(super) struct ZoneRecords {
-    pub soa: Template,
-    pub ns: Vec<Template>,
-    /// Targets of `ns` in wire form, in the same order.
-    pub targets: Vec<Vec<u8>>,
-    pub ttl_s: u32,
-    pub ns_ttl_s: u32,
-    /// TTL of the SOA in negative answers (RFC 2308, section 3).
-    pub negative_ttl_s: u32,
-    pub apex: Vec<u8>,
-    /// Whether some names of it are delegated, or stand for others, so that the way of most questions stays short.
-    has_cuts: bool,
-    has_wildcards: bool,
+pub(super) struct ZoneAnswers {
+    soa: Arc<Ring>,
+    pub nodata: Arc<Ring>,
+    pub nxdomain: Arc<Ring>,
+    serial: u32,
 }
 
-/// What stands at a name that exists.
-#[derive(Debug, Default)]
-pub(super) struct Node {
-    pub service: Option<usize>,
-    /// The zone whose apex it is.
-    pub zone: Option<usize>,
-    /// Its RRsets that do not change with the instances, but for an apex's SOA and NS.
-    pub fixed: Vec<FixedRrset>,
+/// What a [`Source`] of the layout makes of a snapshot.
+#[derive(Debug)]
+pub(super) struct Answers {
+    /// Index of the counters of the service that the name leads to.
+    pub service: Option<u32>,
+    pub rrsets: Vec<Rrset>,
+    pub others: Others,
+    /// NODATA for a service that may have something to say soon. This and the next so that the index after this one
+    /// finds what it can keep.
+    for_now: Option<Arc<Ring>>,
+    /// An alias's rings by those of its end.
+    derived: Vec<(Arc<Ring>, Arc<Ring>)>,
 }
 
-impl Node {
-    /// The fixed RRset of a type.
-    pub(super) fn fixed(&self, rtype: u16) -> Option<&FixedRrset> {
-        self.fixed.iter().find(|rrset| rrset.rtype == rtype)
-    }
-
-    fn is_cut(&self) -> bool {
-        self.zone.is_none() && self.fixed(TYPE_NS).is_some()
-    }
-
-    fn add(&mut self, rtype: u16, ttl_s: u32, rdata: Vec<u8>) {
-        match self.fixed.iter_mut().find(|rrset| rrset.rtype == rtype) {
-            Some(rrset) if rrset.rdata.contains(&rdata) => {}
-            Some(rrset) => rrset.rdata.push(rdata),
-            None => self.fixed.push(FixedRrset { rtype, ttl_s, rdata: vec![rdata] }),
-        }
-    }
+/// What all types get that have no RRset.
+#[derive(Debug)]
+pub(super) enum Others {
+    Ring(Arc<Ring>),
+    /// The alias leads to this cut.
+    Referral {
+        chain: Chain,
+        cut: usize,
+    },
 }
 
-/// Where a question's name was found.
-pub(super) struct Found<'a> {
-    /// The innermost zone that contains it.
-    pub zone: &'a ZoneRecords,
-    /// Where that zone's apex begins in the name.
-    pub apex_at: usize,
-    pub place: Place<'a>,
+/// What stands at a name.
+#[derive(Clone, Copy)]
+pub(super) struct Answered<'a> {
+    pub service: Option<u32>,
+    pub rrsets: &'a [Rrset],
+    pub others: OthersOf<'a>,
 }
 
-/// What there is at a name of a zone.
-pub(super) enum Place<'a> {
+/// As [`Others`].
+#[derive(Clone, Copy)]
+pub(super) enum OthersOf<'a> {
+    Ring(&'a Arc<Ring>),
+    Referral { chain: &'a Chain, cut: &'a Cut },
+}
+
+/// What there is at a question's name.
+pub(super) enum Found<'a> {
     /// This, by its own name or by a wildcard's.
-    Node(&'a Node),
-    /// The name is at or below one whose zone others have. `at` is where the delegated name begins.
-    Cut { ns: &'a FixedRrset, at: usize },
+    Name(Answered<'a>),
+    /// The name is at or below one that others have, which begins at `at` in it.
+    Cut { zone: &'a ZoneAnswers, cut: &'a Cut, at: usize },
     /// No such name.
-    Nothing,
+    Nothing(&'a ZoneAnswers),
 }
 
 /// A snapshot prepared for answering: names by wire form, records rendered once. Never changed but
-/// for the round robin's positions; a new snapshot gets a new index.
+/// for the round robin's positions; a new snapshot gets a new index, which keeps what it can of the one before.
 #[derive(Debug)]
 pub struct Index {
     generation: u64,
-    zones: Vec<ZoneRecords>,
-    services: Vec<Published>,
-    /// Every name that exists, empty non-terminals too, lower case in wire form.
-    nodes: HashMap<Vec<u8>, Node>,
+    layout: Arc<Layout>,
+    zones: Vec<ZoneAnswers>,
+    services: Vec<Service>,
+    /// By source of the layout.
+    made: Vec<Answers>,
 }
 
 impl Index {
@@ -193,28 +109,50 @@ impl Index {
     /// # Errors
     /// [`IndexError`] where a name is no name, stands twice, or is in no zone.
     pub fn new(snapshot: &Snapshot) -> Result<Self, IndexError> {
+        Self::build(None, snapshot, rrsets)
+    }
+
+    /// Renders a snapshot that comes after another: what is the same in both is rendered no more, and its rings are
+    /// the same by their pointers.
+    ///
+    /// # Errors
+    /// As of [`Index::new`].
+    pub fn next(&self, snapshot: &Snapshot) -> Result<Self, IndexError> {
+        Self::build(Some(self), snapshot, rrsets)
+    }
+
+    /// With answers of services that no snapshot asks for.
+    #[cfg(test)]
+    pub(super) fn with(snapshot: &Snapshot, render: impl Render) -> Result<Self, IndexError> {
+        Self::build(None, snapshot, render)
+    }
+
+    fn build(previous: Option<&Self>, snapshot: &Snapshot, render: impl Render) -> Result<Self, IndexError> {
+        let layout = Layout::next(previous.map(|previous| &previous.layout), snapshot)?;
+        // Numbers of zones and sources mean the same in the previous index only where the layout is the same.
+        let same = previous.filter(|previous| Arc::ptr_eq(&previous.layout, &layout));
         let mut index = Self {
             generation: snapshot.generation,
-            zones: Vec::with_capacity(snapshot.zones.len()),
+            zones: Vec::with_capacity(layout.zones.len()),
             services: Vec::with_capacity(snapshot.services.len()),
-            nodes: HashMap::new(),
+            made: Vec::with_capacity(layout.sources.len()),
+            layout: Arc::clone(&layout),
         };
-        for zone in &snapshot.zones {
-            index.add_apex(zone, snapshot.generation)?;
+        for (place, service) in snapshot.services.iter().enumerate() {
+            let before = previous.and_then(|previous| previous.service(place, service));
+            index.services.push(Service::new(service, snapshot.generation, before, &render)?);
         }
-        for apex in index.zones.iter().map(|zone| zone.apex.clone()).collect::<Vec<_>>() {
-            index.add_ancestors(&apex);
+        for zone in 0..layout.zones.len() {
+            index.zones.push(index.zone_answers(zone, same.and_then(|same| same.zones.get(zone))));
         }
-        // After all apexes, for a name belongs to the innermost zone that contains it.
-        for (number, zone) in snapshot.zones.iter().enumerate() {
-            for record in &zone.records {
-                index.add_record(number, zone, record)?;
-            }
+        for (number, source) in layout.sources.iter().enumerate() {
+            let before = same.and_then(|same| same.made.get(number));
+            let made = match source {
+                Source::Node(node) => index.changing(node, before),
+                Source::Alias(alias) => index.alias(alias, before),
+            };
+            index.made.push(made);
         }
-        for service in &snapshot.services {
-            index.add_service(service)?;
-        }
-        index.add_nameservers(&snapshot.zones)?;
         Ok(index)
     }
 
@@ -224,134 +162,116 @@ impl Index {
         self.generation
     }
 
-    /// Its services in the snapshot's order: what is to be published in the kernel.
-    #[must_use]
-    pub fn published(&self) -> &[Published] {
-        &self.services
+    /// The service of the same name, most likely at the same place.
+    fn service(&self, place: usize, service: &PublishedService) -> Option<&Service> {
+        let named = |known: &&Service| known.origin.name == service.name;
+        self.services.get(place).filter(named).or_else(|| self.services.iter().find(named))
     }
 
-    fn add_apex(&mut self, zone: &Zone, generation: u64) -> Result<(), IndexError> {
-        let apex = absolute("zone", &zone.apex)?;
-        let primary = absolute("primary name server", &zone.primary)?;
-        let contact = absolute("zone contact", &zone.contact)?;
-        let encode = |source| RenderError { owner: zone.apex.clone(), source };
-        let (mut ns, mut targets) = (Vec::new(), Vec::new());
-        for target in &zone.nameservers {
-            ns.push(Template::ns(&apex, &absolute("name server", target)?).map_err(encode)?);
-            targets.push(name_bytes("name server", target)?);
+    fn zone_answers(&self, zone: usize, before: Option<&ZoneAnswers>) -> ZoneAnswers {
+        let apex = &self.layout.zones[zone];
+        // Serials wrap by RFC 1982; the generation rises, so its low half is one.
+        let serial = self.generation as u32;
+        let soa = |ttl_s| apex.soa.rrset(serial, ttl_s);
+        let no = |rcode| Ring::single(negative(&apex.wire, &soa(apex.negative_ttl_s), rcode));
+        ZoneAnswers {
+            soa: kept(before.map(|before| &before.soa), Ring::single(soa(apex.soa_ttl_s).answer())),
+            nodata: kept(before.map(|before| &before.nodata), no(0)),
+            nxdomain: kept(before.map(|before| &before.nxdomain), no(NXDOMAIN)),
+            serial,
         }
-        if ns.is_empty() {
-            return Err(IndexError::NoNameserver { apex: zone.apex.clone() });
+    }
+
+    /// NODATA of a zone for a service that may have something to say soon.
+    fn nodata_for_now(&self, zone: usize, service_ttl_s: u32) -> Ring {
+        let apex = &self.layout.zones[zone];
+        let ttl_s = apex.negative_ttl_s.min(service_ttl_s).min(NO_BACKEND_TTL_S);
+        Ring::single(negative(&apex.wire, &apex.soa.rrset(self.zones[zone].serial, ttl_s), 0))
+    }
+
+    fn changing(&self, node: &ChangingNode, before: Option<&Answers>) -> Answers {
+        let zone = &self.zones[node.zone];
+        let mut rrsets = Vec::new();
+        let mut others = Arc::clone(&zone.nodata);
+        let mut for_now = None;
+        let service = node.service.and_then(|service| self.services.get(service));
+        if let Some(service) = service {
+            let idle = service.rings.is_empty();
+            if idle || service.rings.iter().any(|(_, ring)| is_silent(ring)) {
+                let known = before.and_then(|before| before.for_now.as_ref());
+                for_now = Some(kept(known, self.nodata_for_now(node.zone, service.origin.ttl_s)));
+            }
+            for (qtype, ring) in &service.rings {
+                let silent = for_now.as_ref().filter(|_| is_silent(ring));
+                rrsets.push(Rrset::new(*qtype, Arc::clone(silent.unwrap_or(ring))));
+            }
+            if let Some(for_now) = for_now.as_ref().filter(|_| idle) {
+                rrsets.extend([TYPE_A, TYPE_AAAA].map(|qtype| Rrset { qtype, ring: Arc::clone(for_now), idle }));
+                others = Arc::clone(for_now);
+            }
         }
-        let records = ZoneRecords {
-            // Without a master file: serials wrap by RFC 1982; the generation rises, so its low half is one.
-            // Refresh, retry and expire speak to secondaries, which there are none of: usual values.
-            soa: Template::soa(
-                &apex,
-                [primary, contact],
-                zone.authority.map_or([generation as u32, 3600, 600, 604_800, zone.negative_ttl_s], |told| {
-                    [told.serial, told.refresh_s, told.retry_s, told.expire_s, zone.negative_ttl_s]
-                }),
-            )
-            .map_err(encode)?,
-            ns,
-            targets,
-            ttl_s: zone.ttl_s,
-            ns_ttl_s: zone.authority.map_or(zone.ttl_s, |told| told.ns_ttl_s),
-            negative_ttl_s: zone.ttl_s.min(zone.negative_ttl_s),
-            apex: name_bytes("zone", &zone.apex)?,
-            has_cuts: false,
-            has_wildcards: false,
+        let taken = |rrsets: &[Rrset], qtype: u16| rrsets.iter().any(|rrset| rrset.qtype == qtype);
+        for rrset in &node.own {
+            if !taken(&rrsets, rrset.qtype) {
+                rrsets.push(rrset.clone());
+            }
+        }
+        if node.is_apex {
+            rrsets.push(Rrset::new(TYPE_SOA, Arc::clone(&zone.soa)));
+        }
+        // A zone's DS are its parent's to tell (RFC 4035, 3.1.4.1), and ours says that there are none.
+        if let Some(parent) = node.parent
+            && !taken(&rrsets, TYPE_DS)
+        {
+            rrsets.push(Rrset::new(TYPE_DS, Arc::clone(&self.zones[parent].nodata)));
+        }
+        rrsets.extend(any_of(&rrsets));
+        let service = service.map(|service| service.origin.index);
+        Answers { service, rrsets, others: Others::Ring(others), for_now, derived: Vec::new() }
+    }
+
+    fn alias(&self, alias: &Alias, before: Option<&Answers>) -> Answers {
+        let mut derived = Vec::new();
+        let mut behind = |name: &[u8], base: &Arc<Ring>| {
+            let known = |pairs: &[(Arc<Ring>, Arc<Ring>)]| {
+                pairs.iter().find(|(of, _)| Arc::ptr_eq(of, base)).map(|(_, ring)| Arc::clone(ring))
+            };
+            known(&derived).unwrap_or_else(|| {
+                let kept = before.and_then(|before| known(&before.derived));
+                let ring = kept.unwrap_or_else(|| Arc::new(base.map(|answer| alias.chain.before(name, answer))));
+                derived.push((Arc::clone(base), Arc::clone(&ring)));
+                ring
+            })
         };
-        let node = self.nodes.entry(records.apex.clone()).or_default();
-        if node.zone.replace(self.zones.len()).is_some() {
-            return Err(IndexError::DuplicateZone { apex: zone.apex.clone() });
-        }
-        self.zones.push(records);
-        Ok(())
-    }
-
-    fn add_record(&mut self, number: usize, zone: &Zone, record: &ZoneRecord) -> Result<(), IndexError> {
-        let name = name_bytes("record's name", &record.name)?;
-        if self.zone_of(&name).is_none_or(|(innermost, _)| innermost != number) {
-            return Err(IndexError::RecordOutside { apex: zone.apex.clone(), name: record.name.clone() });
-        }
-        let node = self.nodes.entry(name.clone()).or_default();
-        node.add(record.rtype, record.ttl_s, record.rdata.clone());
-        self.zones[number].has_cuts |= node.is_cut();
-        self.zones[number].has_wildcards |= is_wildcard(&name);
-        self.add_ancestors(&name);
-        Ok(())
-    }
-
-    /// A name server in a zone of ours exists and has addresses: those of a record or a service of its name, or
-    /// those that the zones say which name it. With none at all it still exists, for NXDOMAIN would make
-    /// resolvers take the delegation for broken.
-    fn add_nameservers(&mut self, zones: &[Zone]) -> Result<(), IndexError> {
-        let mut added: HashMap<Vec<u8>, Vec<IpAddr>> = HashMap::new();
-        // What a master file does not say is not there.
-        for zone in zones.iter().filter(|zone| zone.authority.is_none()) {
-            for target in zone.nameservers.iter().chain([&zone.primary]) {
-                let name = name_bytes("name server", target)?;
-                if self.zone_of(&name).is_some() {
-                    added.entry(name).or_default().extend(&zone.nameserver_addresses);
+        let mut rrsets = alias.own.clone();
+        let mut service = None;
+        let others = match &alias.end {
+            End::Left(ring) => Others::Ring(Arc::clone(ring)),
+            End::Denied { zone } => Others::Ring(behind(&[], &self.zones[*zone].nxdomain)),
+            End::Cut { zone, cut, exact } => {
+                if *exact {
+                    let ds = self.layout.cuts[*cut].ds.as_ref().unwrap_or(&self.zones[*zone].nodata);
+                    rrsets.push(Rrset::new(TYPE_DS, behind(&self.layout.cuts[*cut].name, ds)));
+                }
+                Others::Referral { chain: alias.chain.clone(), cut: *cut }
+            }
+            End::Fixed { name, zone, rrsets: there } => {
+                rrsets.extend(there.iter().map(|rrset| Rrset::new(rrset.qtype, behind(name, &rrset.ring))));
+                Others::Ring(behind(name, &self.zones[*zone].nodata))
+            }
+            // Its source is no alias, so it has been made before this.
+            End::Made { name, source } => {
+                let there = &self.made[*source];
+                service = there.service;
+                let data = there.rrsets.iter().filter(|rrset| rrset.qtype != TYPE_ANY);
+                rrsets.extend(data.map(|rrset| Rrset { ring: behind(name, &rrset.ring), ..rrset.clone() }));
+                match &there.others {
+                    Others::Ring(ring) => Others::Ring(behind(name, ring)),
+                    Others::Referral { chain, cut } => Others::Referral { chain: chain.clone(), cut: *cut },
                 }
             }
-        }
-        for (name, addresses) in added {
-            let ttl_s = self.zone_of(&name).map_or(0, |(zone, _)| zones[zone].ttl_s);
-            let node = self.nodes.entry(name.clone()).or_default();
-            let told = [TYPE_A, TYPE_AAAA, TYPE_CNAME].iter().any(|rtype| node.fixed(*rtype).is_some());
-            if node.service.is_none() && !told {
-                for address in addresses {
-                    match address {
-                        IpAddr::V4(address) => node.add(TYPE_A, ttl_s, address.octets().to_vec()),
-                        IpAddr::V6(address) => node.add(TYPE_AAAA, ttl_s, address.octets().to_vec()),
-                    }
-                }
-            }
-            self.add_ancestors(&name);
-        }
-        Ok(())
-    }
-
-    fn add_service(&mut self, service: &PublishedService) -> Result<(), IndexError> {
-        let rrsets = rrsets(service)?;
-        let mut names = Vec::with_capacity(service.names.len());
-        for text in &service.names {
-            let name = name_bytes("service name", text)?;
-            if self.zone_of(&name).is_none() {
-                let service = service.name.to_string();
-                return Err(IndexError::OutsideZones { service, name: text.clone() });
-            }
-            let node = self.nodes.entry(name.clone()).or_default();
-            if node.service.replace(self.services.len()).is_some() {
-                let service = service.name.to_string();
-                return Err(IndexError::DuplicateName { service, name: text.clone() });
-            }
-            self.add_ancestors(&name);
-            names.push(name);
-        }
-        // Each generation begins at another turn, so that frequent ones do not favour the first.
-        let begin = || AtomicUsize::new(self.generation as usize);
-        let cursors = rrsets.iter().map(|_| begin()).collect();
-        self.services.push(Published { index: service.index, names, rrsets, ttl_s: service.ttl_s, cursors });
-        Ok(())
-    }
-
-    /// Makes the names between a name and the apex above it exist (empty non-terminals, RFC 8020).
-    fn add_ancestors(&mut self, name: &[u8]) {
-        for (_, ancestor) in suffixes(name).skip(1) {
-            if self.zone_of(ancestor).is_none() {
-                break;
-            }
-            self.nodes.entry(ancestor.to_vec()).or_default();
-        }
-    }
-
-    /// The innermost zone that contains a lower-case name, and where its apex begins.
-    fn zone_of(&self, name: &[u8]) -> Option<(usize, usize)> {
-        suffixes(name).find_map(|(at, suffix)| self.nodes.get(suffix)?.zone.map(|zone| (zone, at)))
+        };
+        Answers { service, rrsets, others, for_now: None, derived }
     }
 
     /// Looks a question's name up; `None` where it is in none of our zones.
@@ -362,47 +282,75 @@ impl Index {
         // Lengths are below every letter, so folding the whole folds the labels only.
         lower.make_ascii_lowercase();
         let lower = &*lower;
-        let (zone, apex_at) = self.zone_of(lower)?;
-        let zone = &self.zones[zone];
-        let place = match self.cut(zone, lower, apex_at) {
-            Some(cut) => cut,
-            None => match self.nodes.get(lower) {
-                Some(node) => Place::Node(node),
-                None => self.wildcard(zone, lower).map_or(Place::Nothing, Place::Node),
-            },
-        };
-        Some(Found { zone, apex_at, place })
+        let nodes = &self.layout.nodes;
+        // The name itself or its closest encloser. Zones have no holes: every ancestor up to the apex exists.
+        let (at, encloser, node) = suffixes(lower).find_map(|(at, suffix)| Some((at, suffix, nodes.get(suffix)?)))?;
+        let zone = &self.zones[node.zone];
+        Some(match &node.place {
+            Place::Delegated(cut) => {
+                let cut = &self.layout.cuts[*cut];
+                Found::Cut { zone, cut, at: lower.len().saturating_sub(cut.name.len()) }
+            }
+            _ if at == 0 => Found::Name(self.answered(node)?),
+            _ if !node.wildcard => Found::Nothing(zone),
+            _ => Found::Name(self.answered(nodes.get(wildcard_of(encloser).as_slice())?)?),
+        })
     }
 
-    /// The delegation that a name is at or below: the highest, for what is below it is not ours.
-    fn cut(&self, zone: &ZoneRecords, name: &[u8], apex_at: usize) -> Option<Place<'_>> {
-        if !zone.has_cuts {
-            return None;
+    /// What stands at a node; `None` where that is not ours to say.
+    pub(super) fn answered<'a>(&'a self, node: &'a Node) -> Option<Answered<'a>> {
+        match &node.place {
+            Place::Fixed(rrsets) => {
+                let others = OthersOf::Ring(&self.zones[node.zone].nodata);
+                Some(Answered { service: None, rrsets, others })
+            }
+            Place::Made(source) => {
+                let Answers { service, rrsets, others, .. } = &self.made[*source];
+                let others = match others {
+                    Others::Ring(ring) => OthersOf::Ring(ring),
+                    Others::Referral { chain, cut } => OthersOf::Referral { chain, cut: &self.layout.cuts[*cut] },
+                };
+                Some(Answered { service: *service, rrsets, others })
+            }
+            Place::Delegated(_) => None,
         }
-        let below_apex = suffixes(name).take_while(|(at, _)| *at < apex_at);
-        let cuts = below_apex.filter_map(|(at, suffix)| {
-            let node = self.nodes.get(suffix).filter(|node| node.is_cut())?;
-            Some(Place::Cut { ns: node.fixed(TYPE_NS)?, at })
-        });
-        cuts.last()
     }
 
-    /// The wildcard that stands for a name that does not exist: the one below its closest encloser (RFC 4592).
-    fn wildcard(&self, zone: &ZoneRecords, name: &[u8]) -> Option<&Node> {
-        if !zone.has_wildcards {
-            return None;
+    /// Every name that exists, in wire form, and the zone that has it.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&[u8], &Node, &ZoneAnswers)> {
+        self.layout.nodes.iter().map(|(name, node)| (&**name, node, &self.zones[node.zone]))
+    }
+}
+
+impl Service {
+    fn new(
+        service: &PublishedService,
+        generation: u64,
+        before: Option<&Self>,
+        render: &impl Render,
+    ) -> Result<Self, IndexError> {
+        if let Some(before) = before.filter(|before| *before.origin == *service) {
+            return Ok(Self { origin: Arc::clone(&before.origin), rings: before.rings.clone() });
         }
-        let (_, encloser) = suffixes(name).skip(1).find(|(_, suffix)| self.nodes.contains_key(*suffix))?;
-        self.nodes.get(&wildcard_of(encloser))
+        let ring_before = |qtype: u16| before?.rings.iter().find(|(of, _)| *of == qtype).map(|(_, ring)| ring);
+        let mut rings = Vec::new();
+        for rrset in render(service)? {
+            let qtype = rrset.qtype;
+            // Each new ring begins at another turn, so that frequent ones do not favour the first.
+            if let Some(ring) = Ring::of(rrset, generation as usize) {
+                rings.push((qtype, kept(ring_before(qtype), ring)));
+            }
+        }
+        Ok(Self { origin: Arc::new(service.clone()), rings })
     }
+}
 
-    /// Every name that exists, in wire form, with what stands there.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = (&[u8], &Node)> {
-        self.nodes.iter().map(|(name, node)| (name.as_slice(), node))
-    }
+/// The ring of the index before, if it says the same.
+fn kept(before: Option<&Arc<Ring>>, made: Ring) -> Arc<Ring> {
+    before.filter(|before| ***before == made).map_or_else(|| Arc::new(made), Arc::clone)
+}
 
-    /// What stands at a name in wire form and lower case.
-    pub(super) fn node(&self, name: &[u8]) -> Option<&Node> {
-        self.nodes.get(name)
-    }
+/// Whether a ring says NOERROR without a record: the service's zone has to say NODATA for it.
+fn is_silent(ring: &Ring) -> bool {
+    ring.answers.iter().all(|answer| answer.bytes.is_empty() && answer.flags & RCODE_BITS == 0)
 }

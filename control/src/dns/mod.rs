@@ -3,31 +3,42 @@
 //! No other module of this crate knows hickory.
 //!
 //! ```text
-//! Snapshot ─Index::new─> Index ─┬─ Index::names: rendered answers ─────> datapath (kernel tables)
-//!                               └─ respond(query) ──> Response ──> sockets (serve), counted in DnsStats
+//!             ┌ Layout: names, records of zones ┐
+//! Snapshot ───┤  (kept while they do not change)├─> Index ─┬─ names: rings ─────────────────> datapath (kernel tables)
+//!             └ services' rings, SOA serials ───┘          └─ respond(query) ──> Response ──> sockets (serve), DnsStats
 //! ```
 
 mod answer;
 pub mod client;
+mod context;
+mod draft;
+mod edns;
+mod error;
 mod index;
+mod layout;
 mod names;
 mod query;
+mod records;
 mod render;
 mod reply;
 mod ring;
 mod server;
 mod sockets;
 mod stats;
+mod turns;
 mod wire;
 
-pub use answer::{Pick, Response, respond};
-pub use index::{Index, IndexError, Published};
-pub use names::PublishedName;
+pub use answer::{Response, respond};
+pub use context::{Context, Policy};
+pub use error::IndexError;
+pub use index::Index;
+pub use names::{Below, PublishedName, PublishedRrset};
 pub use render::{RenderError, RenderedAnswer, RenderedRrset, rrsets};
 pub use ring::MAX_RING;
-pub use server::{Listeners, serve};
+pub use server::Listeners;
 pub use sockets::BindError;
 pub use stats::{DnsStats, Outcome, ServiceStats, Transport, TransportStats};
+pub use turns::{Pick, Ring};
 
 /// QTYPE of IPv4 addresses.
 pub const TYPE_A: u16 = 1;
@@ -36,6 +47,16 @@ pub const TYPE_AAAA: u16 = 28;
 const TYPE_NS: u16 = 2;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
+const TYPE_OPT: u16 = 41;
+const TYPE_DS: u16 = 43;
+const TYPE_TKEY: u16 = 249;
+const TYPE_TSIG: u16 = 250;
+const TYPE_IXFR: u16 = 251;
+const TYPE_AXFR: u16 = 252;
+const TYPE_ANY: u16 = 255;
+
+const SERVFAIL: u16 = 2;
+const NXDOMAIN: u16 = 3;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,115 +1,105 @@
-//! What the kernel answers: names with their answers, rendered once.
+//! What the kernel answers: every name that exists, with the rings of its answers.
 //!
-//! Each answer is what [`respond`] says to the plain query, without header and question. So it is the daemon's own
-//! by construction, pointers into the question and all: behind a header of fixed length and a question whose name
-//! is known, every offset is the same in every reply to it. What the kernel cannot say stays with the daemon:
-//! - negative answers and referrals;
-//! - answers with additional records (NS with addresses), for the kernel keeps the query's ARCOUNT;
-//! - answers longer than a slot of the tables;
-//! - types beyond those that a name of the tables can hold: A, AAAA and HTTPS go first;
-//! - names that only a wildcard makes.
+//! They are the very rings that the daemon answers from. What stays with the daemon:
+//! - names at and below delegations;
+//! - answers longer than the tables can hold, and types of a name beyond those that they can hold: A, AAAA and HTTPS
+//!   go first;
+//! - A and AAAA of a service that has nothing published.
+
+use std::sync::Arc;
 
 use xdp_balancer_common::{ANSWER_BYTES, TYPE_SLOTS};
 
-use super::answer::{Pick, respond};
-use super::index::{Index, Node, Place, Published};
-use super::query::HEADER_BYTES;
-use super::render::{RenderedAnswer, RenderedRrset};
-use super::stats::{Outcome, Transport};
-use super::wire::is_wildcard;
-use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS, TYPE_SOA};
+use super::index::{Answered, Index, OthersOf, ZoneAnswers};
+use super::layout::{Node, Place, Rrset};
+use super::turns::Ring;
+use super::{TYPE_A, TYPE_AAAA, TYPE_ANY};
 use crate::model::ZONE_INDEX;
 
-/// AA and RCODE: what a rendered answer may set.
-const ANSWER_FLAGS: u16 = 0x040F;
 const TYPE_HTTPS: u16 = 65;
-/// Types that are looked for behind an alias: MX, TXT, SRV, SVCB.
-const BEHIND_ALIAS: [u16; 4] = [15, 16, 33, 64];
 
 /// A name as the kernel answers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedName {
-    /// Wire form, lower case.
-    pub wire: Vec<u8>,
+pub struct PublishedName<'a> {
+    /// Wire form, lower case. A wildcard is there by its own name.
+    pub wire: &'a [u8],
     /// Index of the counters: the service's that the name leads to, else [`ZONE_INDEX`].
     pub service: u32,
-    /// What can be said there, by type.
-    pub rrsets: Vec<RenderedRrset>,
+    /// What is said to questions of these types, at most `TYPE_SLOTS`.
+    pub rrsets: Vec<PublishedRrset<'a>>,
+    /// What questions of all other types of data get; `None`: the daemon answers.
+    pub others: Option<&'a Arc<Ring>>,
+    /// What names get that do not exist and whose closest encloser this is.
+    pub below: Below<'a>,
+}
+
+/// What is said to questions of one type for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedRrset<'a> {
+    /// QTYPE.
+    pub qtype: u16,
+    /// `None`: the daemon answers.
+    pub ring: Option<&'a Arc<Ring>>,
+}
+
+/// What names below a name get that do not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below<'a> {
+    /// The daemon answers.
+    UserSpace,
+    /// This: NXDOMAIN.
+    Denied(&'a Arc<Ring>),
+    /// What stands at the wildcard below this name (RFC 4592).
+    Wildcard,
 }
 
 impl Index {
-    /// Every name that the kernel is to answer, in order. Names of services are there even where nothing can be
-    /// said of them, so that questions for them are counted.
-    #[must_use]
-    pub fn names(&self) -> Vec<PublishedName> {
-        let answered = |(wire, node): (&[u8], &Node)| {
-            let holds = node.service.is_some() || node.zone.is_some() || !node.fixed.is_empty();
-            if !holds || is_wildcard(wire) || wire.len() < 2 {
-                return None;
-            }
-            let service = self.service_at(wire);
-            let rrsets = rrsets(self, wire, node, service);
-            (service.is_some() || !rrsets.is_empty()).then(|| PublishedName {
-                wire: wire.to_vec(),
-                service: service.map_or(ZONE_INDEX, |service| service.index),
-                rrsets,
-            })
+    /// Every name that the kernel is to know, in no order. That is all that exist, for without the others it would
+    /// take the wrong one for the closest encloser of a name; but for the root, which is not in its tables.
+    pub fn names(&self) -> impl Iterator<Item = PublishedName<'_>> {
+        self.nodes().filter(|(wire, ..)| wire.len() > 1).map(|(wire, node, zone)| self.name(wire, node, zone))
+    }
+
+    fn name<'a>(&'a self, wire: &'a [u8], node: &'a Node, zone: &'a ZoneAnswers) -> PublishedName<'a> {
+        let below = match &node.place {
+            Place::Delegated(_) => Below::UserSpace,
+            _ if node.wildcard => Below::Wildcard,
+            _ => fitting(&zone.nxdomain).map_or(Below::UserSpace, Below::Denied),
         };
-        let mut names: Vec<PublishedName> = self.nodes().filter_map(answered).collect();
-        names.sort_by(|a, b| a.wire.cmp(&b.wire));
-        names
-    }
-
-    /// The service that a name leads to, by itself or as an alias.
-    fn service_at(&self, wire: &[u8]) -> Option<&Published> {
-        let index = respond(&plain_query(wire, TYPE_A), self, Transport::Tcp, Pick::Slot(0)).service?;
-        self.published().iter().find(|service| service.index == index)
+        let Some(Answered { service, rrsets, others }) = self.answered(node) else {
+            return PublishedName { wire, service: ZONE_INDEX, rrsets: Vec::new(), others: None, below };
+        };
+        let too_many = rrsets.iter().filter(|rrset| rrset.qtype != TYPE_ANY).count() > TYPE_SLOTS;
+        let others = match others {
+            OthersOf::Ring(ring) if !too_many => fitting(ring),
+            _ => None,
+        };
+        PublishedName { wire, service: service.unwrap_or(ZONE_INDEX), rrsets: published(rrsets), others, below }
     }
 }
 
-fn rrsets(index: &Index, wire: &[u8], node: &Node, service: Option<&Published>) -> Vec<RenderedRrset> {
-    if !matches!(index.find(wire).map(|found| found.place), Some(Place::Node(_))) {
-        return Vec::new();
-    }
-    let mut types = vec![TYPE_A, TYPE_AAAA, TYPE_HTTPS];
-    let mut add = |qtype| {
-        if !types.contains(&qtype) {
-            types.push(qtype);
-        }
+/// The RRsets that a name of the tables has room for.
+fn published(rrsets: &[Rrset]) -> Vec<PublishedRrset<'_>> {
+    let rank = |rrset: &&Rrset| match rrset.qtype {
+        TYPE_A => 0,
+        TYPE_AAAA => 1,
+        TYPE_HTTPS => 2,
+        TYPE_ANY => 4,
+        _ => 3,
     };
-    node.fixed.iter().for_each(|rrset| add(rrset.rtype));
-    if node.zone.is_some() {
-        [TYPE_SOA, TYPE_NS].into_iter().for_each(&mut add);
-    }
-    if node.fixed(TYPE_CNAME).is_some() {
-        BEHIND_ALIAS.into_iter().for_each(&mut add);
-    }
-    let turns = |qtype| service.and_then(|s| s.rrset(qtype)).map_or(1, |(_, rrset)| rrset.ring.len());
-    let rendered = types.into_iter().filter_map(|qtype| {
-        let query = plain_query(wire, qtype);
-        let ring: Option<Vec<_>> = (0..turns(qtype)).map(|slot| render(index, &query, slot)).collect();
-        ring.map(|ring| RenderedRrset { qtype, ring })
-    });
-    rendered.take(TYPE_SLOTS).collect()
+    let mut ranked: Vec<&Rrset> = rrsets.iter().collect();
+    ranked.sort_by_key(rank);
+    ranked.truncate(TYPE_SLOTS);
+    ranked.into_iter().map(PublishedRrset::of).collect()
 }
 
-/// The daemon's answer without header and question; `None` where the kernel cannot give it.
-fn render(index: &Index, query: &[u8], slot: usize) -> Option<RenderedAnswer> {
-    let response = respond(query, index, Transport::Tcp, Pick::Slot(slot));
-    let reply = response.bytes.filter(|_| response.outcome == Outcome::Answered)?;
-    let word = |at: usize| reply.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-    let bytes = reply.get(query.len()..)?;
-    let fits = bytes.len() <= ANSWER_BYTES && word(10)? == 0;
-    Some(RenderedAnswer { flags: word(2)? & ANSWER_FLAGS, ancount: word(6)?, nscount: word(8)?, bytes: bytes.to_vec() })
-        .filter(|_| fits)
+impl<'a> PublishedRrset<'a> {
+    fn of(rrset: &'a Rrset) -> Self {
+        Self { qtype: rrset.qtype, ring: fitting(&rrset.ring).filter(|_| !rrset.idle) }
+    }
 }
 
-/// A query without anything that is not needed.
-fn plain_query(wire: &[u8], qtype: u16) -> Vec<u8> {
-    let mut query = vec![0; HEADER_BYTES];
-    query[5] = 1;
-    query.extend_from_slice(wire);
-    query.extend_from_slice(&qtype.to_be_bytes());
-    query.extend_from_slice(&[0, 1]);
-    query
+/// The ring, where the tables can hold its answers.
+fn fitting(ring: &Arc<Ring>) -> Option<&Arc<Ring>> {
+    (ring.longest() <= ANSWER_BYTES).then_some(ring)
 }

@@ -2,11 +2,10 @@
 
 use xdp_balancer_common::MAX_NAME_BYTES;
 
+use super::{TYPE_IXFR, TYPE_OPT};
+
 /// Length of a header.
 pub(super) const HEADER_BYTES: usize = 12;
-/// QTYPE of an incremental zone transfer.
-pub(super) const TYPE_IXFR: u16 = 251;
-const TYPE_OPT: u16 = 41;
 
 /// A message that asks for a reply.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,8 +15,8 @@ pub(super) struct Query<'a> {
     pub recursion_desired: bool,
     /// The one question, where there is exactly one and it is whole.
     pub question: Option<Question<'a>>,
-    /// What follows it, where that is well-formed.
-    pub rest: Option<Rest>,
+    /// What follows it, or the header where there is no question, where that is well-formed.
+    pub rest: Option<Rest<'a>>,
 }
 
 /// A question.
@@ -33,16 +32,18 @@ pub(super) struct Question<'a> {
 
 /// The sections behind the question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Rest {
-    pub opt: Option<Opt>,
+pub(super) struct Rest<'a> {
+    pub opt: Option<Opt<'a>>,
 }
 
 /// What an OPT says (RFC 6891).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Opt {
+pub(super) struct Opt<'a> {
     pub payload: u16,
     pub version: u8,
     pub dnssec_ok: bool,
+    /// Its options, each whole.
+    pub options: &'a [u8],
 }
 
 impl<'a> Query<'a> {
@@ -56,7 +57,12 @@ impl<'a> Query<'a> {
             return None;
         }
         let question = if counts[0] == 1 { Question::read(&mut cursor) } else { None };
-        let rest = question.as_ref().and_then(|question| Rest::read(&mut cursor, question.qtype, counts));
+        let rest = match (&question, counts[0]) {
+            (Some(question), _) => Rest::read(&mut cursor, question.qtype, counts),
+            // For a cookie alone (RFC 7873, 5.4).
+            (None, 0) => Rest::read(&mut cursor, 0, counts),
+            (None, _) => None,
+        };
         Some(Self { id, opcode: (flags >> 11 & 0xF) as u8, recursion_desired: flags & 0x0100 != 0, question, rest })
     }
 }
@@ -72,11 +78,11 @@ impl<'a> Question<'a> {
     }
 }
 
-impl Rest {
+impl<'a> Rest<'a> {
     /// A query carries no records but additional ones, an IXFR also its SOA in the authority section
     /// (RFC 1995). At most one OPT, there. Others (TSIG, for one) must be whole and are otherwise
     /// ignored, as a server does that does not know them.
-    fn read(cursor: &mut Cursor<'_>, qtype: u16, counts: [u16; 4]) -> Option<Self> {
+    fn read(cursor: &mut Cursor<'a>, qtype: u16, counts: [u16; 4]) -> Option<Self> {
         let [_, answers, authorities, additionals] = counts;
         if answers != 0 || (authorities != 0 && qtype != TYPE_IXFR) {
             return None;
@@ -97,8 +103,8 @@ impl Rest {
     }
 }
 
-impl Opt {
-    fn from_record(record: &Record<'_>) -> Option<Self> {
+impl<'a> Opt<'a> {
+    fn from_record(record: &Record<'a>) -> Option<Self> {
         let mut options = Cursor { bytes: record.data, at: 0 };
         while options.at < options.bytes.len() {
             let _code = options.u16()?;
@@ -109,6 +115,7 @@ impl Opt {
             payload: record.class,
             version: (record.ttl >> 16) as u8,
             dnssec_ok: record.ttl & 0x8000 != 0,
+            options: record.data,
         })
     }
 }

@@ -1,11 +1,12 @@
 //! Records in wire form, made with hickory's encoder.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use hickory_proto::ProtoError;
 use hickory_proto::rr::rdata::{A, AAAA};
-use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
-use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
+use hickory_proto::rr::{DNSClass, RData};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 use xdp_balancer_common::ANSWER_BYTES;
 
 use super::ring::ring;
@@ -21,9 +22,11 @@ const QUESTION_NAME: u16 = 0xC00C;
 pub(super) const CLASS_IN: u16 = 1;
 /// AA in the header's second word.
 pub(super) const FLAG_AA: u16 = 0x0400;
+/// RCODE in the header's second word.
+pub(super) const RCODE_BITS: u16 = 0x000F;
 
 /// One variant of an RRset's answer: everything that follows the question, without OPT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct RenderedAnswer {
     /// Bits to set in the header's second word, host order: AA and RCODE.
     pub flags: u16,
@@ -31,7 +34,9 @@ pub struct RenderedAnswer {
     pub ancount: u16,
     /// NSCOUNT.
     pub nscount: u16,
-    /// The records; owners are compression pointers to the question. All have the same length.
+    /// Additional records, OPT not among them.
+    pub arcount: u16,
+    /// The records. The question's name as an owner is the pointer 0xC00C, all other names stand in full.
     pub bytes: Vec<u8>,
 }
 
@@ -40,8 +45,30 @@ pub struct RenderedAnswer {
 pub struct RenderedRrset {
     /// QTYPE.
     pub qtype: u16,
-    /// One variant per turn of the weighted round robin; never empty.
-    pub ring: Vec<RenderedAnswer>,
+    /// The variants, none twice; never empty.
+    pub answers: Vec<RenderedAnswer>,
+    /// Indices into `answers` in the order in which they are given; never empty.
+    pub turns: Vec<u16>,
+    /// True where the client's prefix picks the turn and there are
+    /// [`CLIENT_TURNS`](xdp_balancer_common::CLIENT_TURNS) of them; false where they are taken in order.
+    pub by_client: bool,
+}
+
+impl RenderedRrset {
+    /// From one variant per turn.
+    pub(super) fn new(qtype: u16, by_client: bool, variants: impl IntoIterator<Item = RenderedAnswer>) -> Self {
+        let mut rrset = Self { qtype, answers: Vec::new(), turns: Vec::new(), by_client };
+        let mut known: HashMap<RenderedAnswer, u16> = HashMap::new();
+        for variant in variants {
+            // At most as many as there are turns, which are counted in 16 bits.
+            let next = rrset.answers.len() as u16;
+            rrset.turns.push(*known.entry(variant).or_insert_with_key(|variant| {
+                rrset.answers.push(variant.clone());
+                next
+            }));
+        }
+        rrset
+    }
 }
 
 /// A record could not be encoded.
@@ -83,7 +110,7 @@ pub fn rrsets(service: &PublishedService) -> Result<Vec<RenderedRrset>, RenderEr
         }
         let ring =
             variants(service, &backends).map_err(|source| RenderError { owner: service.name.to_string(), source })?;
-        rrsets.push(RenderedRrset { qtype, ring });
+        rrsets.push(RenderedRrset::new(qtype, false, ring));
     }
     Ok(rrsets)
 }
@@ -106,7 +133,7 @@ fn variants(service: &PublishedService, backends: &[(IpAddr, u16)]) -> Result<Ve
                 break;
             }
         }
-        RenderedAnswer { flags: FLAG_AA, ancount: chosen.len() as u16, nscount: 0, bytes: chosen.concat() }
+        RenderedAnswer { flags: FLAG_AA, ancount: chosen.len() as u16, bytes: chosen.concat(), ..Default::default() }
     };
     Ok((0..turns.len()).map(variant).collect())
 }
@@ -128,98 +155,4 @@ fn record(address: IpAddr, ttl_s: u32) -> Result<Vec<u8>, ProtoError> {
     let rdlength = encoder.len_since_place(&length) as u16;
     length.replace(&mut encoder, rdlength)?;
     Ok(bytes)
-}
-
-/// An RRset that does not change with the instances.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FixedRrset {
-    pub rtype: u16,
-    pub ttl_s: u32,
-    /// RDATA of each record; names in it are not compressed.
-    pub rdata: Vec<Vec<u8>>,
-}
-
-impl FixedRrset {
-    /// One record but for its owner.
-    pub(super) fn append(&self, rdata: &[u8], reply: &mut Vec<u8>) {
-        reply.extend_from_slice(&self.rtype.to_be_bytes());
-        reply.extend_from_slice(&CLASS_IN.to_be_bytes());
-        reply.extend_from_slice(&self.ttl_s.to_be_bytes());
-        // RDATA came from a record, where its length has two bytes.
-        reply.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
-        reply.extend_from_slice(rdata);
-    }
-}
-
-/// Bytes of a record but for its owner and RDATA: type, class, TTL, length.
-pub(super) const RECORD_FIXED: usize = 10;
-
-/// A record of a zone's apex, ready but for two things that each query decides: where in its question
-/// the apex stands, and the TTL.
-#[derive(Debug, Clone)]
-pub(super) struct Template {
-    bytes: Vec<u8>,
-    /// Where pointers to the apex stand.
-    pointers: Vec<usize>,
-}
-
-/// Where the TTL stands behind an owner that is a pointer.
-const TTL_AT: usize = 6;
-
-impl Template {
-    /// The zone's SOA: MNAME and RNAME, then its five numbers.
-    pub(super) fn soa(apex: &Name, names: [Name; 2], numbers: [u32; 5]) -> Result<Self, ProtoError> {
-        Self::new(apex, RecordType::SOA, &names, &numbers)
-    }
-
-    /// An NS of the zone.
-    pub(super) fn ns(apex: &Name, target: &Name) -> Result<Self, ProtoError> {
-        Self::new(apex, RecordType::NS, std::slice::from_ref(target), &[])
-    }
-
-    /// Names below the apex end in a pointer to it, so that negative answers stay small.
-    fn new(apex: &Name, kind: RecordType, names: &[Name], numbers: &[u32]) -> Result<Self, ProtoError> {
-        let mut bytes = Vec::new();
-        let mut pointers = vec![0];
-        let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_name_encoding(NameEncoding::Uncompressed);
-        encoder.emit_u16(0)?;
-        kind.emit(&mut encoder)?;
-        DNSClass::IN.emit(&mut encoder)?;
-        encoder.emit_u32(0)?;
-        let length = encoder.place::<u16>()?;
-        for name in names {
-            let name = name.to_lowercase();
-            if apex.is_root() || !apex.zone_of(&name) {
-                name.emit(&mut encoder)?;
-                continue;
-            }
-            for label in name.iter().take(name.iter().count() - apex.iter().count()) {
-                encoder.emit_character_data(label)?;
-            }
-            pointers.push(encoder.offset());
-            encoder.emit_u16(0)?;
-        }
-        for number in numbers {
-            encoder.emit_u32(*number)?;
-        }
-        let rdlength = encoder.len_since_place(&length) as u16;
-        length.replace(&mut encoder, rdlength)?;
-        Ok(Self { bytes, pointers })
-    }
-
-    /// Bytes of the record.
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Appends the record to a reply in which the apex stands at `apex_at`.
-    pub(super) fn append(&self, reply: &mut Vec<u8>, apex_at: u16, ttl_s: u32) {
-        let start = reply.len();
-        reply.extend_from_slice(&self.bytes);
-        for at in &self.pointers {
-            reply[start + at..start + at + 2].copy_from_slice(&(0xC000 | apex_at).to_be_bytes());
-        }
-        reply[start + TTL_AT..start + TTL_AT + 4].copy_from_slice(&ttl_s.to_be_bytes());
-    }
 }

@@ -1,13 +1,12 @@
-//! A reply while it grows: what fits, and where names can point to.
+//! A reply while it grows: what fits, and what is cut.
 
 use xdp_balancer_common::EDNS_PAYLOAD;
 
-use super::index::{Index, ZoneRecords};
+use super::layout::Cut;
 use super::query::{HEADER_BYTES, Opt, Query};
-use super::render::{FixedRrset, RECORD_FIXED, RenderedAnswer, Template};
+use super::records::{Chain, FixedRrset, RECORD_FIXED, Record, records};
+use super::render::{FLAG_AA, RenderedAnswer};
 use super::stats::Transport;
-use super::wire::offset_of;
-use super::{TYPE_A, TYPE_AAAA};
 
 const FLAG_QR: u16 = 0x8000;
 pub(super) const FLAG_TC: u16 = 0x0200;
@@ -15,31 +14,37 @@ const FLAG_RD: u16 = 0x0100;
 /// Smallest UDP payload size, and the one without EDNS.
 const PLAIN_PAYLOAD: u16 = 512;
 const OPT_BYTES: usize = 11;
-/// Bytes of an owner that is a pointer.
-const POINTER: usize = 2;
+/// Offsets in a message that a compression pointer can reach.
+const POINTER_REACH: usize = 0x4000;
 
 #[derive(Clone, Copy)]
-pub(super) enum Section {
+enum Section {
     Answer = 0,
     Authority = 1,
     Additional = 2,
 }
 
+/// Where a referral's question stands to the cut.
+#[derive(Clone, Copy)]
+pub(super) enum Referral<'a> {
+    /// At or below: the delegated name begins here in the question's.
+    At(usize),
+    /// These aliases lead there.
+    Behind(&'a Chain),
+}
+
 /// A reply while it grows. The header is written last.
 pub(super) struct Reply<'q> {
     query: &'q Query<'q>,
-    opt: Option<Opt>,
+    opt: Option<Opt<'q>>,
     pub flags: u16,
-    pub rcode_high: u8,
-    /// Where the name that is being answered stands: in the question, or in an alias's record. Aliases are few, so
-    /// this is always below what a pointer can reach.
-    pub name_at: u16,
-    /// Where the apex of its zone stands.
-    pub apex_at: u16,
+    rcode_high: u8,
+    /// Of the OPT.
+    options: Vec<u8>,
     counts: [u16; 3],
-    pub bytes: Vec<u8>,
-    /// Room for header, question and records.
-    limit: usize,
+    bytes: Vec<u8>,
+    /// Room for the whole.
+    payload: usize,
 }
 
 impl<'q> Reply<'q> {
@@ -58,79 +63,108 @@ impl<'q> Reply<'q> {
             opt,
             flags: FLAG_QR | u16::from(query.opcode) << 11 | recursion_desired,
             rcode_high: 0,
-            name_at: HEADER_BYTES as u16,
-            apex_at: HEADER_BYTES as u16,
+            options: Vec::new(),
             counts: [0; 3],
             bytes,
-            limit: usize::from(payload) - if opt.is_some() { OPT_BYTES } else { 0 },
+            payload: usize::from(payload),
         }
     }
 
-    /// Makes room for a record, or sets TC: nothing follows a record that was left out.
-    fn admit(&mut self, len: usize, section: Section) -> bool {
-        if self.flags & FLAG_TC != 0 || self.bytes.len() + len > self.limit {
+    /// Sets a code, of which what is above 15 goes into the OPT.
+    pub(super) fn set_rcode(&mut self, rcode: u16) {
+        self.flags |= rcode & 0xF;
+        self.rcode_high = (rcode >> 4) as u8;
+    }
+
+    /// Sets the OPT's options; before records, which get the room that is left.
+    pub(super) fn set_options(&mut self, options: Vec<u8>) {
+        self.options = options;
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        let opt = if self.opt.is_some() { OPT_BYTES + self.options.len() } else { 0 };
+        self.bytes.len() + len + opt <= self.payload
+    }
+
+    /// Adds an answer whole, or as much of it as fits.
+    pub(super) fn answer(&mut self, answer: &RenderedAnswer) {
+        self.flags |= answer.flags;
+        if self.fits(answer.bytes.len()) {
+            self.bytes.extend_from_slice(&answer.bytes);
+            self.counts = [answer.ancount, answer.nscount, answer.arcount];
+            return;
+        }
+        let mut left = records(&answer.bytes);
+        for record in left.by_ref().take(usize::from(answer.ancount)) {
+            self.add(&record, Section::Answer);
+        }
+        for record in left.by_ref().take(usize::from(answer.nscount)) {
+            self.add(&record, Section::Authority);
+        }
+        // Kind to the client, but no part of the answer: whole RRsets as far as they fit, and TC is not for them.
+        let additional: Vec<Record<'_>> = left.collect();
+        for rrset in additional.chunk_by(Record::is_with) {
+            let len = rrset.iter().map(Record::len).sum();
+            if self.flags & FLAG_TC == 0 && self.fits(len) {
+                rrset.iter().for_each(|record| self.add(record, Section::Additional));
+            }
+        }
+    }
+
+    /// Adds a record where it fits, or sets TC: nothing follows a record that was left out.
+    fn add(&mut self, record: &Record<'_>, section: Section) {
+        if self.flags & FLAG_TC != 0 || !self.fits(record.len()) {
             self.flags |= FLAG_TC;
-            return false;
+            return;
         }
         self.counts[section as usize] += 1;
-        true
+        self.bytes.extend_from_slice(record.owner);
+        self.bytes.extend_from_slice(record.rest);
     }
 
-    pub(super) fn addresses(&mut self, answer: &RenderedAnswer) {
-        let record_len = answer.bytes.len() / usize::from(answer.ancount.max(1));
-        for record in answer.bytes.chunks_exact(record_len.max(1)) {
-            if self.admit(record.len(), Section::Answer) {
-                self.bytes.extend_from_slice(&(0xC000 | self.name_at).to_be_bytes());
-                self.bytes.extend_from_slice(&record[POINTER..]);
+    /// Adds a delegation: its NS, and the addresses of their servers as far as they are ours to tell. Here names that
+    /// stand in the reply already are pointed to, for delegations are long and the kernel need not know them.
+    pub(super) fn refer(&mut self, cut: &Cut, to: Referral<'_>) {
+        let mut owner = match to {
+            Referral::At(at) => pointer(HEADER_BYTES + at).map_or_else(|| cut.name.clone(), Vec::from),
+            Referral::Behind(chain) => {
+                // AA speaks of the alias, which is ours.
+                self.flags |= FLAG_AA;
+                records(&chain.bytes).for_each(|record| self.add(&record, Section::Answer));
+                cut.name.clone()
             }
-        }
-    }
-
-    /// Adds an RRset of the name that is being answered.
-    pub(super) fn fixed(&mut self, rrset: &FixedRrset, section: Section) {
-        for rdata in &rrset.rdata {
-            if self.admit(POINTER + RECORD_FIXED + rdata.len(), section) {
-                self.bytes.extend_from_slice(&(0xC000 | self.name_at).to_be_bytes());
-                rrset.append(rdata, &mut self.bytes);
-            }
-        }
-    }
-
-    /// Adds the addresses of a name server where they are ours to tell: whole RRsets, as far as they fit. Where
-    /// `needed` one that does not fit sets TC.
-    pub(super) fn glue(&mut self, index: &Index, server: &[u8], apex: &[u8], needed: bool) {
-        let Some(node) = index.node(server) else { return };
-        // The part above the apex, if it is not the root, whose pointer would be as long as itself.
-        let shared = offset_of(apex, server).filter(|_| apex.len() > 1);
-        let pointer = (0xC000 | self.apex_at).to_be_bytes();
-        let owner = match shared {
-            Some(at) => [&server[..at], &pointer].concat(),
-            None => server.to_vec(),
         };
-        for rrset in [TYPE_A, TYPE_AAAA].into_iter().filter_map(|rtype| node.fixed(rtype)) {
-            let len: usize = rrset.rdata.iter().map(|rdata| owner.len() + RECORD_FIXED + rdata.len()).sum();
-            let fits = self.bytes.len() + len <= self.limit;
-            if self.flags & FLAG_TC == 0 && fits {
-                for rdata in &rrset.rdata {
-                    self.counts[Section::Additional as usize] += 1;
-                    self.bytes.extend_from_slice(&owner);
-                    rrset.append(rdata, &mut self.bytes);
+        let mut servers = Vec::with_capacity(cut.ns.rdata.len());
+        for target in &cut.ns.rdata {
+            let at = self.bytes.len();
+            self.add_of(&cut.ns, &owner, target, Section::Authority);
+            servers.push(pointer(at + owner.len() + RECORD_FIXED));
+            if owner.len() > 2
+                && let Some(first) = pointer(at)
+            {
+                owner = first.to_vec();
+            }
+        }
+        // Those without which the delegation cannot be followed go first.
+        for needed in [true, false] {
+            for glue in cut.glue.iter().filter(|glue| glue.needed == needed) {
+                let written = servers.get(glue.server).copied().flatten();
+                let owner = written.map_or_else(|| cut.ns.rdata[glue.server].clone(), Vec::from);
+                for rrset in &glue.rrsets {
+                    let len = rrset.rdata.iter().map(|rdata| owner.len() + RECORD_FIXED + rdata.len()).sum();
+                    if needed || (self.flags & FLAG_TC == 0 && self.fits(len)) {
+                        rrset.rdata.iter().for_each(|rdata| self.add_of(rrset, &owner, rdata, Section::Additional));
+                    }
                 }
-            } else if needed {
-                self.flags |= FLAG_TC;
             }
         }
     }
 
-    pub(super) fn template(&mut self, template: &Template, ttl_s: u32, section: Section) {
-        if self.admit(template.len(), section) {
-            template.append(&mut self.bytes, self.apex_at, ttl_s);
-        }
-    }
-
-    /// Adds the SOA that says for how long "no" may be believed.
-    pub(super) fn deny(&mut self, zone: &ZoneRecords, ttl_s: u32) {
-        self.template(&zone.soa, ttl_s, Section::Authority);
+    fn add_of(&mut self, rrset: &FixedRrset, owner: &[u8], rdata: &[u8], section: Section) {
+        let mut bytes = Vec::with_capacity(owner.len() + RECORD_FIXED + rdata.len());
+        rrset.append(owner, rdata, &mut bytes);
+        let (owner, rest) = bytes.split_at(owner.len());
+        self.add(&Record { owner, rest }, section);
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {
@@ -148,8 +182,16 @@ impl<'q> Reply<'q> {
         if let Some(opt) = self.opt {
             let dnssec_ok = if opt.dnssec_ok { 0x80 } else { 0 };
             let [high, low] = EDNS_PAYLOAD.to_be_bytes();
-            self.bytes.extend_from_slice(&[0, 0, 41, high, low, self.rcode_high, 0, dnssec_ok, 0, 0, 0]);
+            self.bytes.extend_from_slice(&[0, 0, 41, high, low, self.rcode_high, 0, dnssec_ok, 0]);
+            // Options of ours: some dozen bytes.
+            self.bytes.extend_from_slice(&(self.options.len() as u16).to_be_bytes());
+            self.bytes.extend_from_slice(&self.options);
         }
         self.bytes
     }
+}
+
+/// A compression pointer to this offset, where one can reach it.
+fn pointer(at: usize) -> Option<[u8; 2]> {
+    (at < POINTER_REACH).then(|| (0xC000 | at as u16).to_be_bytes())
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::sockets::{self, BindError};
-use super::{DnsStats, Index, Pick, Transport, respond};
+use super::{Context, DnsStats, Index, Pick, Policy, Transport, respond};
 
 /// Most TCP connections at a time, all addresses together.
 const CONNECTIONS: usize = 256;
@@ -61,14 +61,15 @@ impl Listeners {
         self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Answers from the newest index until `shutdown`.
+    /// Answers from the newest index and by the newest policy until `shutdown`.
     pub async fn serve(
         self,
         snapshots: watch::Receiver<Arc<Index>>,
+        policies: watch::Receiver<Arc<Policy>>,
         stats: Arc<DnsStats>,
         shutdown: impl Future<Output = ()>,
     ) {
-        let answerer = Answerer { snapshots, stats };
+        let answerer = Answerer { snapshots, policies, stats };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut tasks = JoinSet::new();
         for socket in self.udp {
@@ -82,35 +83,27 @@ impl Listeners {
     }
 }
 
-/// Opens sockets on `listen` and answers from the newest index until `shutdown`.
-///
-/// # Errors
-/// [`BindError`] as of [`Listeners::bind`]; later errors of sockets are logged and survived.
-pub async fn serve(
-    listen: Vec<IpAddr>,
-    port: u16,
-    snapshots: watch::Receiver<Arc<Index>>,
-    stats: Arc<DnsStats>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), BindError> {
-    Listeners::bind(&listen, port)?.serve(snapshots, stats, shutdown).await;
-    Ok(())
-}
-
 #[derive(Clone)]
 struct Answerer {
     snapshots: watch::Receiver<Arc<Index>>,
+    policies: watch::Receiver<Arc<Policy>>,
     stats: Arc<DnsStats>,
 }
 
 impl Answerer {
-    fn answer(&self, message: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    fn answer(&self, message: &[u8], transport: Transport, client: IpAddr) -> Option<Vec<u8>> {
         // Not held while answering: a borrow blocks the publisher.
-        let index = Arc::clone(&self.snapshots.borrow());
-        let response = respond(message, &index, transport, Pick::Next);
+        let (index, policy) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.policies.borrow()));
+        let response =
+            respond(message, &index, &Context { transport, client, time: now(), policy: &policy }, Pick::Next);
         self.stats.record(transport, response.outcome, response.service);
         response.bytes
     }
+}
+
+/// Seconds since 1970, modulo 2³². A clock before that year stands at its begin.
+fn now() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }
 
 async fn serve_udp(socket: UdpSocket, answerer: Answerer) {
@@ -124,7 +117,7 @@ async fn serve_udp(socket: UdpSocket, answerer: Answerer) {
                 continue;
             }
         };
-        if let Some(reply) = answerer.answer(&buffer[..len], Transport::Udp)
+        if let Some(reply) = answerer.answer(&buffer[..len], Transport::Udp, client.ip())
             && let Err(error) = socket.send_to(&reply, client).await
         {
             // The client asks again; for us it is no more than a lost datagram.
@@ -143,7 +136,7 @@ async fn accept(listener: TcpListener, answerer: Answerer, places: Arc<Semaphore
             Ok((stream, client)) => {
                 let (answerer, places) = (answerer.clone(), Arc::clone(&places));
                 connections.spawn(async move {
-                    if let Err(error) = converse(stream, &answerer, &places, place).await {
+                    if let Err(error) = converse(stream, client.ip(), &answerer, &places, place).await {
                         tracing::debug!(%error, %client, "DNS over TCP: connection");
                     }
                 });
@@ -160,6 +153,7 @@ async fn accept(listener: TcpListener, answerer: Answerer, places: Arc<Semaphore
 /// Query after query, each behind its length (RFC 7766), until the client or its time ends.
 async fn converse(
     mut stream: TcpStream,
+    client: IpAddr,
     answerer: &Answerer,
     places: &Semaphore,
     _place: OwnedSemaphorePermit,
@@ -174,7 +168,7 @@ async fn converse(
             Ok(Ok(false)) | Err(_) => return Ok(()),
             Ok(Err(error)) => return Err(error),
         }
-        let Some(reply) = answerer.answer(&message, Transport::Tcp) else { return Ok(()) };
+        let Some(reply) = answerer.answer(&message, Transport::Tcp, client) else { return Ok(()) };
         // One write, so that length and message leave in one segment. A reply is at most 64 KiB long.
         let mut framed = Vec::with_capacity(2 + reply.len());
         framed.extend_from_slice(&(reply.len() as u16).to_be_bytes());

@@ -59,6 +59,10 @@ outcomes! {
     NoBackend = "no_backend",
     /// No such name in our zone.
     NxDomain = "nxdomain",
+    /// The service has no backend, and its policy is to say that it fails.
+    ServFail = "servfail",
+    /// Asked for a cookie alone.
+    Cookie = "cookie",
     /// Not our zone, not our class, or a zone transfer.
     Refused = "refused",
     /// Not a well-formed query.

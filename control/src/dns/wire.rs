@@ -1,10 +1,6 @@
 //! Domain names in wire form.
 
-use hickory_proto::rr::Name;
-use hickory_proto::serialize::binary::BinDecodable;
-
-use super::index::IndexError;
-use super::render::RenderError;
+use super::error::IndexError;
 use crate::model::parse_domain;
 
 /// The name itself and every ancestor with the offset at which it begins, down to the root.
@@ -14,11 +10,6 @@ pub(super) fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         Some(length) => Some(at + 1 + usize::from(*length)),
     };
     std::iter::successors(Some(0), next).filter_map(|at| Some((at, name.get(at..)?)))
-}
-
-/// Where `ancestor` begins in a name that is it or lies below it.
-pub(super) fn offset_of(ancestor: &[u8], name: &[u8]) -> Option<usize> {
-    suffixes(name).find_map(|(at, suffix)| (suffix == ancestor).then_some(at))
 }
 
 /// The wildcard below a name.
@@ -31,19 +22,14 @@ pub(super) fn is_wildcard(name: &[u8]) -> bool {
     name.starts_with(b"\x01*")
 }
 
-/// Reads a fully qualified name.
-pub(super) fn absolute(what: &'static str, text: &str) -> Result<Name, IndexError> {
-    let wire = name_bytes(what, text)?;
-    Name::from_bytes(&wire).map_err(|source| RenderError { owner: text.to_owned(), source: source.into() }.into())
+/// Reads a fully qualified name to its wire form. Not by hickory, to which `\DDD` is octal.
+pub(super) fn name_as_written(what: &'static str, text: &str) -> Result<Vec<u8>, IndexError> {
+    parse_domain(text.as_bytes(), None).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })
 }
 
-/// Reads a fully qualified name to its wire form, lower case. Not by hickory, to which `\DDD` is octal.
+/// Reads a fully qualified name to its wire form, lower case.
 pub(super) fn name_bytes(what: &'static str, text: &str) -> Result<Vec<u8>, IndexError> {
-    let mut wire = parse_domain(text.as_bytes(), None).map_err(|source| IndexError::Name {
-        what,
-        name: text.to_owned(),
-        source,
-    })?;
+    let mut wire = name_as_written(what, text)?;
     // Length bytes are below every letter.
     wire.make_ascii_lowercase();
     Ok(wire)

@@ -15,7 +15,7 @@ use super::lookup::{Lookup, lookup};
 use super::*;
 use crate::dns::client::Question;
 use crate::dns::tests::{backend, service, snapshot};
-use crate::dns::{DnsStats, Index, Listeners, Outcome, TYPE_A, TYPE_AAAA, Transport};
+use crate::dns::{DnsStats, Index, Listeners, Outcome, Policy, TYPE_A, TYPE_AAAA, Transport};
 use crate::model::{AddressPair, Backend};
 
 const NAME: &str = "video.edge.test.";
@@ -39,9 +39,10 @@ fn dns_for(name: &str, backends: Vec<Backend>) -> Dns {
     let listeners = Listeners::bind(&["127.0.0.1".parse().unwrap()], 0).unwrap();
     let address = listeners.addresses()[0];
     let (index, snapshots) = watch::channel(Arc::new(Index::new(&snapshot(vec![service])).unwrap()));
+    let (_, policies) = watch::channel(Arc::new(Policy::default()));
     let stats = Arc::new(DnsStats::default());
     let mut task = JoinSet::new();
-    task.spawn(listeners.serve(snapshots, Arc::clone(&stats), pending()));
+    task.spawn(listeners.serve(snapshots, policies, Arc::clone(&stats), pending()));
     Dns { address, stats, _index: index, _task: task }
 }
 

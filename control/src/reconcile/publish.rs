@@ -7,7 +7,6 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Operator;
-use crate::dns::Index;
 use crate::model::{
     Backend, Instance, InstanceId, InstanceState, PublishedService, ServiceName, ServiceSpec, Snapshot, Zone, in_full,
 };
@@ -108,7 +107,8 @@ impl Operator {
         let begun = Instant::now();
         let next = tokio::task::block_in_place(|| self.world.store.next_generation());
         snapshot.generation = next.map_err(|e| in_full(&e))?;
-        let index = Index::new(&snapshot).map_err(|e| in_full(&e))?;
+        let before = Arc::clone(&self.channels.index.borrow());
+        let index = before.next(&snapshot).map_err(|e| in_full(&e))?;
         tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index, &self.config.listen))
             .map_err(|e| in_full(&e))?;
         if let Err(error) = tokio::task::block_in_place(|| self.world.store.put_snapshot(&snapshot)) {

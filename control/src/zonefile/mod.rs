@@ -72,11 +72,11 @@ impl Fault {
 /// A zone as its file says it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ZoneFile {
-    /// SOA MNAME, lower case.
+    /// SOA MNAME.
     pub primary: String,
-    /// SOA RNAME, lower case.
+    /// SOA RNAME.
     pub contact: String,
-    /// Targets of the apex's NS, lower case, in the order of the file.
+    /// Targets of the apex's NS, in the order of the file.
     pub nameservers: Vec<String>,
     /// TTL in seconds of the SOA.
     pub ttl_s: u32,

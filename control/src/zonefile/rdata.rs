@@ -123,9 +123,9 @@ pub(super) fn rdata(rtype: u16, tokens: &[Token], origin: &[u8]) -> Parsed<Vec<u
             wire
         }
         kind => {
-            let mut wire = unknown(tokens)?;
+            let wire = unknown(tokens)?;
             if let Some(kind) = kind {
-                verify(kind.parts, &mut wire)?;
+                verify(kind.parts, &wire)?;
             }
             wire
         }
@@ -157,7 +157,6 @@ fn read(part: Part, words: &mut Words<'_>, wire: &mut Vec<u8>) -> Parsed<()> {
         Part::V4 => wire.extend(parsed::<Ipv4Addr>(words.next()?, "an IPv4 address")?.octets()),
         Part::V6 => wire.extend(parsed::<Ipv6Addr>(words.next()?, "an IPv6 address")?.octets()),
         Part::Name => wire.extend(words.name()?),
-        Part::Target => wire.extend(words.name()?.to_ascii_lowercase()),
         Part::Text => counted(wire, &plain(&words.next()?.text)?)?,
         Part::Texts => {
             counted(wire, &plain(&words.next()?.text)?)?;
@@ -251,8 +250,8 @@ fn base32(text: &[u8]) -> Parsed<Vec<u8>> {
 }
 
 /// Looks whether data given as bytes have the parts that their type has, as far as our own answers depend on it:
-/// numbers, addresses and names. Names that are followed become lower case.
-fn verify(parts: &[Part], wire: &mut [u8]) -> Parsed<()> {
+/// numbers, addresses and names.
+fn verify(parts: &[Part], wire: &[u8]) -> Parsed<()> {
     let mut at = 0;
     for part in parts {
         let length = match part {
@@ -262,15 +261,7 @@ fn verify(parts: &[Part], wire: &mut [u8]) -> Parsed<()> {
             Part::V6 => 16,
             Part::Locator => 8,
             Part::Eui(bytes) => *bytes,
-            Part::Name | Part::Target => {
-                let rest = wire.get_mut(at..).unwrap_or_default();
-                let length = name_length(rest).ok_or("a name in the bytes is broken")?;
-                if *part == Part::Target {
-                    // Length bytes are below every letter.
-                    rest[..length].make_ascii_lowercase();
-                }
-                length
-            }
+            Part::Name => name_length(wire.get(at..).unwrap_or_default()).ok_or("a name in the bytes is broken")?,
             Part::Text => wire.get(at).map_or(1, |length| 1 + usize::from(*length)),
             // Up to the end, or of a form that no answer depends on.
             _ => return if at <= wire.len() { Ok(()) } else { Err("the bytes are too few".to_owned()) },

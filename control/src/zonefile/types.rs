@@ -10,10 +10,8 @@ pub(super) enum Part {
     Period,
     V4,
     V6,
-    /// A name, whose letter case stays.
+    /// A name. Letter case stays.
     Name,
-    /// A name that our own answers follow; lower case.
-    Target,
     /// A character-string.
     Text,
     /// One character-string or more.
@@ -69,7 +67,7 @@ const fn kind(name: &'static str, number: u16, parts: &'static [Part], example: 
 
 use Part::*;
 
-const SVCB: &[Part] = &[U16, Target, Parameters];
+const SVCB: &[Part] = &[U16, Name, Parameters];
 const DIGEST: &[Part] = &[U16, Algorithm, U8, Hex];
 const KEY: &[Part] = &[U16, U8, Algorithm, Base64];
 const SIGNATURE: &[Part] = &[Type, Algorithm, U8, Period, Time, Time, U16, Name, Base64];
@@ -78,11 +76,11 @@ const SIGNATURE: &[Part] = &[Type, Algorithm, U8, Period, Time, Time, U16, Name,
 #[rustfmt::skip]
 const KINDS: &[Kind] = &[
     kind("A", 1, &[V4], "192.0.2.1"),
-    kind("NS", 2, &[Target], "ns1.edge.example."),
+    kind("NS", 2, &[Name], "ns1.edge.example."),
     kind("MD", 3, &[Name], "mail.edge.example."),
     kind("MF", 4, &[Name], "mail.edge.example."),
-    kind("CNAME", 5, &[Target], "www.edge.example."),
-    kind("SOA", 6, &[Target, Target, U32, Period, Period, Period, Period],
+    kind("CNAME", 5, &[Name], "www.edge.example."),
+    kind("SOA", 6, &[Name, Name, U32, Period, Period, Period, Period],
         "ns1.edge.example. hostmaster.edge.example. 2026010101 3600 600 604800 60"),
     kind("MB", 7, &[Name], "host.edge.example."),
     kind("MG", 8, &[Name], "group.edge.example."),
@@ -109,7 +107,7 @@ const KINDS: &[Kind] = &[
     kind("NAPTR", 35, &[U16, U16, Text, Text, Text, Name], "100 10 \"S\" \"SIP+D2U\" \"\" _sip._udp.edge.example."),
     kind("KX", 36, &[U16, Name], "10 kx.edge.example."),
     kind("CERT", 37, &[Certificate, U16, Algorithm, Base64], "PGP 0 0 AwEAAQ=="),
-    kind("DNAME", 39, &[Target], "other.example."),
+    kind("DNAME", 39, &[Name], "other.example."),
     kind("APL", 42, &[Prefixes], "1:192.0.2.0/24 !2:2001:db8::/32"),
     kind("DS", 43, DIGEST, "12345 13 2 0d6fce3a"),
     kind("SSHFP", 44, &[U8, U8, Hex], "4 2 123456"),

@@ -3,10 +3,13 @@
 
 mod answers;
 mod arbitrary;
+mod kernel;
+mod options;
 mod over_sockets;
 mod zone_data;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
@@ -97,6 +100,13 @@ fn with_edns(mut message: Message, payload: u16) -> Message {
 fn of_class(mut message: Message, class: DNSClass) -> Message {
     message.queries[0].query_class = class;
     message
+}
+
+/// What a client gets that is nobody special, of a server with the default policy.
+fn respond(message: &[u8], index: &Index, transport: Transport, pick: Pick) -> Response {
+    let policy = Policy::default();
+    let context = Context { transport, client: [192, 0, 2, 1].into(), time: 0, policy: &policy };
+    super::respond(message, index, &context, pick)
 }
 
 fn bytes(message: &Message) -> Vec<u8> {

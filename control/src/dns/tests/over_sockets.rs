@@ -28,7 +28,8 @@ fn start(listen: &str) -> Server {
     let (index, snapshots) = watch::channel(Arc::new(index()));
     let (stop, stopped) = oneshot::channel::<()>();
     let stats = Arc::new(DnsStats::default());
-    let serving = listeners.serve(snapshots, Arc::clone(&stats), async { _ = stopped.await });
+    let (_, policies) = watch::channel(Arc::new(Policy::default()));
+    let serving = listeners.serve(snapshots, policies, Arc::clone(&stats), async { _ = stopped.await });
     Server { address, index, stats, stop, task: tokio::spawn(serving) }
 }
 
