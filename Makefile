@@ -11,10 +11,10 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build demo test bench lint deny deb clean
+.PHONY: help setup build demo test bench fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 setup: ## Install everything that the other targets need (as root)
 	@tests/setup.sh all
@@ -43,6 +43,15 @@ bench: ## Measure: the program in the kernel, then other DNS servers beside it (
 		"$(DNS_PEERS)" run --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate" && \
 		"$(DNS_PEERS)" stress --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate"; \
 	else echo "SKIPPED (no $(DNS_PEERS)): other servers beside ours; DNS_PEERS=PATH names the lab"; fi
+
+FRAMES ?= 10000000
+SEED ?= 1
+fuzz-dataplane: ## Mutated queries through the program, held against the daemon; FRAMES=10000000 SEED=1 (as root)
+	@tests/setup.sh build
+	@cargo test --release --locked -p tests --test fuzz --no-run
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	FRAMES=$(FRAMES) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test fuzz -- --nocapture | tee "$$log"; \
+	grep '^frames=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
 
 # The program in the kernel compiles for its own target only, with the flags that its build gives it; the
 # workspace's lints hold there through its manifest.

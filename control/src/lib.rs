@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod dns;
 pub mod driver;
+pub mod explain;
 pub mod load;
 pub mod metrics;
 pub mod model;

@@ -6,9 +6,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use control::datapath::table;
+use control::datapath::{Terms, table};
 use control::dns::{Context, Index, Outcome, Pick, Policy, Response, Transport};
-use control::model::{AddressPair, Backend, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord};
+use control::model::{
+    AddressPair, Backend, Basis, Choice, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord,
+};
 use tests::lab::is_root;
 use xdp_balancer::testing::{Datagram, FrameBuilder};
 use xdp_balancer::{Dataplane, Options, RunAction, Sizes};
@@ -137,11 +139,32 @@ fn snapshot() -> Snapshot {
             names: vec![(*name).to_owned()],
             ttl_s: 5 + u32::from(number),
             answers: 4,
+            // One keeps its clients, one says that it fails, one that it has nothing.
+            choice: if number == 3 { Choice::Client } else { Choice::RoundRobin },
+            basis: match number {
+                1 => Basis::ServFail,
+                2 => Basis::NoData,
+                _ => Basis::Serving,
+            },
             backends: backends.collect(),
+            addresses: vec![],
+            last_good: vec![],
         }
     });
     Snapshot { generation: 1, zones: vec![zone], services: services.collect() }
 }
+
+/// Names that do not exist: in the zone, below a service, below a wildcard's owner, below a delegation, deep, and too
+/// deep for the program; and outside.
+const NOBODY: [&str; 7] = [
+    "nobody.edge.test.",
+    "not.video.edge.test.",
+    "a.b.any.wild.edge.test.",
+    "host.sub.edge.test.",
+    "1.2.3.4.5.6.7.8.edge.test.",
+    "1.2.3.4.5.6.7.8.9.a.edge.test.",
+    "edge.example.",
+];
 
 /// A DNS query, mostly for one of our names and mostly well-formed.
 fn query(random: &mut Random) -> Vec<u8> {
@@ -163,7 +186,7 @@ fn query(random: &mut Random) -> Vec<u8> {
     message.extend(counts.iter().flat_map(|c| c.to_be_bytes()));
     let of_zone = random.one_in(3);
     let name = match (of_zone, random.one_in(10)) {
-        (_, true) => "nobody.edge.test.",
+        (_, true) => random.pick(&NOBODY),
         (true, _) => random.pick(&ZONE_NAMES),
         (false, _) => random.pick(&NAMES),
     };
@@ -189,7 +212,7 @@ fn query(random: &mut Random) -> Vec<u8> {
 fn opt(random: &mut Random) -> Vec<u8> {
     let mut options = Vec::new();
     for _ in 0..random.pick(&[0, 0, 0, 1, 1, 2, 3, 9]) {
-        let code: u16 = random.pick(&[3, 8, 9, 10, 11, 12, 15, 65001]);
+        let code: u16 = random.pick(&[3, 8, 9, 10, 10, 10, 11, 12, 15, 65001]);
         let len = random.pick(&[0, 1, 7, 8, 16, 24, 40]);
         options.extend(code.to_be_bytes());
         options.extend(u16::try_from(len).unwrap().to_be_bytes());
@@ -230,17 +253,24 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The daemon's answer at a turn of the ring.
-fn respond(query: &[u8], index: &Index, slot: usize) -> Response {
-    let policy = Policy::default();
-    let context = Context { transport: Transport::Udp, client: [10, 53, 0, 9].into(), time: 0, policy: &policy };
+/// When all queries are asked, and what both sides know besides the names.
+const NOW: u32 = 1_800_000_000;
+
+fn terms(listen: &[IpAddr; 2]) -> Terms {
+    Terms { listen: listen.to_vec(), cookies: Some([0x0123_4567_89ab_cdef, 42]), ..Terms::default() }
+}
+
+/// The daemon's answer to a client at a turn of the ring.
+fn respond(query: &[u8], client: IpAddr, index: &Index, slot: usize) -> Response {
+    let policy = Policy { cookies: terms(&[client, client]).cookies, ..Policy::default() };
+    let context = Context { transport: Transport::Udp, client, time: NOW, policy: &policy };
     control::dns::respond(query, index, &context, Pick::Slot(slot))
 }
 
 struct Case {
     frame: Vec<u8>,
-    /// The query inside, where nothing was damaged.
-    intact: Option<Vec<u8>>,
+    /// The query inside and who sent it, where nothing was damaged.
+    intact: Option<(Vec<u8>, IpAddr)>,
 }
 
 fn case(random: &mut Random, listen: &[IpAddr; 2]) -> Case {
@@ -255,8 +285,12 @@ fn case(random: &mut Random, listen: &[IpAddr; 2]) -> Case {
         intact = false;
     }
     let v6 = random.one_in(2);
-    let (client, server): (IpAddr, IpAddr) =
-        if v6 { ("fd53::99".parse().unwrap(), listen[1]) } else { ([10, 53, 0, 9].into(), listen[0]) };
+    let (net, host) = (random.byte(), random.byte());
+    let (client, server): (IpAddr, IpAddr) = if v6 {
+        ([0xfd53, 0, 0, u16::from(net) << 8, 0, 0, 0, u16::from(host)].into(), listen[1])
+    } else {
+        ([10, 53, net, host].into(), listen[0])
+    };
     let port = if random.one_in(30) { 5353 } else { 53 };
     let foreign = random.one_in(30);
     let server = match (foreign, v6) {
@@ -276,6 +310,12 @@ fn case(random: &mut Random, listen: &[IpAddr; 2]) -> Case {
         builder = builder.no_checksum();
     }
     let mut frame = builder.build();
+    let tags = random.pick(&[0, 0, 0, 0, 0, 1, 2, 3]);
+    for tag in 0..tags {
+        // The outermost of two is a service tag, and the next one stands before it.
+        let kind = if tag == 1 { [0x88, 0xa8] } else { [0x81, 0x00] };
+        frame.splice(12..12, [kind[0], kind[1], random.byte(), random.byte()]);
+    }
     if random.one_in(4) {
         damage(random, &mut frame);
         intact = false;
@@ -283,32 +323,47 @@ fn case(random: &mut Random, listen: &[IpAddr; 2]) -> Case {
     if frame.len() < 14 {
         frame.resize(14, 0);
     }
-    Case { intact: (intact && port == 53 && !foreign).then_some(message), frame }
+    Case { intact: (intact && port == 53 && !foreign && tags < 3).then_some((message, client)), frame }
 }
 
-/// Where a DNS message lies in a frame that a careful reader finds to be a query over UDP to one of our
-/// addresses; `None` for everything else. Written apart from the program, byte by byte.
-fn to_us<'f>(frame: &'f [u8], listen: &[IpAddr; 2]) -> Option<&'f [u8]> {
+/// A frame without its VLAN tags, one or two as the standards nest them, and how many there were.
+fn untagged(frame: &[u8]) -> (Vec<u8>, usize) {
+    let kind = |at: usize| frame.get(at..at + 2).map(|k| u16::from_be_bytes([k[0], k[1]]));
+    let tags = match (kind(12), kind(16)) {
+        (Some(0x8100 | 0x88a8), Some(0x8100)) => 2,
+        (Some(0x8100 | 0x88a8), _) => 1,
+        _ => 0,
+    };
+    let mut plain = frame.to_vec();
+    plain.drain(12..12 + 4 * tags);
+    (plain, tags)
+}
+
+/// Where a DNS message lies in a frame without tags that a careful reader finds to be a query over UDP to one of our
+/// addresses, and who sent it; `None` for everything else. Written apart from the program, byte by byte.
+fn to_us<'f>(frame: &'f [u8], listen: &[IpAddr; 2]) -> Option<(&'f [u8], IpAddr)> {
     let short = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
-    let (udp, ip_payload) = match short(12)? {
+    let (udp, ip_payload, client) = match short(12)? {
         0x0800 => {
             let total = usize::from(short(16)?);
             let plain = *frame.get(14)? == 0x45 && short(20)? & 0x3fff == 0 && *frame.get(23)? == 17;
+            let from = IpAddr::from(<[u8; 4]>::try_from(frame.get(26..30)?).unwrap());
             let to = IpAddr::from(<[u8; 4]>::try_from(frame.get(30..34)?).unwrap());
-            (plain && to == listen[0]).then_some((34, total.checked_sub(20)?))?
+            (plain && to == listen[0]).then_some((34, total.checked_sub(20)?, from))?
         }
         0x86dd => {
             let plain = frame.get(14)? >> 4 == 6 && *frame.get(20)? == 17;
+            let from = IpAddr::from(<[u8; 16]>::try_from(frame.get(22..38)?).unwrap());
             let to = IpAddr::from(<[u8; 16]>::try_from(frame.get(38..54)?).unwrap());
-            (plain && to == listen[1] && short(60)? != 0).then_some((54, usize::from(short(18)?)))?
+            (plain && to == listen[1] && short(60)? != 0).then_some((54, usize::from(short(18)?), from))?
         }
         _ => return None,
     };
     let len = usize::from(short(udp + 4)?);
-    if short(udp + 2)? != 53 || len != ip_payload || len < 8 {
+    if short(udp + 2)? != 53 || len > ip_payload || len < 8 {
         return None;
     }
-    frame.get(udp + 8..udp + len)
+    Some((frame.get(udp + 8..udp + len)?, client))
 }
 
 #[test]
@@ -325,7 +380,8 @@ fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
     let listen: [IpAddr; 2] = ["10.53.0.1".parse().unwrap(), "fd53::1".parse().unwrap()];
     let snapshot = snapshot();
     let index = Index::new(&snapshot).unwrap();
-    plane.publish(&table(&snapshot, &index, &listen)).unwrap();
+    plane.publish(&table(&snapshot, &index, &terms(&listen))).unwrap();
+    plane.set_time(NOW);
 
     let mut random = Random(seed);
     let (mut answered, mut passed, mut intact_answered, mut differences) = (0_u64, 0_u64, 0_u64, 0_u64);
@@ -336,7 +392,7 @@ fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
             RunAction::Pass => {
                 passed += 1;
                 if result.frame == frame {
-                    expected_answer(intact.as_deref(), &index)
+                    expected_answer(intact.as_ref(), &index)
                 } else {
                     Some("passed, but changed".into())
                 }
@@ -360,32 +416,25 @@ fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
     assert!(answered > frames / 10 && passed > frames / 10 && intact_answered > frames / 20);
 }
 
-/// An undamaged query that the daemon answers with records has no reason to be passed, but for what is listed here
-/// by name: more options than the program walks, ANY, answers with additional records, answers longer than a slot,
-/// more than eight types at a name, and names that only a wildcard makes.
-fn expected_answer(intact: Option<&[u8]>, index: &Index) -> Option<String> {
-    let query = intact?;
-    let response = respond(query, index, 0);
-    let qtype = response.bytes.as_ref().and_then(|bytes| asked(bytes));
-    let many_options = query.len() > 12 && options(query) > 8;
-    let odd_flags = u16::from_be_bytes([query[2], query[3]]) & !0x0130 != 0;
-    let simple = match qtype {
-        Some(255) | None => false,
-        // Behind an alias that leads out of the zone every type has the same answer; eight of them fit.
-        Some(qtype) => matches!(qtype, 1 | 28) || !asks_for(query, "out.edge.test."),
-    };
-    let reply = response.bytes.as_deref().unwrap_or_default();
+/// An undamaged query that the daemon answers whole has no reason to be passed, but for what is listed here by name:
+/// more or longer options than the program walks, reserved flags, several cookies, types that are none of data, names
+/// with more missing labels than the program takes off, answers longer than the tables hold.
+fn expected_answer(intact: Option<&(Vec<u8>, IpAddr)>, index: &Index) -> Option<String> {
+    let (query, client) = intact?;
+    let response = respond(query, *client, index, 0);
+    let told = [Outcome::Answered, Outcome::NoData, Outcome::NxDomain, Outcome::ServFail];
+    let name = name_end(query)?;
+    let options = options(query);
     let with_opt = query.get(10..12) == Some(&[0, 1]);
-    let additional = reply.get(11).is_some_and(|count| *count != u8::from(with_opt));
-    let records = reply.len().saturating_sub(name_end(query).map_or(0, |end| end + 4)) - if with_opt { 11 } else { 0 };
-    let simple = simple && !additional && records <= ANSWER_BYTES && !asks_for(query, "any.wild.edge.test.");
-    (response.outcome == Outcome::Answered && simple && !many_options && !odd_flags && !opt_flags(query))
-        .then(|| "a plain query was passed".to_owned())
-}
-
-/// Whether a query asks for this name.
-fn asks_for(query: &[u8], name: &str) -> bool {
-    name_end(query).is_some_and(|end| query[12..end].eq_ignore_ascii_case(&wire(name)))
+    let odd_options = options.len() > 4
+        || query.len() > name + 4 + 11 + 117
+        || options.iter().filter(|code| **code == 10).count() > 1;
+    let odd_flags = u16::from_be_bytes([query[2], query[3]]) & !0x0130 != 0 || (with_opt && opt_flags(query));
+    let meta = matches!(asked(query)?, 41 | 128..=255);
+    let too_deep = query[12..name].eq_ignore_ascii_case(&wire("1.2.3.4.5.6.7.8.9.a.edge.test."));
+    let too_long = response.bytes.as_ref().is_some_and(|bytes| bytes.len() > name + 4 + ANSWER_BYTES);
+    let passed = odd_options || odd_flags || meta || too_deep || too_long;
+    (told.contains(&response.outcome) && !passed).then(|| format!("a plain query was passed: {:?}", response.outcome))
 }
 
 /// End of the question's name.
@@ -404,15 +453,15 @@ fn asked(message: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes([*message.get(end)?, *message.get(end + 1)?]))
 }
 
-/// Options of an intact query's OPT.
-fn options(query: &[u8]) -> usize {
-    let Some(mut at) = name_end(query).map(|end| end + 4 + 11) else { return 0 };
-    let mut count = 0;
-    while let Some(len) = query.get(at + 2..at + 4) {
-        at += 4 + usize::from(u16::from_be_bytes([len[0], len[1]]));
-        count += 1;
+/// Codes of the options of an intact query's OPT.
+fn options(query: &[u8]) -> Vec<u16> {
+    let Some(mut at) = name_end(query).map(|end| end + 4 + 11) else { return Vec::new() };
+    let mut codes = Vec::new();
+    while let Some(option) = query.get(at..at + 4) {
+        at += 4 + usize::from(u16::from_be_bytes([option[2], option[3]]));
+        codes.push(u16::from_be_bytes([option[0], option[1]]));
     }
-    count
+    codes
 }
 
 /// Reserved bits of an intact query's OPT that are not zero: for the daemon to judge.
@@ -423,27 +472,34 @@ fn opt_flags(query: &[u8]) -> bool {
 
 /// What is wrong with an answer.
 fn judge(frame: &[u8], reply: &[u8], listen: &[IpAddr; 2], index: &Index) -> Option<String> {
-    let Some(query) = to_us(frame, listen) else { return Some("answered what was no query to us".into()) };
-    let udp = if frame[12] == 8 { 34 } else { 54 };
-    let datagram = Datagram::parse(reply);
+    let ((plain, tags), (answer, tags_back)) = (untagged(frame), untagged(reply));
+    if tags != tags_back || frame[12..12 + 4 * tags] != reply[12..12 + 4 * tags] {
+        return Some("the tags are not those of the query".into());
+    }
+    let Some((query, client)) = to_us(&plain, listen) else { return Some("answered what was no query to us".into()) };
+    let udp = if plain[12] == 8 { 34 } else { 54 };
+    let asked = Datagram::parse(&unpadded(&plain, udp));
+    let datagram = Datagram::parse(&answer);
     let payload = match &datagram {
         Ok(datagram) => &datagram.payload[..],
         // A damaged query has to become a damaged answer; its lengths are right all the same.
-        Err(_) if Datagram::parse(&unpadded(frame, udp)).is_err() => reply.get(udp + 8..)?,
+        Err(_) if asked.is_err() => answer.get(udp + 8..)?,
         Err(error) => return Some(format!("answer: {error}")),
     };
-    if datagram.is_ok() && Datagram::parse(&unpadded(frame, udp)).is_err() {
+    // A datagram that is shorter than its packet is whole, but not to that reader.
+    if datagram.is_ok() && asked.as_ref().is_err_and(|error| !error.starts_with("lengths")) {
         return Some("a damaged query got an answer with right checksums".into());
     }
+    let told = [Outcome::Answered, Outcome::NoData, Outcome::NxDomain, Outcome::ServFail];
     let same = (0..16).any(|slot| {
-        let response = respond(query, index, slot);
-        response.outcome == Outcome::Answered && response.bytes.as_deref() == Some(payload)
+        let response = respond(query, client, index, slot);
+        told.contains(&response.outcome) && response.bytes.as_deref() == Some(payload)
     });
     if !same {
-        let says = respond(query, index, 0);
+        let says = respond(query, client, index, 0);
         return Some(format!("the daemon says {:?} {:02x?}", says.outcome, says.bytes));
     }
-    if let (Ok(there), Ok(back)) = (Datagram::parse(&unpadded(frame, udp)), &datagram) {
+    if let (Ok(there), Ok(back)) = (&asked, &datagram) {
         let turned = (back.source, back.destination) == (there.destination, there.source)
             && (back.source_mac, back.destination_mac) == (there.destination_mac, there.source_mac);
         if !turned || back.hop_limit != 64 {

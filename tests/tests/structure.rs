@@ -61,6 +61,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("reconcile", &["api", "cli", "orchestrator", "predict"]),
     ("datapath", &["driver", "netlink", "reconcile", "orchestrator"]),
     ("metrics", &["datapath", "driver", "netlink", "placement", "predict", "reconcile", "orchestrator"]),
+    ("explain", &["api", "cli", "daemon", "driver", "netlink", "orchestrator", "placement", "reconcile", "store"]),
     ("api", &["cli", "daemon", "driver", "netlink"]),
     ("cli", &["dns", "driver", "netlink", "orchestrator", "placement", "predict", "reconcile", "store"]),
 ];

@@ -23,8 +23,8 @@ pub type CookieSecret = [u64; 2];
 #[must_use]
 pub const fn server_cookie(secret: CookieSecret, client: u64, time: u32, address: [u64; 2], v4: bool) -> [u64; 2] {
     // All words are taken as they lie in memory, SipHash reads them little-endian.
-    let head = u64::from_le((VERSION | (time.swap_bytes() as u64) << 32).to_le());
-    let mut sip = Sip::new(secret).add(u64::from_le(client)).add(head);
+    let head = cookie_head(time);
+    let mut sip = Sip::new(secret).add(u64::from_le(client)).add(u64::from_le(head));
     let hash = if v4 {
         const LEN: u64 = 20;
         sip.finish(LEN << 56 | (u64::from_le(address[0]) & 0xffff_ffff))
@@ -33,7 +33,14 @@ pub const fn server_cookie(secret: CookieSecret, client: u64, time: u32, address
         sip = sip.add(u64::from_le(address[0])).add(u64::from_le(address[1]));
         sip.finish(LEN << 56)
     };
-    [head.to_le(), hash.to_le()]
+    [head, hash.to_le()]
+}
+
+/// The part of a server cookie in front of the hash, in memory order: version, reserved, time.
+#[inline(always)]
+#[must_use]
+pub const fn cookie_head(time: u32) -> u64 {
+    (VERSION | (time.swap_bytes() as u64) << 32).to_le()
 }
 
 /// SipHash-2-4 over whole words.

@@ -4,64 +4,60 @@
 //! The way of a query through the tables:
 //!
 //! ```text
-//! QNAME ─fold+hash─> TABLE[0] ─> buckets (two per hash) ─> cell: first unit, set
-//!                                 unit ─> ENTRIES (array of NameUnit), verified byte for byte
-//!                                  set ─> SETS (array of TypeSet) ─> service, rrset id by QTYPE
-//!                                  rrset id ─> RRSETS (array of RingWord) ─> first slot, ring length
-//!                                  CURSORS (per CPU, by rrset id) picks a slot ─> ANSWERS (array of Answer)
+//! QNAME ─fold+hash─> TABLE[0] ─> pilot ─> slot: name (verified byte for byte), set
+//! POOL: set ─QTYPE─> RRset ─> word: ring or answer ─ turn (CURSORS per CPU, or the client's address) ─> answer
 //! ```
 //!
-//! Publishing one service stores one `RingWord`; publishing other names swaps the inner map of
-//! `TABLE`. Answer slots, name entries, sets and rrset ids are not written again before a grace period has passed, so a
-//! running program sees the old answer or the new one, never a mixture.
+//! Publishing other answers writes them into free grains of the pool and stores one word per RRset; publishing other
+//! names swaps the inner map of `TABLE`. What a program may be reading is not written again before a grace period has
+//! passed, so it sees the old answer or the new one, never a mixture.
 
 #![no_std]
 
-mod answer;
 pub mod bench;
-mod cells;
 mod client;
 mod cookie;
 mod counts;
 mod name;
+mod pool;
 mod settings;
+mod slots;
 mod verdict;
 
-pub use answer::{ANSWER_BYTES, Answer, RingWord};
-pub use cells::{BUCKET_CELLS, BUCKETS, Bucket, CELLS, Cell, MAX_INDEX, MAX_NAMES, first_bucket, second_bucket};
 pub use client::{CLIENT_PREFIX_V4, CLIENT_PREFIX_V6, CLIENT_TURNS, client_turn_v4, client_turn_v6};
-pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, server_cookie};
+pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, cookie_head, server_cookie};
 pub use counts::{FlowCount, ServiceCount};
-pub use name::{
-    MAX_NAME_BYTES, MAX_UNITS, NAME_CHUNKS, NameEntry, NameHash, NameUnit, TYPE_SLOTS, TypeSet, TypeSlot, UNIT_CHUNKS,
-    keep_bytes, same_chunk, units_of,
+pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameEntry, NameHash, keep_bytes, same_chunk};
+pub use pool::{
+    ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, RingWord, Rrset,
+    TYPE_SLOTS, TypeSet, TypeSlot, grains_of,
 };
 pub use settings::{LOCAL_ADDRESSES, Settings};
+pub use slots::{
+    LINE_BYTES, LINE_PILOTS, LINES, MAX_NAMES, PILOT_LINES, PILOTS, PilotLine, SLOT_CHUNKS, SLOTS, Slot, TAIL_CHUNKS,
+    pilot_of, slot_of,
+};
 pub use verdict::{Action, Verdict};
 
 /// Number of these layouts. Part of the pin path, so tables of another layout are never reinterpreted.
 /// A test holds sizes and offsets against it: change one, raise the other.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// UDP payload size that we advertise in OPT and never exceed (DNS flag day 2020).
 pub const EDNS_PAYLOAD: u16 = 1232;
 
 /// Names of the maps and programs inside the object, and of their pins.
 pub mod object {
-    /// Array of maps with one element: the array of [`Bucket`](crate::Bucket)s in force.
+    /// Array of maps with one element: the array of lines in force, pilots and [`Slot`](crate::Slot)s.
     pub const TABLE: &str = "TABLE";
-    /// Array of [`NameUnit`](crate::NameUnit)s.
-    pub const ENTRIES: &str = "ENTRIES";
-    /// Array of [`TypeSet`](crate::TypeSet)s.
-    pub const SETS: &str = "SETS";
-    /// Array of [`RingWord`](crate::RingWord) by rrset id, memory-mapped by user space.
-    pub const RRSETS: &str = "RRSETS";
-    /// Array of [`Answer`](crate::Answer) slots.
-    pub const ANSWERS: &str = "ANSWERS";
-    /// Per-CPU array of `u32` round-robin positions by rrset id.
+    /// Array with one [`Pool`](crate::Pool), memory-mapped by user space.
+    pub const POOL: &str = "POOL";
+    /// Per-CPU array of `u32` round-robin positions, by RRset.
     pub const CURSORS: &str = "CURSORS";
     /// Array with one [`Settings`](crate::Settings).
     pub const SETTINGS: &str = "SETTINGS";
+    /// Array with one `u64`, the wall clock in seconds, memory-mapped by user space.
+    pub const CLOCK: &str = "CLOCK";
     /// Per-CPU array of `u64` by [`Verdict`](crate::Verdict).
     pub const VERDICTS: &str = "VERDICTS";
     /// Per-CPU array of [`ServiceCount`](crate::ServiceCount) by service index.

@@ -1,59 +1,16 @@
 //! Domain names in the tables: exact, case-blind, up to 255 bytes.
 
+use crate::SLOT_CHUNKS;
+
 /// Longest name in wire form, root label included (RFC 1035, 2.3.4).
 pub const MAX_NAME_BYTES: usize = 255;
 /// Eight-byte chunks that cover any name.
 pub const NAME_CHUNKS: usize = 32;
-/// Types that one name can hold.
-pub const TYPE_SLOTS: usize = 8;
 
 const LOWER: u64 = 0x2020_2020_2020_2020;
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Even; has nothing to do with the multiplier.
 const STEP: u64 = 0xD1B5_4A32_D192_ED02;
-
-/// An RRset of a name.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TypeSlot {
-    /// QTYPE in host order; 0 marks an unused slot.
-    pub qtype: u16,
-    /// Explicit padding, zero.
-    pub _pad: u16,
-    /// Index into `RRSETS`.
-    pub rrset: u32,
-}
-
-/// What a name holds. Names of one service that hold the same share one, so it stays in the cache however
-/// many names there are.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TypeSet {
-    /// Index of the service's counters.
-    pub service: u32,
-    /// Explicit padding, zero.
-    pub _pad: u32,
-    /// The RRsets.
-    pub types: [TypeSlot; TYPE_SLOTS],
-}
-
-/// Chunks of a unit.
-pub const UNIT_CHUNKS: usize = 4;
-/// Units that cover any name.
-pub const MAX_UNITS: usize = NAME_CHUNKS / UNIT_CHUNKS;
-
-/// 32 bytes of a name in the tables; a longer name goes on in the units behind it. Small, so that as much as
-/// can be of a large table stays in the cache. There is no length: a stored name has one zero byte, its last,
-/// and a name that is the same up to there is as long.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NameUnit(pub [u64; UNIT_CHUNKS]);
-
-/// Units that a name of this length takes.
-#[must_use]
-pub const fn units_of(wire_len: u32) -> u32 {
-    wire_len.div_ceil(8 * UNIT_CHUNKS as u32)
-}
 
 /// A name as the tables hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +43,19 @@ impl NameEntry {
         Some(Self { wire_len: wire.len() as u32, text })
     }
 
-    /// One of its units; those behind its end are zero.
+    /// The part of it that its slot holds.
     #[must_use]
-    pub fn unit(&self, index: u32) -> NameUnit {
-        let mut unit = NameUnit::default();
-        let from = self.text.iter().skip(index as usize * UNIT_CHUNKS);
-        unit.0.iter_mut().zip(from).for_each(|(chunk, text)| *chunk = *text);
-        unit
+    pub fn head(&self) -> [u64; SLOT_CHUNKS] {
+        let mut head = [0; SLOT_CHUNKS];
+        head.copy_from_slice(&self.text[..SLOT_CHUNKS]);
+        head
+    }
+
+    /// Chunks of it that its slot does not hold.
+    #[must_use]
+    pub fn tail(&self) -> &[u64] {
+        let chunks = (self.wire_len as usize).div_ceil(8);
+        self.text.get(SLOT_CHUNKS..chunks).unwrap_or_default()
     }
 
     /// The hash of this name under `secret`: the same steps as the program takes.
@@ -194,13 +157,6 @@ pub const fn keep_bytes(n: u32) -> u64 {
     if cfg!(target_endian = "little") { u64::MAX >> unused } else { u64::MAX << unused }
 }
 
-#[cfg(feature = "user")]
-// SAFETY: repr(C), no padding, any bit pattern valid.
-unsafe impl aya::Pod for NameUnit {}
-#[cfg(feature = "user")]
-// SAFETY: repr(C), no padding, any bit pattern valid.
-unsafe impl aya::Pod for TypeSet {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn units_hold_the_whole_name() {
+    fn head_and_tail_are_the_whole_name() {
         for labels in 1..=7_usize {
             // Labels of 32 bytes with their length, so 33, 65, … bytes in all.
             let mut wire = [0; MAX_NAME_BYTES];
@@ -249,12 +205,11 @@ mod tests {
                 label[0] = 31;
             }
             let Some(entry) = entry(&wire[..labels * 32 + 1]) else { panic!("well-formed") };
-            let units = units_of(entry.wire_len);
-            assert_eq!(units as usize, labels + 1);
-            let chunks = (0..units).flat_map(|index| entry.unit(index).0);
-            assert!(chunks.eq(entry.text.iter().copied().take(units as usize * UNIT_CHUNKS)));
+            let chunks = (labels * 32 + 1).div_ceil(8);
+            assert_eq!(entry.tail().len(), chunks.saturating_sub(SLOT_CHUNKS));
+            let both = entry.head().into_iter().chain(entry.tail().iter().copied());
+            assert!(both.zip(entry.text).all(|(part, whole)| part == whole));
         }
-        assert_eq!((units_of(1), units_of(32), units_of(255) as usize), (1, 1, MAX_UNITS));
     }
 
     #[test]

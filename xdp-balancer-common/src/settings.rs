@@ -1,5 +1,7 @@
 //! What the program needs to know besides the tables.
 
+use crate::CookieSecret;
+
 /// Local addresses per family that queries may be addressed to.
 pub const LOCAL_ADDRESSES: usize = 8;
 
@@ -14,12 +16,25 @@ pub struct Settings {
     pub epoch: u64,
     /// Generation of the published tables, for `status`; the program does not read it.
     pub generation: u64,
+    /// Secret of server cookies (RFC 9018), in the words that SipHash takes.
+    pub cookie_secret: CookieSecret,
+    /// What to do besides, of [`Settings::TRANSPARENT`] and the like.
+    pub features: u64,
     /// Used entries of `local4` and of `local6`.
     pub local_lens: [u32; 2],
     /// IPv4 addresses that we answer for, as they stand in the packet.
     pub local4: [u32; LOCAL_ADDRESSES],
     /// IPv6 addresses that we answer for, as they stand in the packet.
     pub local6: [[u32; 4]; LOCAL_ADDRESSES],
+}
+
+impl Settings {
+    /// Answer whatever address a query was sent to.
+    pub const TRANSPARENT: u64 = 1 << 0;
+    /// Speak DNS cookies.
+    pub const COOKIES: u64 = 1 << 1;
+    /// Leave queries with an EDNS client subnet to user space.
+    pub const CLIENT_SUBNET: u64 = 1 << 2;
 }
 
 #[cfg(feature = "user")]

@@ -48,9 +48,13 @@ macro_rules! verdicts {
 verdicts! {
     /// Answered from the tables.
     Answered = "answered" => Answer,
-    /// Neither IPv4 nor IPv6 behind a plain Ethernet header (ARP, VLAN tags and the rest).
+    /// Answered that the name has nothing of this type.
+    NoData = "nodata" => Answer,
+    /// Answered that there is no such name.
+    NxDomain = "nxdomain" => Answer,
+    /// Neither IPv4 nor IPv6, behind at most two VLAN tags (ARP and the rest).
     NotIp = "not_ip" => Pass,
-    /// Shorter than its headers say.
+    /// Shorter than its headers say, or continued in further buffers.
     ShortFrame = "short_frame" => Pass,
     /// IPv4 with options.
     IpOptions = "ip_options" => Pass,
@@ -66,7 +70,7 @@ verdicts! {
     NotLocal = "not_local" => Pass,
     /// From an address or port that nothing may be sent to (multicast, unspecified, loopback, port 0).
     OddSource = "odd_source" => Pass,
-    /// UDP and IP lengths disagree, or the IPv6 checksum is missing.
+    /// Longer by the UDP header than by the IP header, or the IPv6 checksum is missing.
     BadLength = "bad_length" => Pass,
     /// A DNS message that is no query (QR set).
     NotQuery = "not_query" => Pass,
@@ -80,9 +84,13 @@ verdicts! {
     OddClass = "odd_class" => Pass,
     /// Bytes behind the question that are not one well-formed OPT of version 0.
     OddAdditional = "odd_additional" => Pass,
-    /// No such name in the tables.
+    /// With a DNS cookie of a length that cannot be, or with several.
+    OddCookie = "odd_cookie" => Pass,
+    /// With an EDNS client subnet, which the daemon looks at.
+    ClientSubnet = "client_subnet" => Pass,
+    /// Neither the name nor one above it is in the tables.
     UnknownName = "unknown_name" => Pass,
-    /// The name exists, the type is for the daemon to answer.
+    /// The tables have the name or one above it, and leave the rest to the daemon.
     UnknownType = "unknown_type" => Pass,
     /// The service has nothing published.
     NoBackend = "no_backend" => Pass,

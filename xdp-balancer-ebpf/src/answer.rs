@@ -4,23 +4,29 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
-use xdp_balancer_common::{ANSWER_BYTES, EDNS_PAYLOAD, MAX_NAME_BYTES, Verdict};
+use xdp_balancer_common::{
+    ANSWER_BYTES, CLIENT_COOKIE, COOKIE_OPTION, EDNS_PAYLOAD, MAX_NAME_BYTES, SERVER_COOKIE, Verdict, cookie_head,
+};
 
 use crate::checksum::{Sum, at_offset, fold};
+use crate::cookie;
 use crate::family::Family;
 use crate::lookup::Found;
 use crate::packet::{Cursor, Frame, load, opaque, store, unlinked};
-use crate::parse::{DNS, DNS_ONE, Message, UDP};
-use crate::question::{MAX_ADDITIONAL, OPT, Question, TYPE_CLASS};
+use crate::parse::{DNS, DNS_ONE, ETHERNET, Message, TAG, UDP, headers};
+use crate::pool::Base;
+use crate::question::{COOKIE, MAX_ADDITIONAL, OPT, OWN_OPT_MASK, Question, TYPE_CLASS};
 
 const DNS_QR: u16 = 0x8000_u16.to_be();
 const DNS_RD: u16 = 0x0100_u16.to_be();
 
-/// The question at its longest, rounded up to whole strides.
-const MAX_QUESTION: usize = (MAX_NAME_BYTES + TYPE_CLASS).next_multiple_of(STRIDE);
-
 /// Our OPT up to the flags: root, type 41, payload size, extended RCODE 0, version 0.
 const OPT_HEAD: [u8; 7] = [0, 0, 41, EDNS_PAYLOAD.to_be_bytes()[0], EDNS_PAYLOAD.to_be_bytes()[1], 0, 0];
+/// Bytes of both cookies.
+const COOKIES: usize = CLIENT_COOKIE + SERVER_COOKIE;
+
+/// Bounds any offset in a reply: link, IPv6, UDP and DNS header, question, answer, OPT.
+const OFFSET_MASK: usize = 0x7ff;
 
 /// Writes the answer over the query and turns the headers round.
 #[inline(always)]
@@ -29,45 +35,138 @@ pub fn write<F: Family>(
     message: &Message,
     question: &Question,
     found: &Found,
+    pool: Base,
 ) -> Result<(), Verdict> {
     // Anew, for the same reason as behind the search for the name's end.
     let frame = Frame::of(ctx);
-    let opt_len = if message.additional { OPT } else { 0 };
-    let dns_len = DNS + question.name_len + TYPE_CLASS + found.answer_len + opt_len;
+    let dns_len = DNS + question.name_len + TYPE_CLASS + found.len + question.own_opt;
     if dns_len > question.limit() {
         return Err(Verdict::TooLarge);
     }
-    let removed = if message.additional {
-        sum_additional(frame.cursor(question.end::<F>()), question.additional_len)?
-    } else {
-        0
-    };
+    let question_end = message.link + question.end::<F>();
+    let opt = Opt::of::<F>(frame, message, question)?;
+    let removed = if opt.is_there() { sum_additional(frame, question_end, question.additional_len)? } else { 0 };
 
-    // Ethernet padding goes with it.
-    let shift = resize(ctx, (F::DNS + dns_len) as i64 - frame.len() as i64)?;
+    // What follows the datagram goes too, Ethernet's padding for one.
+    let dns = message.link + F::DNS;
+    let shift = resize(ctx, (dns + dns_len) as i64 - frame.len() as i64)?;
 
     let frame = Frame { data: opaque(ctx.data()), end: ctx.data_end() };
+    // Whether it has moved or not, from here on it is one way for the verifier.
+    let shift = frame.blurred::<SHIFT_MASK>(shift);
     let from = opaque(frame.data + shift);
-    // The first says the same as the second, which the kernel's verifier does not see.
-    if from + F::DNS + DNS > frame.end || opaque(frame.data + F::DNS + DNS) > frame.end {
-        return Err(Verdict::Broken);
-    }
-    // SAFETY: checked above that the headers are inside the frame, at either place.
-    unsafe { turn_headers::<F>(from, frame.data, dns_len, removed, message, question, found) };
-    if shift != 0 {
+    // The first of each says the same as the second, which the kernel's verifier does not see.
+    let old = headers::<F>(Cursor { at: from + message.link, end: frame.end })?;
+    let new = headers::<F>(Cursor { at: frame.data + message.link, end: frame.end })?;
+    turn_link(from, frame, message.link)?;
+    // SAFETY: all of the headers are inside the frame, at either place.
+    unsafe { turn_headers::<F>(old, new, dns_len, removed, question, found, &opt) };
+    if unlinked::<SHIFT_MASK>(shift) != 0 {
         let question_len = question.name_len + TYPE_CLASS;
-        move_question(frame.cursor(shift + F::DNS + DNS), frame.cursor(F::DNS + DNS), question_len)?;
+        move_question(frame, shift, dns + DNS, question_len)?;
     }
-    copy_answer(frame.cursor(question.end::<F>()), found)?;
-    if message.additional {
-        write_opt(frame.cursor(question.end::<F>() + found.answer_len), question.dnssec_ok)?;
+    copy_answer(frame, question_end, found, pool)?;
+    opt.write(frame, question_end + found.len)
+}
+
+/// What the OPT of a reply says: an OPT is answered by an OPT, a cookie by a cookie.
+struct Opt {
+    /// Its length; 0: there is none.
+    len: usize,
+    dnssec_ok: u8,
+    /// The client's cookie and the server's, as they are sent.
+    cookies: [u64; 3],
+}
+
+impl Opt {
+    #[inline(always)]
+    fn of<F: Family>(frame: Frame, message: &Message, question: &Question) -> Result<Self, Verdict> {
+        let mut cookies = [0; 3];
+        if question.cookie_at != 0 {
+            let client = place::<CLIENT_COOKIE>(frame, question.cookie_at)?;
+            let ip = headers::<F>(frame.cursor(message.link))?;
+            // SAFETY: stepped over above.
+            let (client, [high, low]) = unsafe { (load::<u64>(client), F::sender(ip)) };
+            let now = cookie::now();
+            let v4 = F::CHECKSUM_OPTIONAL;
+            let hash = cookie::selvedge_cookie_hash(client, high, low, u64::from(now) << 1 | u64::from(v4));
+            cookies = [client, cookie_head(now), hash];
+        }
+        Ok(Self { len: question.own_opt, dnssec_ok: question.dnssec_ok, cookies })
     }
-    Ok(())
+
+    #[inline(always)]
+    fn is_there(&self) -> bool {
+        unlinked::<OWN_OPT_MASK>(self.len) != 0
+    }
+
+    #[inline(always)]
+    fn has_cookies(&self) -> bool {
+        unlinked::<OWN_OPT_MASK>(self.len) > OPT
+    }
+
+    /// Sum of it, from an even offset.
+    #[inline(always)]
+    fn sum(&self) -> Sum {
+        let word = |high: u8, low: u8| u16::from_ne_bytes([high, low]);
+        let head = Sum::ZERO
+            .add(word(OPT_HEAD[2], OPT_HEAD[3]))
+            .add(word(OPT_HEAD[4], OPT_HEAD[5]))
+            .add(word(OPT_HEAD[6], self.dnssec_ok));
+        if !self.has_cookies() {
+            return head;
+        }
+        let cookies = Sum::ZERO.add_chunk(self.cookies[0]).add_chunk(self.cookies[1]).add_chunk(self.cookies[2]);
+        // Lengths, code and all that follows stand at odd offsets.
+        head.add(word(COOKIE as u8, 0))
+            .add(word(COOKIE_OPTION as u8, 0))
+            .add(word(COOKIES as u8, 0))
+            .add(at_offset(fold(cookies), true))
+    }
+
+    #[inline(always)]
+    fn write(&self, frame: Frame, offset: usize) -> Result<(), Verdict> {
+        if !self.is_there() {
+            return Ok(());
+        }
+        let at = place::<OPT>(frame, offset)?;
+        let head = u64::from_ne_bytes([
+            OPT_HEAD[0],
+            OPT_HEAD[1],
+            OPT_HEAD[2],
+            OPT_HEAD[3],
+            OPT_HEAD[4],
+            OPT_HEAD[5],
+            OPT_HEAD[6],
+            self.dnssec_ok,
+        ]);
+        // SAFETY: stepped over above.
+        unsafe {
+            store(at, head);
+            store(at + 8, 0_u8);
+            store(at + 9, 0_u16);
+        }
+        if self.has_cookies() {
+            let at = place::<COOKIE>(frame, offset + OPT)?;
+            let length = place::<2>(frame, offset + OPT - 2)?;
+            // SAFETY: stepped over above.
+            unsafe {
+                store(length, (COOKIE as u16).to_be());
+                store(at, COOKIE_OPTION.to_be());
+                store(at + 2, (COOKIES as u16).to_be());
+                store(at + 4, self.cookies[0]);
+                store(at + 12, self.cookies[1]);
+                store(at + 20, self.cookies[2]);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Most that a frame grows in front: the headroom that drivers leave (256 bytes), less what the kernel
 /// keeps there for itself.
 const MAX_SHIFT: i64 = 224;
+const SHIFT_MASK: usize = 0xff;
 
 /// Makes the frame `delta` bytes longer, once. It grows in front where it can: behind, the kernel clears
 /// what it adds, which costs more than moving headers and question; and on a veth and in generic mode
@@ -87,230 +186,245 @@ fn resize(ctx: &XdpContext, delta: i64) -> Result<usize, Verdict> {
     Ok(0)
 }
 
-/// Moves the question to the front. Upwards, so that what is overwritten has been read.
+/// Bytes per round of [`move_question`] and [`copy_answer`].
+const STRIDE: usize = 32;
+const HALF: usize = STRIDE / 2;
+
+/// A place in the frame, at most so far from its first byte that the verifier can follow.
 #[inline(always)]
-fn move_question(mut from: Cursor, mut to: Cursor, len: usize) -> Result<(), Verdict> {
-    let mut left = unlinked::<0x1ff>(len);
-    let mut round = 0;
-    while round < MAX_QUESTION / STRIDE {
-        if left < STRIDE {
-            break;
+fn place<const N: usize>(frame: Frame, offset: usize) -> Result<usize, Verdict> {
+    frame.cursor(offset & OFFSET_MASK).step::<N>().map_err(|_| Verdict::Broken)
+}
+
+/// Moves the question to the front. Upwards, so that what is overwritten has been read; the last bytes, which the
+/// rounds before may overwrite where the way is short, are read first.
+#[inline(always)]
+fn move_question(frame: Frame, shift: usize, to: usize, len: usize) -> Result<(), Verdict> {
+    const { assert!(MAX_NAME_BYTES + TYPE_CLASS < 17 * HALF) };
+    let from = to + shift;
+    if len >= HALF {
+        let last = place::<HALF>(frame, from + len - HALF)?;
+        // SAFETY: stepped over above.
+        let (low, high) = unsafe { (load::<u64>(last), load::<u64>(last + 8)) };
+        let (mut source, mut target) = (frame.cursor(from & OFFSET_MASK), frame.cursor(to));
+        let mut left = unlinked::<0x1ff>(len);
+        let mut round = 0;
+        while round < MAX_NAME_BYTES.div_ceil(HALF) + 1 {
+            if left < HALF {
+                break;
+            }
+            let (source, target) = (source.step::<HALF>()?, target.step::<HALF>()?);
+            // SAFETY: stepped over above.
+            unsafe {
+                let (low, high) = (load::<u64>(source), load::<u64>(source + 8));
+                store(target, low);
+                store(target + 8, high);
+            }
+            left -= HALF;
+            round += 1;
         }
-        shift_bytes::<STRIDE>(&mut from, &mut to)?;
-        left -= STRIDE;
-        round += 1;
-    }
-    if left & 16 != 0 {
-        shift_bytes::<16>(&mut from, &mut to)?;
-    }
-    if left & 8 != 0 {
-        shift_bytes::<8>(&mut from, &mut to)?;
-    }
-    if left & 4 != 0 {
-        let (source, target) = (from.step::<4>()?, to.step::<4>()?);
+        let last = place::<HALF>(frame, to + len - HALF)?;
         // SAFETY: stepped over above.
-        unsafe { store(target, load::<u32>(source)) };
+        unsafe {
+            store(last, low);
+            store(last + 8, high);
+        }
+        return Ok(());
     }
-    if left & 2 != 0 {
-        let (source, target) = (from.step::<2>()?, to.step::<2>()?);
+    // Two overlapping halves; the shortest question is the root's, of five bytes.
+    if len >= 8 {
+        let (first, last) = (place::<8>(frame, from)?, place::<8>(frame, from + len - 8)?);
+        let (to_first, to_last) = (place::<8>(frame, to)?, place::<8>(frame, to + len - 8)?);
         // SAFETY: stepped over above.
-        unsafe { store(target, load::<u16>(source)) };
+        unsafe {
+            let (low, high) = (load::<u64>(first), load::<u64>(last));
+            store(to_first, low);
+            store(to_last, high);
+        }
+        return Ok(());
     }
-    if left & 1 != 0 {
-        let (source, target) = (from.step::<1>()?, to.step::<1>()?);
-        // SAFETY: stepped over above.
-        unsafe { store(target, load::<u8>(source)) };
+    let (first, last) = (place::<4>(frame, from)?, place::<4>(frame, from + len - 4)?);
+    let (to_first, to_last) = (place::<4>(frame, to)?, place::<4>(frame, to + len - 4)?);
+    // SAFETY: stepped over above.
+    unsafe {
+        let (low, high) = (load::<u32>(first), load::<u32>(last));
+        store(to_first, low);
+        store(to_last, high);
     }
     Ok(())
 }
 
-/// Moves `N` bytes, a multiple of eight.
+/// Copies the records: in strides of a constant length, which cost one bounds check each and no counting inside,
+/// and a last one that overlaps the one before.
 #[inline(always)]
-fn shift_bytes<const N: usize>(from: &mut Cursor, to: &mut Cursor) -> Result<(), Verdict> {
-    let (source, target) = (from.step::<N>()?, to.step::<N>()?);
-    let mut i = 0;
-    while i < N {
-        // SAFETY: stepped over above.
-        unsafe { store(target + i, load::<u64>(source + i)) };
-        i += 8;
+fn copy_answer(frame: Frame, to: usize, found: &Found, pool: Base) -> Result<(), Verdict> {
+    let (from, len) = (found.records, found.len);
+    if len >= STRIDE {
+        let (mut source, mut target) = (pool.byte(from), frame.cursor(to & OFFSET_MASK));
+        let mut left = unlinked::<OFFSET_MASK>(len);
+        let mut round = 0;
+        while round < ANSWER_BYTES / STRIDE {
+            if left < STRIDE {
+                break;
+            }
+            let target = target.step::<STRIDE>().map_err(|_| Verdict::Broken)?;
+            // SAFETY: stepped over above; inside the pool.
+            unsafe { copy::<STRIDE>(source, target) };
+            source += STRIDE;
+            left -= STRIDE;
+            round += 1;
+        }
+        if left != 0 {
+            let target = place::<STRIDE>(frame, to + len - STRIDE)?;
+            // SAFETY: as above.
+            unsafe { copy::<STRIDE>(pool.byte(from + len - STRIDE), target) };
+        }
+        return Ok(());
+    }
+    if len >= HALF {
+        let (first, last) = (place::<HALF>(frame, to)?, place::<HALF>(frame, to + len - HALF)?);
+        // SAFETY: as above.
+        unsafe {
+            copy::<HALF>(pool.byte(from), first);
+            copy::<HALF>(pool.byte(from + len - HALF), last);
+        }
+        return Ok(());
+    }
+    // No record is shorter than eleven bytes.
+    if len >= 8 {
+        let (first, last) = (place::<8>(frame, to)?, place::<8>(frame, to + len - 8)?);
+        // SAFETY: as above.
+        unsafe {
+            copy::<8>(pool.byte(from), first);
+            copy::<8>(pool.byte(from + len - 8), last);
+        }
     }
     Ok(())
+}
+
+/// Copies `N` bytes, a multiple of eight.
+///
+/// # Safety
+/// Both places have them.
+#[inline(always)]
+unsafe fn copy<const N: usize>(from: usize, to: usize) {
+    let mut i = 0;
+    while i < N {
+        // SAFETY: see above.
+        unsafe { store(to + i, load::<u64>(from + i)) };
+        i += 8;
+    }
 }
 
 /// Sum of the additional section that goes away, from an even offset.
 #[inline(always)]
-fn sum_additional(mut cursor: Cursor, len: usize) -> Result<u16, Verdict> {
+fn sum_additional(frame: Frame, offset: usize, len: usize) -> Result<u16, Verdict> {
     let mut sum = Sum::ZERO;
-    let mut left = unlinked::<0x3ff>(len);
+    let mut cursor = frame.cursor(offset & OFFSET_MASK);
+    let mut left = unlinked::<0xff>(len);
     let mut round = 0;
     while round < MAX_ADDITIONAL / 8 + 1 {
         if left < 8 {
             break;
         }
         let at = cursor.step::<8>()?;
-        // SAFETY: taken above.
+        // SAFETY: stepped over above.
         sum = sum.add_chunk(unsafe { load::<u64>(at) });
         left -= 8;
         round += 1;
     }
-    if left & 4 != 0 {
-        let at = cursor.step::<4>()?;
-        // SAFETY: taken above.
-        sum = sum.add_half(unsafe { load::<u32>(at) });
-    }
-    if left & 2 != 0 {
-        let at = cursor.step::<2>()?;
-        // SAFETY: taken above.
-        sum = sum.add(unsafe { load::<u16>(at) });
-    }
-    if left & 1 != 0 {
-        let at = cursor.step::<1>()?;
-        // SAFETY: taken above.
-        sum = sum.add(u16::from_ne_bytes([unsafe { load::<u8>(at) }, 0]));
+    // The last eight bytes, of which the first ones are counted already; an OPT has eleven at least.
+    let rest = unlinked::<0x7>(len);
+    if rest != 0 {
+        let at = place::<8>(frame, offset + len - 8)?;
+        // SAFETY: stepped over above.
+        let last = unsafe { load::<u64>(at) };
+        // They stand where the chunks end, so the first of them begins a word.
+        sum = sum.add_chunk(shift_down(last, 8 - rest as u32));
     }
     Ok(fold(sum))
 }
 
-/// Bytes per round of [`copy_answer`].
-const STRIDE: usize = 32;
-/// Rounds that a full slot takes; what is left after them is at most 16 bytes.
-const STRIDES: usize = ANSWER_BYTES / STRIDE;
-
-/// In strides of a constant length, which cost one bounds check each and no counting inside.
+/// A chunk without its first `n` (1–7) bytes.
 #[inline(always)]
-fn copy_answer(mut to: Cursor, found: &Found) -> Result<(), Verdict> {
-    const { assert!(ANSWER_BYTES % STRIDE == 16) };
-    let mut from = found.answer.bytes.as_ptr() as usize;
-    let mut left = unlinked::<0x1ff>(found.answer_len);
-    let mut round = 0;
-    while round < STRIDES {
-        if left < STRIDE {
-            break;
-        }
-        copy::<STRIDE>(&mut to, &mut from)?;
-        left -= STRIDE;
-        round += 1;
-    }
-    if left & 16 != 0 {
-        copy::<16>(&mut to, &mut from)?;
-        // The slot ends here.
-        if round == STRIDES {
-            return Ok(());
-        }
-    }
-    if left & 8 != 0 {
-        copy::<8>(&mut to, &mut from)?;
-    }
-    if left & 4 != 0 {
-        let at = to.step::<4>().map_err(|_| Verdict::Broken)?;
-        // SAFETY: taken above, and inside the slot.
-        unsafe { store(at, load::<u32>(from)) };
-        from += 4;
-    }
-    if left & 2 != 0 {
-        let at = to.step::<2>().map_err(|_| Verdict::Broken)?;
-        // SAFETY: taken above, and inside the slot.
-        unsafe { store(at, load::<u16>(from)) };
-        from += 2;
-    }
-    if left & 1 != 0 {
-        let at = to.step::<1>().map_err(|_| Verdict::Broken)?;
-        // SAFETY: taken above, and inside the slot.
-        unsafe { store(at, load::<u8>(from)) };
-    }
-    Ok(())
+fn shift_down(chunk: u64, n: u32) -> u64 {
+    if cfg!(target_endian = "little") { chunk >> (n * 8 & 63) } else { chunk << (n * 8 & 63) }
 }
 
-/// Copies `N` bytes, a multiple of eight, out of an answer slot that has them.
+/// Exchanges the hardware addresses and keeps type and tags. Read at one place and written at another, which may
+/// overlap: the frame begins at `from` or before it. So from the first byte on, each read before it is written.
 #[inline(always)]
-fn copy<const N: usize>(to: &mut Cursor, from: &mut usize) -> Result<(), Verdict> {
-    let at = to.step::<N>().map_err(|_| Verdict::Broken)?;
-    let mut i = 0;
-    while i < N {
-        // SAFETY: stepped over above; inside the slot, says the caller.
-        unsafe { store(at + i, load::<u64>(*from + i)) };
-        i += 8;
-    }
-    *from += N;
-    Ok(())
-}
-
-#[inline(always)]
-fn write_opt(mut cursor: Cursor, dnssec_ok: u8) -> Result<(), Verdict> {
-    let at = cursor.step::<OPT>().map_err(|_| Verdict::Broken)?;
-    let head = u64::from_ne_bytes([
-        OPT_HEAD[0],
-        OPT_HEAD[1],
-        OPT_HEAD[2],
-        OPT_HEAD[3],
-        OPT_HEAD[4],
-        OPT_HEAD[5],
-        OPT_HEAD[6],
-        dnssec_ok,
-    ]);
-    // SAFETY: taken above.
+fn turn_link(from: usize, frame: Frame, link: usize) -> Result<(), Verdict> {
+    let mut old = Cursor { at: from, end: frame.end };
+    let mut new = frame.cursor(0);
+    // With the tags even where there are none; a query is longer.
+    let (from, to) = (old.step::<{ ETHERNET + 2 * TAG }>()?, new.step::<{ ETHERNET + 2 * TAG }>()?);
+    // SAFETY: stepped over above.
     unsafe {
-        store(at, head);
-        store(at + 8, 0_u16);
-        store(at + 10, 0_u8);
+        let (to_high, to_low) = (load::<u32>(from), load::<u16>(from + 4));
+        let (from_high, from_low) = (load::<u32>(from + 6), load::<u16>(from + 10));
+        let kind = load::<u16>(from + 12);
+        store(to, from_high);
+        store(to + 4, from_low);
+        store(to + 6, to_high);
+        store(to + 10, to_low);
+        store(to + 12, kind);
+    }
+    let link = unlinked::<0x1f>(link);
+    if link > ETHERNET {
+        // SAFETY: stepped over above.
+        let (first, second) = unsafe { (load::<u32>(from + ETHERNET), load::<u32>(from + ETHERNET + TAG)) };
+        // SAFETY: as above.
+        unsafe { store(to + ETHERNET, first) };
+        if link > ETHERNET + TAG {
+            // SAFETY: as above.
+            unsafe { store(to + ETHERNET + TAG, second) };
+        }
     }
     Ok(())
 }
 
-/// Ethernet, IP, UDP and DNS headers of the reply, read at one place and written at another, which may
-/// overlap: `to` is `from` or lies before it. So from the first byte on, and each header is read before it
-/// is written.
+/// IP, UDP and DNS headers of the reply, in the same order; `from` and `to` are those of the IP headers.
 ///
 /// # Safety
-/// The frame holds the headers up to the end of the DNS header at both places.
+/// Both places hold the headers up to the end of the DNS header.
 #[inline(always)]
 unsafe fn turn_headers<F: Family>(
     from: usize,
     to: usize,
     dns_len: usize,
     removed: u16,
-    message: &Message,
     question: &Question,
     found: &Found,
+    opt: &Opt,
 ) {
-    let answer = found.answer;
+    let head = &found.head;
     let udp_len = (UDP + dns_len) as u16;
+    let opt_count = if opt.is_there() { DNS_ONE } else { 0 };
     // SAFETY: all inside the headers, see above.
     unsafe {
-        let (to_high, to_low) = (load::<u32>(from), load::<u16>(from + 4));
-        let (from_high, from_low) = (load::<u32>(from + 6), load::<u16>(from + 10));
-        let ether_type = load::<u16>(from + 12);
-        store(to, from_high);
-        store(to + 4, from_low);
-        store(to + 6, to_high);
-        store(to + 10, to_low);
-        store(to + 12, ether_type);
-
         F::turn(from, to, udp_len);
 
         let (udp, dns) = (from + F::UDP, from + F::DNS);
         let (ports, old_len, checksum) = (load::<u32>(udp), load::<u16>(udp + 4), load::<u16>(udp + 6));
         let (id, old_flags) = (load::<u16>(dns), load::<u16>(dns + 2));
-        let flags = DNS_QR | (old_flags & DNS_RD) | answer.flags;
+        let flags = DNS_QR | (old_flags & DNS_RD) | head.flags;
         let new_len = udp_len.to_be();
         let checksum = if !F::CHECKSUM_OPTIONAL || checksum != 0 {
             // The question is as long as its name and four bytes more.
             let odd = question.name_len & 1 != 0;
-            // The length counts twice, in the UDP header and in the pseudo header.
+            // The length counts twice, in the UDP header and in the pseudo header. An OPT's count was there before.
             let mut sum = Sum::of_checksum(checksum)
                 .replace(old_flags, flags)
                 .replace(old_len, new_len)
                 .replace(old_len, new_len)
-                .add(answer.ancount)
-                .add(answer.nscount)
-                .add(at_offset(answer.sum, odd));
-            if message.additional {
-                let opt_odd = (question.name_len ^ found.answer_len) & 1 != 0;
-                let ours = u16::from_be_bytes([OPT_HEAD[2], OPT_HEAD[3]]) as u32
-                    + u16::from_be_bytes([OPT_HEAD[4], OPT_HEAD[5]]) as u32
-                    + question.dnssec_ok as u32;
-                let ours = ((ours & 0xffff) + (ours >> 16)) as u16;
-                sum = sum.add(!at_offset(removed, odd)).add(at_offset(ours.to_be(), opt_odd));
+                .add(head.ancount)
+                .add(head.nscount)
+                .add(head.arcount)
+                .add(at_offset(head.sum, odd));
+            if opt.is_there() {
+                let opt_odd = (question.name_len ^ found.len) & 1 != 0;
+                sum = sum.add(!at_offset(removed, odd)).add(at_offset(fold(opt.sum()), opt_odd));
             }
             // Zero would say "no checksum" (RFC 768).
             let checksum = !fold(sum);
@@ -324,10 +438,11 @@ unsafe fn turn_headers<F: Family>(
         store(udp + 6, checksum);
         store(dns, id);
         store(dns + 2, flags);
-        // The question stays; an OPT is answered by an OPT.
+        // The question stays.
         store(dns + 4, DNS_ONE);
-        store(dns + 6, answer.ancount);
-        store(dns + 8, answer.nscount);
-        store(dns + 10, if message.additional { DNS_ONE } else { 0 });
+        store(dns + 6, head.ancount);
+        store(dns + 8, head.nscount);
+        // Small numbers of one byte each do not carry into the other.
+        store(dns + 10, head.arcount + opt_count);
     }
 }

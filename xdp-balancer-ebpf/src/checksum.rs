@@ -30,12 +30,6 @@ impl Sum {
         Self(self.0 + (chunk & 0xffff_ffff) + (chunk >> 32))
     }
 
-    /// Adds two words.
-    #[inline(always)]
-    pub fn add_half(self, half: u32) -> Self {
-        Self(self.0 + u64::from(half))
-    }
-
     /// Exchanges one word for another.
     #[inline(always)]
     pub fn replace(self, old: u16, new: u16) -> Self {

@@ -1,35 +1,49 @@
 //! The only way out of the program: verdict in, one count, XDP action out.
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use xdp_balancer_common::{Action, Verdict};
+use xdp_balancer_common::Verdict;
 
 use crate::maps::VERDICTS;
 
-/// Counts the verdict and tells the kernel what to do with the frame.
+/// Counts an answer (by its verdict's index) and sends the frame back out.
 #[inline(always)]
-pub fn finish(ctx: &XdpContext, verdict: Verdict) -> u32 {
-    if let Some(count) = VERDICTS.get_ptr_mut(verdict as u32) {
+pub fn answered(verdict: u32) -> u32 {
+    add(verdict);
+    XDP_TX
+}
+
+/// Counts the reason and lets the frame go on.
+#[inline(always)]
+pub fn passed(ctx: &XdpContext, verdict: Verdict) -> u32 {
+    add(verdict as u32);
+    if matches!(verdict, Verdict::Broken | Verdict::NoRoom) {
+        selvedge_report(ctx.ctx, verdict as u32);
+    }
+    XDP_PASS
+}
+
+#[inline(always)]
+fn add(verdict: u32) {
+    if let Some(count) = VERDICTS.get_ptr_mut(verdict) {
         // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
         unsafe { *count += 1 };
     }
-    if matches!(verdict, Verdict::Broken | Verdict::NoRoom) {
-        report(ctx, verdict as u32);
-    }
-    match verdict.action() {
-        Action::Pass => XDP_PASS,
-        Action::Answer => XDP_TX,
-    }
 }
 
-/// Out of line, so that logging costs the common ways nothing.
-#[cold]
+/// Says what should not happen. A function of its own for the kernel too: its verifier walks it once, not once for
+/// each way that leads here. Not marked as cold: that would put it into a section of its own, where the loader takes it
+/// for another function.
 #[inline(never)]
-fn report(ctx: &XdpContext, verdict: u32) {
+#[unsafe(no_mangle)]
+extern "C" fn selvedge_report(ctx: *mut xdp_md, verdict: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
     let (interface, len) = (ctx.ingress_ifindex() as u32, (ctx.data_end() - ctx.data()) as u32);
     if verdict == Verdict::Broken as u32 {
-        aya_log_ebpf::error!(ctx, "broken table met by a frame of {} bytes on interface {}", len, interface);
+        aya_log_ebpf::error!(&ctx, "broken table met by a frame of {} bytes on interface {}", len, interface);
     } else {
-        aya_log_ebpf::warn!(ctx, "no room for an answer to a frame of {} bytes on interface {}", len, interface);
+        aya_log_ebpf::warn!(&ctx, "no room for an answer to a frame of {} bytes on interface {}", len, interface);
     }
+    0
 }

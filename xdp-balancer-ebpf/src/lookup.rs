@@ -1,24 +1,37 @@
-//! From a question to the answer in force: name, type, ring, round robin. Counts the service's query.
+//! From a question to the answer in force: name, type, RRset, turn. Counts the service's query.
 
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    ANSWER_BYTES, Answer, Cell, MAX_UNITS, ServiceCount, TYPE_SLOTS, TypeSet, UNIT_CHUNKS, Verdict, first_bucket,
-    keep_bytes, same_chunk, second_bucket,
+    ANSWER_BYTES, AnswerHead, Choice, GRAIN, POOL_BYTES, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot, Verdict,
 };
 
 use crate::family::Family;
-use crate::maps::{ANSWERS, CURSORS, ENTRIES, RRSETS, SERVICES, SETS, TABLE};
-use crate::packet::{Frame, opaque, unlinked};
-use crate::parse::DNS;
+use crate::maps::{CURSORS, SERVICES};
+use crate::names::{closest_encloser, in_force, same, slot};
+use crate::packet::{Frame, load, opaque};
+use crate::parse::{DNS, Message, headers};
+use crate::pool::Base;
 use crate::question::Question;
+
+const TYPE_OPT: u16 = 41;
+/// Types that ask for something else than data of a type (RFC 6895, 3.1).
+const FIRST_META: u16 = 128;
+const LAST_META: u16 = 255;
 
 /// An answer to give.
 pub struct Found {
-    /// The rendered records.
-    pub answer: &'static Answer,
-    /// Their length, at most [`ANSWER_BYTES`].
-    pub answer_len: usize,
+    /// Its head.
+    pub head: AnswerHead,
+    /// Length of its records, at most [`ANSWER_BYTES`].
+    pub len: usize,
+    /// Where in the pool they begin.
+    pub records: usize,
+    /// What is said with it, as an index.
+    pub verdict: u32,
+    /// The service that the name belongs to.
     service: *mut ServiceCount,
+    /// How often the answer counts for it: once, or, where there is no such name, not at all.
+    counts: u64,
 }
 
 impl Found {
@@ -26,106 +39,118 @@ impl Found {
     #[inline(always)]
     pub fn count_answered(&self) {
         // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-        unsafe { (*self.service).answered += 1 };
+        unsafe { (*self.service).answered += self.counts };
     }
 }
 
 /// Finds what to answer.
 #[inline(always)]
-pub fn find<F: Family>(ctx: &XdpContext, question: &Question) -> Result<Found, Verdict> {
-    let cell = cell_of(question.hash)?;
-    let entry = cell.unit().ok_or(Verdict::UnknownName)?;
-    if !same_name::<F>(Frame::of(ctx), question.name_len, entry) {
-        return Err(Verdict::UnknownName);
+pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question, pool: Base) -> Result<Found, Verdict> {
+    let found = slot(in_force()?, question.hash)?;
+    let start = message.link + F::DNS + DNS;
+    let (mut set, mut denied) = (found.set, 0);
+    if set == 0 || !same(Frame::of(ctx).cursor(start), question.name_len, found, pool) {
+        set = closest_encloser(ctx, start, question.name_len);
+        if set == 0 {
+            return Err(Verdict::UnknownName);
+        }
+        // SAFETY: inside the pool, and any bytes are a set.
+        let encloser = unsafe { &*(pool.grain(set) as *const TypeSet) };
+        match encloser.below_kind {
+            TypeSet::BELOW_DENIED => denied = encloser.below,
+            TypeSet::BELOW_WILDCARD => set = encloser.below,
+            _ => return Err(Verdict::UnknownType),
+        }
     }
-
-    let set = SETS.get(cell.set()).ok_or(Verdict::Broken)?;
-    let service = SERVICES.get_ptr_mut(set.service).ok_or(Verdict::Broken)?;
+    // SAFETY: as above.
+    let held = unsafe { &*(pool.grain(set) as *const TypeSet) };
+    let service = SERVICES.get_ptr_mut(held.service).ok_or(Verdict::Broken)?;
+    // A name that does not exist is no service's.
+    let counts = u64::from(denied == 0);
     // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-    unsafe { (*service).queries += 1 };
-
-    let answer = select(rrset_of(set, question.qtype)?)?;
-    let answer_len = usize::from(answer.len);
-    if answer_len > ANSWER_BYTES {
+    unsafe { (*service).queries += counts };
+    let (rrset, verdict) = of_type(held, denied, question.qtype)?;
+    let at = select::<F>(ctx, message, rrset, pool)?;
+    // SAFETY: inside the pool, and any bytes are a head.
+    let head = unsafe { load::<AnswerHead>(pool.byte(at)) };
+    let len = usize::from(head.len);
+    if len > ANSWER_BYTES {
         return Err(Verdict::Broken);
     }
-    Ok(Found { answer, answer_len: opaque(answer_len), service })
+    // Whatever is said, it is one way for the verifier.
+    let frame = Frame::of(ctx);
+    let verdict = frame.blurred::<ANSWERS_MASK>(verdict as usize) as u32;
+    let counts = frame.blurred::<1>(counts as usize) as u64;
+    let records = frame.blurred::<{ POOL_BYTES - 1 }>(at + size_of::<AnswerHead>());
+    Ok(Found { head, len: opaque(len), records, verdict, service, counts })
 }
 
-/// The cell of a name with this hash. Part of the hash is compared here, the name after that. The cell has
-/// the set too, so that the processor can fetch what follows from it while the name is still compared.
-#[inline(always)]
-fn cell_of(hash: u64) -> Result<Cell, Verdict> {
-    let names = TABLE.get(0).ok_or(Verdict::Broken)?;
-    let first = names.get(first_bucket(hash)).ok_or(Verdict::Broken)?;
-    let cell = first.find(hash);
-    if cell != Cell::EMPTY {
-        return Ok(cell);
-    }
-    let second = names.get(second_bucket(hash)).ok_or(Verdict::Broken)?;
-    Ok(second.find(hash))
-}
+/// Bounds the verdicts that are answers.
+const ANSWERS_MASK: usize = 3;
+const _: () =
+    assert!(Verdict::Answered as usize | Verdict::NoData as usize | Verdict::NxDomain as usize <= ANSWERS_MASK);
 
-/// Compares the question's name with a stored one: every byte, letters in either case.
+/// The RRset of a type, or the one that says that there is none: no such type, or (`denied`, if not 0) no such name.
 #[inline(always)]
-fn same_name<F: Family>(frame: Frame, name_len: usize, entry: u32) -> bool {
-    let mut cursor = frame.cursor(F::DNS + DNS);
-    let mut left = unlinked::<0xff>(name_len);
-    let mut unit = 0;
-    while unit < MAX_UNITS as u32 {
-        let Some(stored) = ENTRIES.get(entry + unit) else { return false };
-        let mut i = 0;
-        while i < UNIT_CHUNKS {
-            let Some(chunk) = cursor.chunk() else { return false };
-            if left <= 8 {
-                // With the bytes behind the name masked, this is a zero byte at the same place too.
-                return same_chunk(chunk & keep_bytes(left as u32), stored.0[i]);
-            }
-            if !same_chunk(chunk, stored.0[i]) {
-                return false;
-            }
-            left -= 8;
-            cursor.at += 8;
-            i += 1;
-        }
-        unit += 1;
-    }
-    false
-}
-
-#[inline(always)]
-fn rrset_of(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
-    // Zero is no type and marks unused slots.
-    if qtype == 0 {
-        return Err(Verdict::UnknownType);
-    }
+fn of_type(set: &TypeSet, denied: u32, qtype: u16) -> Result<(u32, Verdict), Verdict> {
+    let first = set as *const TypeSet as usize + size_of::<TypeSet>();
     let mut i = 0;
     while i < TYPE_SLOTS {
-        if set.types[i].qtype == qtype {
-            return Ok(set.types[i].rrset);
+        if i >= usize::from(set.types) || denied != 0 {
+            break;
+        }
+        // SAFETY: inside the pool.
+        let held = unsafe { &*((first + i * size_of::<TypeSlot>()) as *const TypeSlot) };
+        if held.qtype == qtype {
+            return Ok((held.rrset, Verdict::Answered));
         }
         i += 1;
     }
-    Err(Verdict::UnknownType)
+    let qtype = u16::from_be(qtype);
+    if qtype == TYPE_OPT || (FIRST_META..=LAST_META).contains(&qtype) {
+        return Err(Verdict::UnknownType);
+    }
+    if denied != 0 {
+        return Ok((denied, Verdict::NxDomain));
+    }
+    if set.others == 0 {
+        return Err(Verdict::UnknownType);
+    }
+    Ok((set.others, Verdict::NoData))
 }
 
-/// The next answer of the ring on this CPU.
+/// Where in the pool the answer is whose turn it is.
 #[inline(always)]
-fn select(rrset: u32) -> Result<&'static Answer, Verdict> {
-    let word = RRSETS.get_ptr(rrset).ok_or(Verdict::Broken)?;
-    // SAFETY: a live map element. Volatile: user space stores the word while we run, and it has to be
+fn select<F: Family>(ctx: &XdpContext, message: &Message, rrset: u32, pool: Base) -> Result<usize, Verdict> {
+    let rrset = pool.grain(rrset) as *const Rrset;
+    // SAFETY: inside the pool. Volatile: user space stores the word while we run, and it has to be
     // read exactly once.
-    let ring = unsafe { word.read_volatile() };
-    if ring.is_empty() {
-        return Err(Verdict::NoBackend);
-    }
-    let cursor = CURSORS.get_ptr_mut(rrset).ok_or(Verdict::Broken)?;
-    // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-    let position = unsafe {
-        // Not a remainder: a division costs more than the lookups, and a shrunk ring starts over.
-        let position = if *cursor < u32::from(ring.len()) { *cursor } else { 0 };
-        *cursor = position + 1;
-        position
+    let ring = unsafe { (&raw const (*rrset).word).read_volatile() };
+    let first = ring.first() as usize * GRAIN;
+    let turn = match ring.choice() {
+        None => return Err(Verdict::NoBackend),
+        Some(Choice::Single) => return Ok(first),
+        Some(Choice::RoundRobin) => {
+            // SAFETY: inside the pool.
+            let cursor = CURSORS.get_ptr_mut(unsafe { (*rrset).cursor }).ok_or(Verdict::Broken)?;
+            // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
+            unsafe {
+                // Not a remainder: a division costs more than the lookups, and a shrunk ring starts over.
+                let position = if *cursor < u32::from(ring.len()) { *cursor } else { 0 };
+                *cursor = position + 1;
+                position
+            }
+        }
+        Some(Choice::Client) => {
+            let ip = headers::<F>(Frame::of(ctx).cursor(message.link))?;
+            // SAFETY: taken above.
+            let turn = unsafe { F::client_turn(ip) };
+            if turn >= ring.len() {
+                return Err(Verdict::Broken);
+            }
+            turn.into()
+        }
     };
-    ANSWERS.get(ring.first() + position).ok_or(Verdict::Broken)
+    // SAFETY: inside the pool.
+    Ok(unsafe { load::<u32>(pool.byte(first + turn as usize * size_of::<u32>())) } as usize * GRAIN)
 }

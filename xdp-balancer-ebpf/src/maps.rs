@@ -4,40 +4,33 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
-use xdp_balancer_common::{
-    Answer, BUCKETS, Bucket, FlowCount, NameUnit, RingWord, ServiceCount, Settings, TypeSet, Verdict,
-};
+use xdp_balancer_common::{FlowCount, LINE_BYTES, LINES, Pool, ServiceCount, Settings, Verdict};
+
+/// Pilots or a slot.
+pub type Line = [u64; LINE_BYTES / 8];
 
 /// One generation of names. Filled before it is put into [`TABLE`] and never written afterwards.
-pub type Names = Array<Bucket, { BUCKETS as usize }, { BPF_F_MMAPABLE as usize }>;
+pub type Names = Array<Line, { LINES as usize }, { BPF_F_MMAPABLE as usize }>;
 
 /// Element 0 is the generation in force.
 #[btf_map]
 pub static TABLE: ArrayOfMaps<Names, 1> = ArrayOfMaps::new();
 
-/// What the cells lead to. Not written while it can be reached.
+/// What the names lead to.
 #[btf_map]
-pub static ENTRIES: Array<NameUnit, 16384, { BPF_F_MMAPABLE as usize }> = Array::new();
+pub static POOL: Array<Pool, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// What the names hold. Not written while it can be reached.
-#[btf_map]
-pub static SETS: Array<TypeSet, 8192> = Array::new();
-
-/// What each rrset id stands for now.
-#[btf_map]
-pub static RRSETS: Array<RingWord, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
-
-/// Rendered answers.
-#[btf_map]
-pub static ANSWERS: Array<Answer, 16384> = Array::new();
-
-/// Round-robin position of each rrset id on this CPU.
+/// Round-robin position of each RRset on this CPU.
 #[btf_map]
 pub static CURSORS: PerCpuArray<u32, 8192> = PerCpuArray::new();
 
 /// The one [`Settings`].
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// Seconds, as user space's clock says.
+#[btf_map]
+pub static CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Packets by verdict on this CPU.
 #[btf_map]

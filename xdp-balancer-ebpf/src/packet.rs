@@ -27,6 +27,13 @@ impl Frame {
         self.end - self.data
     }
 
+    /// The same value, at most `MASK`, of which the verifier knows nothing else: it does not follow differences of
+    /// addresses. So ways that differ only in this value are walked once.
+    #[inline(always)]
+    pub fn blurred<const MASK: usize>(self, value: usize) -> usize {
+        (opaque(self.data + value) - self.data) & MASK
+    }
+
     /// A cursor that stands `offset` bytes into the frame.
     #[inline(always)]
     pub fn cursor(self, offset: usize) -> Cursor {
@@ -56,10 +63,11 @@ impl Cursor {
     }
 
     /// [`take`](Self::take) for loops: the compared address is hidden from the compiler, which would
-    /// otherwise compare the loop's own counter with arithmetic on the end that the verifier forbids.
+    /// otherwise compare the loop's own counter with arithmetic on the end that the verifier forbids, or make the
+    /// address anew for each use, unchecked.
     #[inline(always)]
     pub fn step<const N: usize>(&mut self) -> Result<usize, Verdict> {
-        let at = self.at;
+        let at = opaque(self.at);
         if opaque(at + N) > self.end {
             return Err(Verdict::ShortFrame);
         }
@@ -67,22 +75,32 @@ impl Cursor {
         Ok(at)
     }
 
-    /// The next eight bytes, or the next four and zeros where eight would leave the frame. Enough for
-    /// names: four bytes of type and class follow one, so a name never reaches past the four.
+    /// The next eight bytes.
     #[inline(always)]
     pub fn chunk(&self) -> Option<u64> {
-        if self.at + 8 <= self.end {
-            // SAFETY: eight bytes are inside the frame.
-            Some(unsafe { load::<u64>(self.at) })
-        } else if self.at + 4 <= self.end {
-            // SAFETY: four bytes are inside the frame.
-            let half = unsafe { load::<u32>(self.at) };
-            Some(if cfg!(target_endian = "little") { u64::from(half) } else { u64::from(half) << 32 })
-        } else {
-            None
+        if self.at + 8 > self.end {
+            return None;
         }
+        // SAFETY: eight bytes are inside the frame.
+        Some(unsafe { load::<u64>(self.at) })
+    }
+
+    /// The next four bytes and zeros, for the end of a frame, where eight would leave it. Enough for names: four bytes
+    /// of type and class follow one, so a name ends within them. A way of its own that does not go on, because one that
+    /// did would double the verifier's at each chunk.
+    #[inline(always)]
+    pub fn last_chunk(&self) -> Option<u64> {
+        if self.at + 4 > self.end {
+            return None;
+        }
+        // SAFETY: four bytes are inside the frame.
+        let half = unsafe { load::<u32>(self.at) };
+        Some(if cfg!(target_endian = "little") { u64::from(half) } else { u64::from(half) << 32 })
     }
 }
+
+/// Bytes of [`Cursor::last_chunk`] that are not made up.
+pub const LAST_CHUNK: usize = 4;
 
 /// Reads a value at any alignment.
 ///

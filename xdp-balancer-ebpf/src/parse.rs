@@ -5,10 +5,14 @@ use xdp_balancer_common::{Settings, Verdict};
 
 use crate::family::Family;
 use crate::maps::SETTINGS;
-use crate::packet::{Frame, load};
+use crate::packet::{Cursor, Frame, load};
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
+/// Bytes of a VLAN tag.
+pub const TAG: usize = 4;
+/// Bounds an offset of the IP header: Ethernet and two tags.
+const LINK_MASK: usize = 0x1f;
 /// Bytes of an IPv4 header without options.
 pub const IPV4: usize = 20;
 /// Bytes of an IPv6 header.
@@ -20,6 +24,10 @@ pub const DNS: usize = 12;
 
 const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86DD_u16.to_be();
+/// IEEE 802.1Q.
+const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
+/// IEEE 802.1ad, the outer one of two tags.
+const ETHERTYPE_QINQ: u16 = 0x88A8_u16.to_be();
 const PROTOCOL_UDP: u8 = 17;
 const PORT_DNS: u16 = 53_u16.to_be();
 
@@ -37,22 +45,33 @@ const DNS_COUNTS: u32 = 0x0001_0000_u32.to_be();
 /// One, as a count in the DNS header.
 pub const DNS_ONE: u16 = 1_u16.to_be();
 
-/// Which IP version carries the UDP datagram.
-pub enum Network {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
+/// What a frame carries.
+pub struct Network {
+    /// True for IPv6, false for IPv4.
+    pub v6: bool,
+    /// Offset of the IP header.
+    pub ip: usize,
 }
 
 /// A DNS query's place and size, its header checked.
 pub struct Message {
     /// Settings in force.
     pub settings: &'static Settings,
+    /// Offset of the IP header.
+    pub link: usize,
     /// UDP length, header included.
     pub udp_len: usize,
     /// True if one additional record is announced.
     pub additional: bool,
+}
+
+/// Steps over IP, UDP and DNS header.
+#[inline(always)]
+pub fn headers<F: Family>(mut cursor: Cursor) -> Result<usize, Verdict> {
+    match F::UDP {
+        IPV4 => cursor.take::<{ IPV4 + UDP + DNS }>(),
+        _ => cursor.take::<{ IPV6 + UDP + DNS }>(),
+    }
 }
 
 /// Ethernet and IP: a UDP datagram that is whole.
@@ -61,7 +80,23 @@ pub fn network(frame: Frame) -> Result<Network, Verdict> {
     let mut cursor = frame.cursor(0);
     let ethernet = cursor.take::<ETHERNET>()?;
     // SAFETY: taken above.
-    match unsafe { load::<u16>(ethernet + 12) } {
+    let mut kind = unsafe { load::<u16>(ethernet + 12) };
+    let mut link = ETHERNET;
+    if kind == ETHERTYPE_VLAN || kind == ETHERTYPE_QINQ {
+        let tag = cursor.take::<TAG>()?;
+        // SAFETY: taken above.
+        kind = unsafe { load::<u16>(tag + 2) };
+        link += TAG;
+        if kind == ETHERTYPE_VLAN {
+            let tag = cursor.take::<TAG>()?;
+            // SAFETY: taken above.
+            kind = unsafe { load::<u16>(tag + 2) };
+            link += TAG;
+        }
+    }
+    let link = frame.blurred::<LINK_MASK>(link);
+    let mut cursor = frame.cursor(link);
+    match kind {
         ETHERTYPE_IPV4 => {
             let ip = cursor.take::<IPV4>()?;
             // SAFETY: taken above, as for the loads below.
@@ -81,7 +116,7 @@ pub fn network(frame: Frame) -> Result<Network, Verdict> {
             if unsafe { load::<u16>(ip + 6) } & FRAGMENT != 0 {
                 return Err(Verdict::Fragment);
             }
-            Ok(Network::V4)
+            Ok(Network { v6: false, ip: link })
         }
         ETHERTYPE_IPV6 => {
             let ip = cursor.take::<IPV6>()?;
@@ -101,7 +136,7 @@ pub fn network(frame: Frame) -> Result<Network, Verdict> {
                 }
                 return Err(Verdict::NotUdp);
             }
-            Ok(Network::V6)
+            Ok(Network { v6: true, ip: link })
         }
         _ => Err(Verdict::NotIp),
     }
@@ -109,9 +144,14 @@ pub fn network(frame: Frame) -> Result<Network, Verdict> {
 
 /// UDP and the DNS header: a query to one of our addresses.
 #[inline(always)]
-pub fn message<F: Family>(frame: Frame) -> Result<Message, Verdict> {
-    let mut cursor = frame.cursor(F::UDP);
-    let udp = cursor.take::<UDP>()?;
+pub fn message<F: Family>(frame: Frame, link: usize) -> Result<Message, Verdict> {
+    let ip = frame.data + link;
+    let udp = ip + F::UDP;
+    let mut cursor = Cursor { at: ip, end: frame.end };
+    match F::UDP {
+        IPV4 => cursor.take::<{ IPV4 + UDP }>()?,
+        _ => cursor.take::<{ IPV6 + UDP }>()?,
+    };
     // SAFETY: taken above.
     if unsafe { load::<u16>(udp + 2) } != PORT_DNS {
         return Err(Verdict::NotDns);
@@ -124,7 +164,7 @@ pub fn message<F: Family>(frame: Frame) -> Result<Message, Verdict> {
         return Err(Verdict::NotLocal);
     }
     // SAFETY: see above.
-    unsafe { F::addressed(frame.data, settings) }?;
+    unsafe { F::addressed(ip, settings) }?;
     // SAFETY: see above.
     if unsafe { load::<u16>(udp) } == 0 {
         return Err(Verdict::OddSource);
@@ -132,13 +172,14 @@ pub fn message<F: Family>(frame: Frame) -> Result<Message, Verdict> {
 
     // The frame may be longer than the datagram: Ethernet pads to 60 bytes.
     // SAFETY: see above.
-    let payload_len = unsafe { F::payload_len(frame.data) };
-    if payload_len > frame.len() - F::UDP {
+    let payload_len = unsafe { F::payload_len(ip) };
+    if payload_len > frame.end - udp {
         return Err(Verdict::ShortFrame);
     }
     // SAFETY: see above.
     let udp_len = usize::from(u16::from_be(unsafe { load::<u16>(udp + 4) }));
-    if udp_len != payload_len {
+    // What follows the datagram in the packet is nobody's, as the padding is.
+    if udp_len > payload_len {
         return Err(Verdict::BadLength);
     }
     // SAFETY: see above.
@@ -161,5 +202,5 @@ pub fn message<F: Family>(frame: Frame) -> Result<Message, Verdict> {
     if counts != DNS_COUNTS || authority != 0 || additional & !DNS_ONE != 0 {
         return Err(Verdict::OddCounts);
     }
-    Ok(Message { settings, udp_len, additional: additional != 0 })
+    Ok(Message { settings, link, udp_len, additional: additional != 0 })
 }

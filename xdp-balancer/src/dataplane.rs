@@ -13,7 +13,9 @@ use crate::maps::{Maps, Sizes, random, shapes};
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::plan::Installed;
+use crate::slots;
 use crate::sys;
+use crate::table::Rings;
 
 /// How to open the dataplane.
 #[derive(Clone, Debug)]
@@ -37,6 +39,7 @@ pub struct Dataplane {
     pub(crate) maps: Maps,
     pub(crate) pins: Pins,
     pub(crate) installed: Installed,
+    pub(crate) rings: Rings,
     pub(crate) classifiers_loaded: bool,
     log: Option<KernelLog>,
     adopted: bool,
@@ -111,14 +114,15 @@ impl Dataplane {
             maps.set_settings(&Settings { secret, epoch: random()?, ..settings })?;
         }
         if maps.names()?.is_none() {
-            let empty = Maps::build_names(&[])?;
+            let empty = Maps::build_names(&[], &slots::find(0, 1, |_, _| 0, random)?)?;
             maps.swap_names(&empty)?;
         }
         // What the process before us gave up shortly before its end may still be read.
         maps.grace()?;
-        let installed = maps.read_installed()?;
+        let installed = maps.read_installed(options.sizes.grains())?;
         let log = KernelLog::take(&mut object);
-        Ok(Self { object, maps, pins, installed, classifiers_loaded: false, log, adopted, _lock: lock })
+        let rings = Rings::default();
+        Ok(Self { object, maps, pins, installed, rings, classifiers_loaded: false, log, adopted, _lock: lock })
     }
 
     /// True if all maps were there already.

@@ -162,12 +162,24 @@ pub enum Problem {
     /// More types than a name can hold.
     #[error("{0} types, at most 8 fit")]
     Types(usize),
-    /// More variants than a ring can hold.
-    #[error("{0} weighted answers, at most 65535 fit")]
+    /// No turn, or more than a ring can hold.
+    #[error("{0} turns; a ring has 1 to 65535")]
     Ring(usize),
-    /// Rendered records too long.
-    #[error("an answer of {0} bytes, at most 496 fit")]
+    /// Another number of turns than clients are mapped to.
+    #[error("{0} turns; a ring by client has {turns}", turns = xdp_balancer_common::CLIENT_TURNS)]
+    ClientRing(usize),
+    /// A turn of an answer that is not there.
+    #[error("a turn of answer {0}, which does not exist")]
+    Turn(u16),
+    /// Rendered records too long, or too short to be records.
+    #[error("an answer of {0} bytes, where none or 8 to {max} fit", max = xdp_balancer_common::ANSWER_BYTES)]
     Answer(usize),
+    /// Too many additional records.
+    #[error("{0} additional records, at most 254 fit")]
+    Additional(u16),
+    /// A name whose wildcard is not in the table.
+    #[error("the wildcard below it is not in the table")]
+    Wildcard,
     /// Flags other than AA and RCODE.
     #[error("answer flags {0:#06x} other than AA and RCODE")]
     Flags(u16),

@@ -4,16 +4,17 @@
 //! # Data flow
 //!
 //! ```text
-//! Table ─check─> Checked ─plan(Installed)─> Plan ─publish─> ANSWERS, SETS, ENTRIES, RRSETS, TABLE, SETTINGS
+//! Table ─check─> Checked ─plan(Installed)─> Plan ─publish─> POOL, TABLE, SETTINGS
 //!                                                                  │ read by the program
 //!                              Counters <─sum─ VERDICTS, SERVICES, FLOWS
 //! ```
 //!
 //! [`Table`] is whole: what it does not name is no longer answered. It is checked first ([`Error::Invalid`],
 //! nothing touched), then a pure planner compares it with what is installed and lists the writes. Free
-//! answer slots are filled, then one word per changed RRset is stored, then, if the names changed, one
-//! map is swapped for another. Names of a service with equal answers share them. Slots and ids that were given up are not written again before all programs
-//! that could read them have ended; that is waited for only when the space is needed.
+//! grains of the pool are filled, then one word per changed RRset is stored or, if the names changed, one
+//! map is swapped for another. Names that hold one [`Ring`] share it in the kernel too. Grains that were given
+//! up are not written again before all programs that could read them have ended; that is waited for only when
+//! the space is needed.
 //!
 //! # Ownership and the life of pins
 //!
@@ -29,13 +30,14 @@
 //! never replaced ([`Error::Foreign`]). Counting filters ([`Dataplane::count_flows`]) sit on interfaces
 //! that we made and go with them.
 
+mod adopt;
 mod attach;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod cells;
 mod counters;
 mod dataplane;
 mod error;
+mod explain;
 mod log;
 mod maps;
 mod netlink;
@@ -44,6 +46,7 @@ mod pins;
 mod plan;
 mod publish;
 mod runs;
+mod slots;
 mod sys;
 mod table;
 #[cfg(feature = "testing")]
@@ -53,8 +56,9 @@ pub use attach::{AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, re
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
 pub use error::{Error, Problem};
+pub use explain::{Explained, Explainer};
 pub use log::KernelLog;
 pub use maps::Sizes;
 pub use publish::{Fill, Published};
-pub use table::{Name, Rendered, Rrset, Table};
+pub use table::{Below, Name, Rendered, Ring, Rrset, Table};
 pub use xdp_balancer_common::{Action, FlowCount, ServiceCount, Verdict};

@@ -1,32 +1,28 @@
 //! The pinned maps with their types, and the check that they are what this version expects.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
-    Answer, BUCKETS, Bucket, CELLS, Cell, FlowCount, MAX_INDEX, MAX_UNITS, NameEntry, NameUnit, RingWord, ServiceCount,
-    Settings, TypeSet, TypeSlot, Verdict, object, units_of,
+    FlowCount, GRAIN, LINE_BYTES, LINES, PILOT_LINES, POOL_GRAINS, Pool, ServiceCount, Settings, Verdict, object,
 };
 
 use crate::error::Error;
 use crate::pins::Pins;
-use crate::plan::{Installed, InstalledName, InstalledRrset};
-use crate::sys::{self, Words};
+use crate::plan::{Placed, Writes};
+use crate::slots::Places;
+use crate::sys::{self, Memory};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// Elements of the maps when they are created; maps that exist keep theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Parts of names: one for each 32 bytes of a name's wire form.
-    pub names: u32,
-    /// RRsets, each a service's type or, where its names differ in their answers, a name's; and as many
-    /// different sets of types.
-    pub rrsets: u32,
-    /// Rendered answers, one per unit of weight.
-    pub answers: u32,
+    /// Bytes of the pool that are used for what names lead to; the kernel's memory is the same.
+    pub pool_bytes: usize,
+    /// RRsets whose answers take turns.
+    pub cursors: u32,
     /// Services with counters.
     pub services: u32,
     /// Instances with counters.
@@ -35,7 +31,14 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { names: 16384, rrsets: 8192, answers: 16384, services: 4096, flows: 1024 }
+        Self { pool_bytes: POOL_GRAINS as usize * GRAIN, cursors: 8192, services: 4096, flows: 1024 }
+    }
+}
+
+impl Sizes {
+    /// Grains of the pool that are used.
+    pub(crate) fn grains(&self) -> u32 {
+        u32::try_from(self.pool_bytes / GRAIN).unwrap_or(POOL_GRAINS).min(POOL_GRAINS)
     }
 }
 
@@ -52,24 +55,17 @@ pub(crate) struct Shape {
 }
 
 /// All pinned maps.
-pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 10] {
-    // A table's cells have so many bits for them.
-    let (names, sets) = (sizes.names.min(MAX_INDEX), sizes.rrsets.min(MAX_INDEX));
+pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 8] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, flags: 0, entries, fixed: false };
-    let verdicts = Verdict::ALL.len() as u32;
+    let fixed = |name, kind, value, entries| Shape { fixed: true, ..shape(name, kind, 4, value, entries) };
+    let mapped = |name, value| Shape { flags: BPF_F_MMAPABLE, ..fixed(name, MapType::Array, value, 1) };
     [
-        Shape { fixed: true, ..shape(object::TABLE, MapType::ArrayOfMaps, 4, 4, 1) },
-        // Begins on a page, so that no unit lies across two lines of the cache.
-        Shape { flags: BPF_F_MMAPABLE, ..shape(object::ENTRIES, MapType::Array, 4, size_of::<NameUnit>(), names) },
-        shape(object::SETS, MapType::Array, 4, size_of::<TypeSet>(), sets),
-        Shape {
-            flags: BPF_F_MMAPABLE,
-            ..shape(object::RRSETS, MapType::Array, 4, size_of::<RingWord>(), sizes.rrsets)
-        },
-        shape(object::ANSWERS, MapType::Array, 4, size_of::<Answer>(), sizes.answers),
-        shape(object::CURSORS, MapType::PerCpuArray, 4, 4, sizes.rrsets),
-        Shape { fixed: true, ..shape(object::SETTINGS, MapType::Array, 4, size_of::<Settings>(), 1) },
-        Shape { fixed: true, ..shape(object::VERDICTS, MapType::PerCpuArray, 4, 8, verdicts) },
+        fixed(object::TABLE, MapType::ArrayOfMaps, 4, 1),
+        mapped(object::POOL, size_of::<Pool>()),
+        shape(object::CURSORS, MapType::PerCpuArray, 4, 4, sizes.cursors),
+        fixed(object::SETTINGS, MapType::Array, size_of::<Settings>(), 1),
+        mapped(object::CLOCK, 8),
+        fixed(object::VERDICTS, MapType::PerCpuArray, 8, Verdict::ALL.len() as u32),
         shape(object::SERVICES, MapType::PerCpuArray, 4, size_of::<ServiceCount>(), sizes.services),
         shape(object::FLOWS, MapType::PerCpuHash, 4, size_of::<FlowCount>(), sizes.flows),
     ]
@@ -127,10 +123,9 @@ pub(crate) type Names = MapData;
 /// The pinned maps.
 pub(crate) struct Maps {
     pub table: ArrayOfMaps<MapData, Names>,
-    pub units: Array<MapData, NameUnit>,
-    pub sets: Array<MapData, TypeSet>,
-    pub rrsets: Words,
-    pub answers: Array<MapData, Answer>,
+    pub pool: Memory,
+    pub clock: Memory,
+    pub cursors: u32,
     pub settings: Array<MapData, Settings>,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub services: PerCpuArray<MapData, ServiceCount>,
@@ -141,22 +136,24 @@ pub(crate) struct Maps {
 impl Maps {
     /// Opens them all; they must exist.
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
-        let rrsets = require(pins, object::RRSETS)?;
-        let len = rrsets.info().map_err(Error::system("inspect the map", object::RRSETS))?.max_entries();
-        let rrsets = Words::map(rrsets.fd().as_fd(), len).map_err(Error::system("map into memory", object::RRSETS))?;
-        let flows = require(pins, object::FLOWS)?;
-        let flows_capacity = flows.info().map_err(Error::system("inspect the map", object::FLOWS))?.max_entries();
+        let mapped = |name, len| {
+            let map = require(pins, name)?;
+            Memory::map(map.fd().as_fd(), len).map_err(Error::system("map into memory", name))
+        };
+        let entries = |name| {
+            let info = require(pins, name)?.info().map_err(Error::system("inspect the map", name))?;
+            Ok(info.max_entries())
+        };
         Ok(Self {
             table: typed(pins, object::TABLE)?,
-            units: typed(pins, object::ENTRIES)?,
-            sets: typed(pins, object::SETS)?,
-            rrsets,
-            answers: typed(pins, object::ANSWERS)?,
+            pool: mapped(object::POOL, size_of::<Pool>())?,
+            clock: mapped(object::CLOCK, 8)?,
+            cursors: entries(object::CURSORS)?,
             settings: typed(pins, object::SETTINGS)?,
             verdicts: typed(pins, object::VERDICTS)?,
             services: typed(pins, object::SERVICES)?,
             flows: typed(pins, object::FLOWS)?,
-            flows_capacity,
+            flows_capacity: entries(object::FLOWS)?,
         })
     }
 
@@ -179,17 +176,25 @@ impl Maps {
         }
     }
 
-    /// Makes a table of these buckets, not yet in force.
-    pub(crate) fn build_names(buckets: &[Bucket]) -> Result<Names, Error> {
-        let created = sys::create_array(size_of::<Bucket>(), BUCKETS, BPF_F_MMAPABLE)
+    /// Makes a table of these names, not yet in force.
+    pub(crate) fn build_names(names: &[Placed], places: &Places) -> Result<Names, Error> {
+        let created = sys::create_array(LINE_BYTES, LINES, BPF_F_MMAPABLE)
             .map_err(Error::system("create", "a table of names"))?;
-        let names = Names::from_fd(created).map_err(Error::system("create", "a table of names"))?;
-        let words = words(&names)?;
-        let cells = buckets.iter().flat_map(|bucket| bucket.0);
-        for (index, cell) in (0..CELLS).zip(cells).filter(|(_, cell)| *cell != Cell::EMPTY) {
-            words.store(index, cell.0);
+        let table = Names::from_fd(created).map_err(Error::system("create", "a table of names"))?;
+        let mut lines = lines(&table)?;
+        for (index, pilot) in places.pilots.iter().enumerate().filter(|(_, pilot)| **pilot != 0) {
+            lines.write(index * size_of::<u16>(), &pilot.to_ne_bytes());
         }
-        Ok(names)
+        for (name, slot) in names.iter().zip(&places.slots) {
+            let mut bytes = [0; LINE_BYTES];
+            bytes[..4].copy_from_slice(&name.set.to_ne_bytes());
+            bytes[4..8].copy_from_slice(&name.tail.to_ne_bytes());
+            for (to, chunk) in bytes[8..].chunks_exact_mut(8).zip(name.entry.head()) {
+                to.copy_from_slice(&chunk.to_ne_bytes());
+            }
+            lines.write((PILOT_LINES + slot) as usize * LINE_BYTES, &bytes);
+        }
+        Ok(table)
     }
 
     /// Puts a table of names in force. The kernel returns when no program reads the one before.
@@ -206,105 +211,28 @@ impl Maps {
         }
     }
 
-    /// Reads back what is installed.
-    pub(crate) fn read_installed(&self) -> Result<Installed, Error> {
-        let (units, sets) = (self.units.len(), self.sets.len());
-        let mut installed = Installed::new(self.answers.len(), self.rrsets.len(), units, sets);
-        let Some(names) = self.names()? else { return Ok(installed) };
-        let words = words(&names)?;
-        let mut read = Read::default();
-        for cell in (0..CELLS).filter_map(|index| words.load(index)).map(Cell) {
-            let Some(unit) = cell.unit() else { continue };
-            let (wire, set) = (self.read_units(&mut installed, unit)?, cell.set());
-            let (service, types) = self.read_set(&mut installed, &mut read, set)?;
-            installed.names.insert(wire, InstalledName { service, unit, set, types });
+    /// Writes into free grains.
+    pub(crate) fn fill_pool(&mut self, writes: &Writes) {
+        for (grain, bytes) in &writes.bytes {
+            self.pool.write(*grain as usize * GRAIN, bytes);
         }
-        Ok(installed)
     }
 
-    /// A name in wire form.
-    fn read_units(&self, installed: &mut Installed, first: u32) -> Result<Vec<u8>, Error> {
-        let damaged = |what| Error::Damaged { map: object::ENTRIES, index: first.into(), what };
-        let unit = |index| match self.units.get(&index, 0) {
-            Ok(unit) => Ok(unit),
-            Err(MapError::OutOfBounds { .. }) => Err(damaged("no such element")),
-            Err(error) => Err(Error::system("read", object::ENTRIES)(error)),
-        };
-        let mut wire: Vec<u8> = Vec::new();
-        for index in 0..MAX_UNITS as u32 {
-            wire.extend(unit(first.saturating_add(index))?.0.iter().flat_map(|chunk| chunk.to_ne_bytes()));
-            if wire.contains(&0) {
-                break;
-            }
+    /// Makes the RRsets in force say the new. Each at once.
+    pub(crate) fn store_words(&mut self, writes: &Writes) {
+        for (grain, cursor) in &writes.cursors {
+            self.pool.write(*grain as usize * GRAIN + size_of::<u64>(), &cursor.to_ne_bytes());
         }
-        wire.truncate(wire.iter().position(|byte| *byte == 0).map_or(0, |root| root + 1));
-        if NameEntry::new(&wire).is_none() {
-            return Err(damaged("no name"));
+        for (grain, word) in &writes.words {
+            self.pool.store(*grain as usize * GRAIN, word.0);
         }
-        if !installed.units.claim(first, units_of(wire.len() as u32)) {
-            return Err(damaged("used twice"));
-        }
-        Ok(wire)
-    }
-
-    /// A set's service and types.
-    fn read_set(&self, installed: &mut Installed, read: &mut Read, index: u32) -> Result<ReadSet, Error> {
-        if let Some(set) = read.sets.get(&index) {
-            return Ok(set.clone());
-        }
-        let damaged = |what| Error::Damaged { map: object::SETS, index: index.into(), what };
-        if !installed.sets.claim(index, 1) {
-            return Err(damaged("no such element"));
-        }
-        let set = self.sets.get(&index, 0).map_err(Error::system("read", object::SETS))?;
-        if set.service >= self.services.len() {
-            return Err(damaged("unknown service"));
-        }
-        let mut types = Vec::new();
-        for slot in set.types.iter().filter(|slot| slot.qtype != 0) {
-            types.push(self.read_rrset(installed, read, slot)?);
-        }
-        read.sets.insert(index, (set.service, types.clone()));
-        Ok((set.service, types))
-    }
-
-    fn read_rrset(&self, installed: &mut Installed, read: &mut Read, slot: &TypeSlot) -> Result<InstalledRrset, Error> {
-        let damaged = |what| Error::Damaged { map: object::RRSETS, index: slot.rrset.into(), what };
-        if let Some(rrset) = read.rrsets.get(&slot.rrset) {
-            // Sets of a service may differ in one type and share another.
-            return if rrset.qtype == slot.qtype { Ok(rrset.clone()) } else { Err(damaged("used for two types")) };
-        }
-        let word = RingWord(self.rrsets.load(slot.rrset).ok_or_else(|| damaged("no such element"))?);
-        let (first, len) = (word.first(), u32::from(word.len()));
-        if !installed.ids.claim(slot.rrset, 1) {
-            return Err(damaged("used twice"));
-        }
-        if !installed.slots.claim(first, len) {
-            return Err(damaged("answer slots used twice or missing"));
-        }
-        let ring = (first..first + len)
-            .map(|index| self.answers.get(&index, 0).map_err(Error::system("read", object::ANSWERS)))
-            .collect::<Result<_, _>>()?;
-        let rrset = InstalledRrset { qtype: slot.qtype, id: slot.rrset, first, ring };
-        read.rrsets.insert(slot.rrset, rrset.clone());
-        Ok(rrset)
     }
 }
 
-/// Service and types.
-type ReadSet = (u32, Vec<InstalledRrset>);
-
-/// What was read already, for those that share it.
-#[derive(Default)]
-struct Read {
-    sets: HashMap<u32, ReadSet>,
-    rrsets: HashMap<u32, InstalledRrset>,
-}
-
-/// A table's cells in memory.
-fn words(names: &Names) -> Result<Words, Error> {
+/// A table's lines in memory.
+pub(crate) fn lines(names: &Names) -> Result<Memory, Error> {
     let fd = names.fd().as_fd();
-    Words::map(fd, CELLS).map_err(Error::system("map into memory", "a table of names"))
+    Memory::map(fd, LINES as usize * LINE_BYTES).map_err(Error::system("map into memory", "a table of names"))
 }
 
 /// A random secret or epoch.

@@ -1,344 +1,436 @@
 //! From what is installed and what is wanted to the writes in between. Pure: `publish` carries it out.
 //!
-//! Names of one service with equal answers share their RRsets.
-//!
-//! Two kinds of change. While names, types, services and who shares with whom stay, a changed RRset gets new
-//! slots and one stored word. Otherwise a new table of names is built: RRsets that did not change keep their
-//! id and slots, changed ones get fresh ids, so that the old table goes on saying the old until the swap.
+//! Two kinds of change. While names, types, services and who shares with whom stay, a changed RRset gets a new ring in
+//! free grains and one stored word. Otherwise a new table of names is built: RRsets that did not change keep their
+//! place, changed ones get fresh ones, so that the old table goes on saying the old until the swap.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use xdp_balancer_common::{Answer, NameEntry, NameUnit, RingWord, TypeSet, TypeSlot, object, units_of};
+use xdp_balancer_common::{Bytes as _, GRAIN, NameEntry, RingWord, Rrset, TypeSet, TypeSlot, grains_of, object};
 
 use crate::error::Error;
 use crate::runs::Runs;
-use crate::table::{Checked, Ring};
+use crate::table::{Checked, CheckedName, CheckedRing, Role, Shared};
 
 /// What the tables hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Installed {
     /// By lower-case wire form.
     pub names: BTreeMap<Vec<u8>, InstalledName>,
-    /// Answer slots.
-    pub slots: Runs,
-    /// RRset ids.
-    pub ids: Runs,
-    /// Units of names.
-    pub units: Runs,
-    /// Sets of types.
-    pub sets: Runs,
+    /// By grain.
+    pub rrsets: HashMap<u32, InstalledRrset>,
+    /// Grains of the pool.
+    pub pool: Runs,
+    /// Positions of round robin.
+    pub cursors: Runs,
 }
 
 /// A name in the tables.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InstalledName {
     pub service: u32,
-    /// First of its units.
-    pub unit: u32,
-    /// Its set of types, which others of the service may share.
+    /// Grain of its set, which others may share.
     pub set: u32,
-    /// In the order of the type slots.
-    pub types: Vec<InstalledRrset>,
+    /// Grain of the rest of its text; 0: there is none.
+    pub tail: u32,
+    /// Grains of its RRsets, which others may share; in the order of the roles.
+    pub rings: Vec<(Role, u32)>,
+    /// The wildcard that names below it have.
+    pub wildcard: Option<Vec<u8>>,
 }
 
-/// An RRset in the tables; names of a service share it.
+/// An RRset in the tables.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InstalledRrset {
-    pub qtype: u16,
-    pub id: u32,
-    pub first: u32,
-    pub ring: Ring,
+    /// `None`: nothing is published.
+    pub ring: Option<Shared>,
+    /// Grains of ring and answers.
+    pub run: (u32, u32),
+    /// Its position, once it has had turns.
+    pub cursor: Option<u32>,
 }
 
-impl InstalledRrset {
-    fn len(&self) -> u32 {
-        self.ring.len() as u32
-    }
-
-    fn word(&self) -> RingWord {
-        if self.ring.is_empty() { RingWord::EMPTY } else { RingWord::new(self.first, self.ring.len() as u16) }
-    }
-}
-
-/// The writes, in the order of the fields, and the state after them.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    /// Free slots to fill.
-    pub slots: Vec<(u32, Answer)>,
-    /// Free units to fill.
-    pub units: Vec<(u32, NameUnit)>,
-    /// Free sets to fill.
-    pub sets: Vec<(u32, TypeSet)>,
-    /// Words to store.
+/// Bytes for free grains, then words to store: in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Writes {
+    /// By grain.
+    pub bytes: Vec<(u32, Vec<u8>)>,
+    /// Positions of RRsets in force, whose words do not make them be looked at yet.
+    pub cursors: Vec<(u32, u32)>,
+    /// Words of RRsets in force.
     pub words: Vec<(u32, RingWord)>,
-    /// A new table of names to put in force, if they or what they hold changes.
-    pub table: Option<Vec<Placed>>,
-    /// What is installed afterwards.
-    pub next: Installed,
 }
 
-/// Which RRset a service's ring becomes: rings of a checked table are the same where they are equal.
-type Key = (u32, u16, *const Answer);
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan {
+    /// These writes; `Installed` says already what is so after them.
+    Renew(Writes),
+    /// These writes, then another table of names; then the other `Installed` holds.
+    Rebuild(Writes, Vec<Placed>, Box<Installed>),
+}
 
 /// A name of a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed {
     pub entry: NameEntry,
-    pub unit: u32,
     pub set: u32,
+    pub tail: u32,
+}
+
+/// What makes RRsets one: rings of a checked table are the same where they are meant to be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Ring(*const CheckedRing),
+    Nothing(u32, Role),
+}
+
+impl Key {
+    fn of(service: u32, role: Role, ring: Option<&Shared>) -> Self {
+        ring.map_or(Self::Nothing(service, role), |ring| Self::Ring(Arc::as_ptr(ring)))
+    }
+}
+
+/// What makes sets one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SetKey {
+    service: u32,
+    rings: Vec<(Role, u32)>,
+    wildcard: Option<u32>,
+}
+
+impl SetKey {
+    fn bytes(&self) -> Vec<u8> {
+        let mut set = TypeSet { service: self.service, ..TypeSet::default() };
+        if let Some(wildcard) = self.wildcard {
+            (set.below_kind, set.below) = (TypeSet::BELOW_WILDCARD, wildcard);
+        }
+        let mut slots = Vec::new();
+        for (role, rrset) in &self.rings {
+            match role {
+                Role::Type(_, qtype) => {
+                    set.types += 1;
+                    slots.extend(TypeSlot { qtype: qtype.to_be(), _pad: 0, rrset: *rrset }.to_bytes());
+                }
+                Role::Others => set.others = *rrset,
+                Role::Below => (set.below_kind, set.below) = (TypeSet::BELOW_DENIED, *rrset),
+            }
+        }
+        [set.to_bytes().as_slice(), &slots].concat()
+    }
+}
+
+fn same(a: Option<&Shared>, b: Option<&Shared>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// A ring's turns, then its answers, as they lie in the pool from `first` on; and its word.
+pub(crate) fn ring_bytes(ring: &CheckedRing, first: u32) -> (Vec<u8>, RingWord) {
+    let turn_grains = if ring.answers.len() == 1 { 0 } else { grains_of(ring.turns.len() * size_of::<u32>()) };
+    let mut answers = Vec::new();
+    let mut places = Vec::with_capacity(ring.answers.len());
+    for (head, records) in &ring.answers {
+        places.push(first + turn_grains + (answers.len() / GRAIN) as u32);
+        answers.extend(head.to_bytes());
+        answers.extend(records);
+        answers.resize(answers.len().next_multiple_of(GRAIN), 0);
+    }
+    if let [single] = places[..] {
+        return (answers, RingWord::single(single));
+    }
+    let mut bytes: Vec<u8> = ring.turns.iter().flat_map(|turn| places[usize::from(*turn)].to_ne_bytes()).collect();
+    bytes.resize(turn_grains as usize * GRAIN, 0);
+    bytes.extend(answers);
+    (bytes, RingWord::ring(first, ring.turns.len() as u16, ring.by_client))
+}
+
+/// Grains that a ring with its answers takes.
+pub(crate) fn ring_grains(ring: &CheckedRing) -> u32 {
+    let answers: u32 = ring.answers.iter().map(|(head, records)| grains_of(size_of_val(head) + records.len())).sum();
+    let turns = if ring.answers.len() == 1 { 0 } else { grains_of(ring.turns.len() * size_of::<u32>()) };
+    turns + answers
+}
+
+fn pool_full(runs: &Runs, needed: u32) -> Error {
+    Error::Full { map: object::POOL, used: runs.used(), needed: runs.used() + needed, capacity: runs.capacity() }
+}
+
+fn cursors_full(runs: &Runs) -> Error {
+    Error::Full { map: object::CURSORS, used: runs.used(), needed: runs.used() + 1, capacity: runs.capacity() }
 }
 
 impl Installed {
     /// Empty tables.
-    pub(crate) fn new(slots: u32, ids: u32, units: u32, sets: u32) -> Self {
-        Self {
-            names: BTreeMap::new(),
-            slots: Runs::new(slots),
-            ids: Runs::new(ids),
-            units: Runs::new(units),
-            sets: Runs::new(sets),
-        }
+    pub(crate) fn new(grains: u32, cursors: u32) -> Self {
+        let mut pool = Runs::new(grains);
+        // Number 0 says "none".
+        pool.claim(0, 1);
+        Self { names: BTreeMap::new(), rrsets: HashMap::new(), pool, cursors: Runs::new(cursors) }
     }
 
     /// Whether a grace period would make room.
     pub(crate) fn has_retired(&self) -> bool {
-        [&self.slots, &self.ids, &self.units, &self.sets].iter().any(|runs| runs.has_retired())
+        self.pool.has_retired() || self.cursors.has_retired()
     }
 
     /// A grace period has passed.
     pub(crate) fn settle(&mut self) {
-        [&mut self.slots, &mut self.ids, &mut self.units, &mut self.sets].into_iter().for_each(Runs::settle);
+        self.pool.settle();
+        self.cursors.settle();
     }
 
-    /// Plans the way to `wanted`.
-    pub(crate) fn plan(&self, wanted: &Checked) -> Result<Plan, Error> {
-        let mut plan = Plan {
-            slots: Vec::new(),
-            units: Vec::new(),
-            sets: Vec::new(),
-            words: Vec::new(),
-            table: None,
-            next: Self { names: BTreeMap::new(), ..self.clone() },
-        };
+    /// Plans the way to `wanted`. On an error nothing has changed.
+    pub(crate) fn plan(&mut self, wanted: &Checked) -> Result<Plan, Error> {
         match self.in_place(wanted) {
-            Some(changes) => plan.renew(self, &changes, Needed::of(wanted))?,
-            None => plan.rebuild(self, wanted, Needed::of(wanted))?,
+            Some(changes) => self.renew(&changes).map(Plan::Renew),
+            None => self.rebuild(wanted),
         }
-        Ok(plan)
     }
 
     /// What each RRset is to become, if the same table of names serves both: the names, their services and
-    /// types stay, and names that share an RRset go on to.
-    fn in_place<'a>(&'a self, wanted: &'a Checked) -> Option<BTreeMap<u32, (&'a InstalledRrset, &'a Ring)>> {
+    /// types stay, and names that share an RRset go on to. Only those that change.
+    fn in_place(&self, wanted: &Checked) -> Option<BTreeMap<u32, Option<Shared>>> {
         if self.names.len() != wanted.names.len() {
             return None;
         }
-        let mut changes: BTreeMap<u32, (&InstalledRrset, &Ring)> = BTreeMap::new();
+        let mut all: HashMap<u32, Key> = HashMap::with_capacity(self.rrsets.len());
+        let mut changes = BTreeMap::new();
         for ((wire, name), (wanted_wire, wanted)) in self.names.iter().zip(&wanted.names) {
-            let same_types =
-                name.types.iter().map(|rrset| rrset.qtype).eq(wanted.types.iter().map(|(qtype, _)| *qtype));
-            if wire != wanted_wire || name.service != wanted.service || !same_types {
+            let same_roles = name.rings.iter().map(|(role, _)| role).eq(wanted.rings.iter().map(|(role, _)| role));
+            let same_name = wire == wanted_wire && name.service == wanted.service && name.wildcard == wanted.wildcard;
+            if !same_name || !same_roles {
                 return None;
             }
-            for (rrset, (_, ring)) in name.types.iter().zip(&wanted.types) {
-                let (_, other) = changes.entry(rrset.id).or_insert((rrset, ring));
-                if !Arc::ptr_eq(other, ring) {
-                    return None;
+            for ((role, rrset), (_, ring)) in name.rings.iter().zip(&wanted.rings) {
+                let key = Key::of(wanted.service, *role, ring.as_ref());
+                match all.insert(*rrset, key) {
+                    Some(other) if other != key => return None,
+                    Some(_) => {}
+                    None if same(self.rrsets.get(rrset)?.ring.as_ref(), ring.as_ref()) => {}
+                    None => {
+                        changes.insert(*rrset, ring.clone());
+                    }
                 }
             }
         }
         Some(changes)
     }
 
-    /// All names with their places.
-    fn placed(&self) -> Vec<Placed> {
-        // Always some: the form was checked.
-        let place = |(wire, name): (&Vec<u8>, &InstalledName)| {
-            Some(Placed { entry: NameEntry::new(wire)?, unit: name.unit, set: name.set })
-        };
-        self.names.iter().filter_map(place).collect()
-    }
-
-    /// RRsets, each once.
-    fn rrsets(&self) -> BTreeMap<u32, &InstalledRrset> {
-        self.names.values().flat_map(|name| &name.types).map(|rrset| (rrset.id, rrset)).collect()
-    }
-}
-
-/// What a set says.
-fn set_of(service: u32, types: &[InstalledRrset]) -> TypeSet {
-    let mut set = TypeSet { service, ..TypeSet::default() };
-    for (slot, rrset) in set.types.iter_mut().zip(types) {
-        *slot = TypeSlot { qtype: rrset.qtype, _pad: 0, rrset: rrset.id };
-    }
-    set
-}
-
-/// What tells sets apart.
-fn set_key(service: u32, types: &[InstalledRrset]) -> (u32, Vec<(u16, u32)>) {
-    (service, types.iter().map(|rrset| (rrset.qtype, rrset.id)).collect())
-}
-
-/// Elements that the wanted state needs, for the message when they are not there.
-#[derive(Clone, Copy)]
-struct Needed {
-    slots: u32,
-    ids: u32,
-    units: u32,
-}
-
-impl Needed {
-    fn of(wanted: &Checked) -> Self {
-        let rings =
-            wanted.names.values().flat_map(|name| name.types.iter().map(|(qtype, ring)| (name.service, *qtype, ring)));
-        let distinct: BTreeMap<Key, usize> =
-            rings.map(|(service, qtype, ring)| ((service, qtype, Arc::as_ptr(ring).cast()), ring.len())).collect();
-        let units: u64 = wanted.names.keys().map(|wire| u64::from(units_of(wire.len() as u32))).sum();
-        Self {
-            slots: u32::try_from(distinct.values().sum::<usize>()).unwrap_or(u32::MAX),
-            ids: u32::try_from(distinct.len()).unwrap_or(u32::MAX),
-            units: u32::try_from(units).unwrap_or(u32::MAX),
-        }
-    }
-}
-
-fn full(map: &'static str, runs: &Runs, needed: u32) -> Error {
-    Error::Full { map, used: runs.used(), needed, capacity: runs.capacity() }
-}
-
-impl Plan {
     /// New rings for RRsets that stay where they are.
-    fn renew(
+    fn renew(&mut self, changes: &BTreeMap<u32, Option<Shared>>) -> Result<Writes, Error> {
+        let mut writes = Writes::default();
+        let mut made: Vec<(u32, InstalledRrset)> = Vec::with_capacity(changes.len());
+        for (grain, ring) in changes {
+            let cursor = self.rrsets.get(grain).and_then(|rrset| rrset.cursor);
+            match self.install(ring.as_ref(), cursor, &mut writes) {
+                Ok((rrset, word)) => {
+                    if cursor != rrset.cursor {
+                        writes.cursors.extend(rrset.cursor.map(|cursor| (*grain, cursor)));
+                    }
+                    writes.words.push((*grain, word));
+                    made.push((*grain, rrset));
+                }
+                Err(error) => {
+                    for (grain, rrset) in made {
+                        self.pool.release(rrset.run.0, rrset.run.1);
+                        let before = self.rrsets.get(&grain).and_then(|rrset| rrset.cursor);
+                        if let Some(cursor) = rrset.cursor.filter(|_| before.is_none()) {
+                            self.cursors.release(cursor, 1);
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        for (grain, rrset) in made {
+            if let Some(old) = self.rrsets.insert(grain, rrset) {
+                self.pool.retire(old.run.0, old.run.1);
+            }
+        }
+        Ok(writes)
+    }
+
+    /// Puts a ring into free grains. On an error nothing has changed.
+    fn install(
         &mut self,
-        current: &Installed,
-        changes: &BTreeMap<u32, (&InstalledRrset, &Ring)>,
-        needed: Needed,
-    ) -> Result<(), Error> {
-        // Allocate first and retire after, so that nothing given up now is handed out again by it.
-        let mut renewed = BTreeMap::new();
-        for (id, (old, ring)) in changes {
-            if *old.ring != ***ring {
-                renewed.insert(*id, self.install(old.qtype, Some(*id), ring, needed, current)?);
-            }
-        }
-        self.next.names.clone_from(&current.names);
-        for rrset in self.next.names.values_mut().flat_map(|name| &mut name.types) {
-            if let Some(new) = renewed.get(&rrset.id) {
-                rrset.clone_from(new);
-            }
-        }
-        for id in renewed.keys() {
-            let (old, _) = changes[id];
-            self.next.slots.retire(old.first, old.len());
-        }
-        Ok(())
+        ring: Option<&Shared>,
+        cursor: Option<u32>,
+        writes: &mut Writes,
+    ) -> Result<(InstalledRrset, RingWord), Error> {
+        let Some(ring) = ring else {
+            return Ok((InstalledRrset { ring: None, run: (0, 0), cursor }, RingWord::EMPTY));
+        };
+        let takes_turns = ring.answers.len() > 1 && !ring.by_client;
+        let len = ring_grains(ring);
+        let first = self.pool.allocate(len).ok_or_else(|| pool_full(&self.pool, len))?;
+        let cursor = match cursor {
+            None if takes_turns => match self.cursors.allocate(1) {
+                Some(cursor) => Some(cursor),
+                None => {
+                    self.pool.release(first, len);
+                    return Err(cursors_full(&self.cursors));
+                }
+            },
+            cursor => cursor,
+        };
+        let (bytes, word) = ring_bytes(ring, first);
+        writes.bytes.push((first, bytes));
+        Ok((InstalledRrset { ring: Some(Arc::clone(ring)), run: (first, len), cursor }, word))
     }
 
     /// A new table of names. What does not change keeps its place.
-    fn rebuild(&mut self, current: &Installed, wanted: &Checked, needed: Needed) -> Result<(), Error> {
-        let mut old_rrsets: HashMap<(u32, u16), BTreeMap<u32, &InstalledRrset>> = HashMap::new();
-        let mut old_sets: HashMap<_, u32> = HashMap::new();
-        for name in current.names.values() {
-            old_sets.insert(set_key(name.service, &name.types), name.set);
-            for rrset in &name.types {
-                old_rrsets.entry((name.service, rrset.qtype)).or_default().insert(rrset.id, rrset);
-            }
-        }
-        let mut rrsets: HashMap<Key, InstalledRrset> = HashMap::new();
-        let mut sets: HashMap<_, u32> = HashMap::new();
-        // Allocate first and retire after, as above.
-        let (mut kept_ids, mut kept_sets, mut kept_units) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    fn rebuild(&self, wanted: &Checked) -> Result<Plan, Error> {
+        let mut next = Self { names: BTreeMap::new(), ..self.clone() };
+        let mut writes = Writes::default();
+        let rrsets = self.keep(wanted);
+        let kept: HashSet<u32> = rrsets.values().copied().collect();
+        let mut builder = Builder { current: self, wanted, rrsets, sets: HashMap::new(), old_sets: self.sets() };
         for (wire, name) in &wanted.names {
-            let mut types = Vec::with_capacity(name.types.len());
-            for (qtype, ring) in &name.types {
-                let key = (name.service, *qtype, Arc::as_ptr(ring).cast());
-                if let Some(rrset) = rrsets.get(&key) {
-                    types.push(rrset.clone());
-                    continue;
-                }
-                let old = old_rrsets.get(&(name.service, *qtype));
-                let rrset = match old.and_then(|old| old.values().find(|rrset| *rrset.ring == **ring)) {
-                    Some(old) => {
-                        kept_ids.insert(old.id);
-                        InstalledRrset { ring: Arc::clone(ring), ..(*old).clone() }
-                    }
-                    None => self.install(*qtype, None, ring, needed, current)?,
-                };
-                types.push(rrset.clone());
-                rrsets.insert(key, rrset);
+            builder.place(wire, name, &mut next, &mut writes)?;
+        }
+
+        // Retired last, so that nothing given up now is handed out again by it.
+        for (grain, old) in self.rrsets.iter().filter(|(grain, _)| !kept.contains(grain)) {
+            next.rrsets.remove(grain);
+            next.pool.retire(*grain, 1);
+            next.pool.retire(old.run.0, old.run.1);
+            if let Some(cursor) = old.cursor {
+                next.cursors.retire(cursor, 1);
             }
-            let key = set_key(name.service, &types);
-            let set = match (sets.get(&key), old_sets.get(&key)) {
-                (Some(set), _) => *set,
-                (None, Some(old)) => {
-                    kept_sets.insert(*old);
-                    *old
-                }
-                (None, None) => {
-                    let set = self.next.sets.allocate(1);
-                    let set = set.ok_or_else(|| full(object::SETS, &current.sets, current.sets.used() + 1))?;
-                    self.sets.push((set, set_of(name.service, &types)));
-                    set
-                }
-            };
-            sets.insert(key, set);
-            let unit = match current.names.get(wire) {
-                Some(old) => {
-                    kept_units.insert(old.unit);
-                    old.unit
-                }
-                None => {
-                    let len = units_of(wire.len() as u32);
-                    let unit = self.next.units.allocate(len);
-                    unit.ok_or_else(|| full(object::ENTRIES, &current.units, needed.units))?
-                }
-            };
-            self.next.names.insert(wire.clone(), InstalledName { service: name.service, unit, set, types });
         }
-
-        for old in current.rrsets().values().filter(|old| !kept_ids.contains(&old.id)) {
-            self.next.slots.retire(old.first, old.len());
-            self.next.ids.retire(old.id, 1);
+        let kept: HashSet<u32> = builder.sets.values().copied().collect();
+        for (key, set) in builder.old_sets.iter().filter(|(_, set)| !kept.contains(set)) {
+            next.pool.retire(*set, grains_of(key.bytes().len()));
         }
-        let given_up: BTreeSet<u32> = old_sets.values().filter(|set| !kept_sets.contains(set)).copied().collect();
-        for set in given_up {
-            self.next.sets.retire(set, 1);
+        let gone = self.names.iter().filter(|(wire, old)| old.tail != 0 && !wanted.names.contains_key(*wire));
+        for (entry, old) in gone.filter_map(|(wire, old)| Some((NameEntry::new(wire)?, old))) {
+            next.pool.retire(old.tail, grains_of(size_of_val(entry.tail())));
         }
-        for (wire, old) in current.names.iter().filter(|(_, old)| !kept_units.contains(&old.unit)) {
-            self.next.units.retire(old.unit, units_of(wire.len() as u32));
-        }
-        let table = self.next.placed();
-        for Placed { entry, unit, .. } in table.iter().filter(|placed| !kept_units.contains(&placed.unit)) {
-            self.units.extend((0..units_of(entry.wire_len)).map(|index| (unit + index, entry.unit(index))));
-        }
-        self.table = Some(table);
-        Ok(())
-    }
-
-    /// Puts a ring into free slots, under an id that is kept or fresh.
-    fn install(
-        &mut self,
-        qtype: u16,
-        id: Option<u32>,
-        ring: &Ring,
-        needed: Needed,
-        current: &Installed,
-    ) -> Result<InstalledRrset, Error> {
-        let id = match id {
-            Some(id) => id,
-            None => self.next.ids.allocate(1).ok_or_else(|| full(object::RRSETS, &current.ids, needed.ids))?,
+        // Always some: the form was checked.
+        let place = |(wire, name): (&Vec<u8>, &InstalledName)| {
+            Some(Placed { entry: NameEntry::new(wire)?, set: name.set, tail: name.tail })
         };
-        let first = self
-            .next
-            .slots
-            .allocate(ring.len() as u32)
-            .ok_or_else(|| full(object::ANSWERS, &current.slots, needed.slots))?;
-        let rrset = InstalledRrset { qtype, id, first, ring: Arc::clone(ring) };
-        self.slots.extend((first..).zip(ring.iter().copied()));
-        self.words.push((id, rrset.word()));
-        Ok(rrset)
+        let placed = next.names.iter().filter_map(place).collect();
+        Ok(Plan::Rebuild(writes, placed, Box::new(next)))
     }
+
+    /// RRsets that go on to say what they say, for the rings that are wanted.
+    fn keep(&self, wanted: &Checked) -> HashMap<Key, u32> {
+        let mut kept: HashMap<Key, u32> = HashMap::new();
+        let mut taken: HashSet<u32> = HashSet::new();
+        for (wire, name) in &wanted.names {
+            let Some(old) = self.names.get(wire) else { continue };
+            for (role, ring) in &name.rings {
+                let key = Key::of(name.service, *role, ring.as_ref());
+                let there = old.rings.iter().find(|(other, _)| other == role).map(|(_, rrset)| *rrset);
+                let Some((grain, rrset)) = there.and_then(|grain| Some((grain, self.rrsets.get(&grain)?))) else {
+                    continue;
+                };
+                if !kept.contains_key(&key) && !taken.contains(&grain) && same(rrset.ring.as_ref(), ring.as_ref()) {
+                    kept.insert(key, grain);
+                    taken.insert(grain);
+                }
+            }
+        }
+        kept
+    }
+
+    /// Sets in force.
+    fn sets(&self) -> HashMap<SetKey, u32> {
+        let key = |name: &InstalledName| {
+            let wildcard = name.wildcard.as_ref().and_then(|wire| Some(self.names.get(wire)?.set));
+            (SetKey { service: name.service, rings: name.rings.clone(), wildcard }, name.set)
+        };
+        self.names.values().map(key).collect()
+    }
+}
+
+/// Builds a table of names.
+struct Builder<'a> {
+    current: &'a Installed,
+    wanted: &'a Checked,
+    rrsets: HashMap<Key, u32>,
+    sets: HashMap<SetKey, u32>,
+    old_sets: HashMap<SetKey, u32>,
+}
+
+impl Builder<'_> {
+    /// Places a name and, before it, the wildcard below it; says which set it has.
+    fn place(
+        &mut self,
+        wire: &[u8],
+        name: &CheckedName,
+        next: &mut Installed,
+        writes: &mut Writes,
+    ) -> Result<u32, Error> {
+        if let Some(placed) = next.names.get(wire) {
+            return Ok(placed.set);
+        }
+        let below = name.wildcard.as_ref().and_then(|wildcard| self.wanted.names.get_key_value(wildcard));
+        let wildcard = below.map(|(wire, name)| self.place(wire, name, next, writes)).transpose()?;
+        let mut rings = Vec::with_capacity(name.rings.len());
+        for (role, ring) in &name.rings {
+            rings.push((*role, self.rrset(name.service, *role, ring.as_ref(), next, writes)?));
+        }
+        let key = SetKey { service: name.service, rings: rings.clone(), wildcard };
+        let set = match (self.sets.get(&key), self.old_sets.get(&key)) {
+            (Some(set), _) | (None, Some(set)) => *set,
+            (None, None) => {
+                let bytes = key.bytes();
+                let len = grains_of(bytes.len());
+                let set = next.pool.allocate(len).ok_or_else(|| pool_full(&next.pool, len))?;
+                writes.bytes.push((set, bytes));
+                set
+            }
+        };
+        self.sets.insert(key, set);
+        let tail = match self.current.names.get(wire) {
+            Some(old) => old.tail,
+            None => tail(wire, next, writes)?,
+        };
+        let placed = InstalledName { service: name.service, set, tail, rings, wildcard: name.wildcard.clone() };
+        next.names.insert(wire.to_vec(), placed);
+        Ok(set)
+    }
+
+    fn rrset(
+        &mut self,
+        service: u32,
+        role: Role,
+        ring: Option<&Shared>,
+        next: &mut Installed,
+        writes: &mut Writes,
+    ) -> Result<u32, Error> {
+        let key = Key::of(service, role, ring);
+        if let Some(rrset) = self.rrsets.get(&key) {
+            return Ok(*rrset);
+        }
+        let grain = next.pool.allocate(1).ok_or_else(|| pool_full(&next.pool, 1))?;
+        let (made, word) = next.install(ring, None, writes)?;
+        let rrset = Rrset { word, cursor: made.cursor.unwrap_or_default(), _pad: 0 };
+        writes.bytes.push((grain, rrset.to_bytes().to_vec()));
+        next.rrsets.insert(grain, made);
+        self.rrsets.insert(key, grain);
+        Ok(grain)
+    }
+}
+
+/// The rest of a name that its slot has no room for.
+fn tail(wire: &[u8], next: &mut Installed, writes: &mut Writes) -> Result<u32, Error> {
+    let Some(entry) = NameEntry::new(wire) else { return Ok(0) };
+    if entry.tail().is_empty() {
+        return Ok(0);
+    }
+    let bytes: Vec<u8> = entry.tail().iter().flat_map(|chunk| chunk.to_ne_bytes()).collect();
+    let len = grains_of(bytes.len());
+    let first = next.pool.allocate(len).ok_or_else(|| pool_full(&next.pool, len))?;
+    writes.bytes.push((first, bytes));
+    Ok(first)
 }
 
 #[cfg(test)]

@@ -80,21 +80,33 @@ impl Runs {
         }
     }
 
+    /// Gives a run back that nobody could reach yet.
+    pub(crate) fn release(&mut self, start: u32, len: u32) {
+        if len > 0 {
+            self.used -= len;
+            self.free(start, len);
+        }
+    }
+
     /// A grace period has passed since everything retired was last reachable.
     pub(crate) fn settle(&mut self) {
-        for (mut start, mut len) in std::mem::take(&mut self.retired) {
-            if let Some((before, size)) = self.free.range(..start).next_back().map(|(before, size)| (*before, *size))
-                && before + size == start
-            {
-                self.free.remove(&before);
-                start = before;
-                len += size;
-            }
-            if let Some(size) = self.free.remove(&(start + len)) {
-                len += size;
-            }
-            self.free.insert(start, len);
+        for (start, len) in std::mem::take(&mut self.retired) {
+            self.free(start, len);
         }
+    }
+
+    fn free(&mut self, mut start: u32, mut len: u32) {
+        if let Some((before, size)) = self.free.range(..start).next_back().map(|(before, size)| (*before, *size))
+            && before + size == start
+        {
+            self.free.remove(&before);
+            start = before;
+            len += size;
+        }
+        if let Some(size) = self.free.remove(&(start + len)) {
+            len += size;
+        }
+        self.free.insert(start, len);
     }
 }
 
@@ -132,7 +144,7 @@ mod tests {
     proptest! {
         /// Whatever is done, no element is in use twice, and all come back in the end.
         #[test]
-        fn elements_are_never_shared_nor_lost(steps in prop::collection::vec((0_u8..3, 1_u32..6), 1..80)) {
+        fn elements_are_never_shared_nor_lost(steps in prop::collection::vec((0_u8..4, 1_u32..6), 1..80)) {
             let capacity = 24;
             let mut runs = Runs::new(capacity);
             let mut held: Vec<(u32, u32)> = Vec::new();
@@ -152,6 +164,10 @@ mod tests {
                         let (start, len) = held.remove(len as usize % held.len());
                         runs.retire(start, len);
                         limbo.push((start, len));
+                    }
+                    2 if !held.is_empty() => {
+                        let (start, len) = held.remove(len as usize % held.len());
+                        runs.release(start, len);
                     }
                     _ => {
                         runs.settle();

@@ -272,26 +272,27 @@ impl Drop for OnCpu {
     }
 }
 
-/// A memory-mapped array of 64-bit words.
+/// A memory-mapped array map.
 #[derive(Debug)]
-pub(crate) struct Words {
-    base: NonNull<AtomicU64>,
-    len: u32,
+pub(crate) struct Memory {
+    base: NonNull<u8>,
+    len: usize,
 }
 
-// SAFETY: the words are atomics; the mapping lives as long as the value.
-unsafe impl Send for Words {}
-// SAFETY: as above.
-unsafe impl Sync for Words {}
+// SAFETY: plain memory; all that is shared with programs is read and written through atomics or before it can be
+// reached, and the mapping lives as long as the value.
+unsafe impl Send for Memory {}
+// SAFETY: as above; writing takes `&mut`.
+unsafe impl Sync for Memory {}
 
-impl Words {
-    /// Maps an array map of `len` words that was created to be mapped.
-    pub(crate) fn map(fd: impl AsFd, len: u32) -> io::Result<Self> {
+impl Memory {
+    /// Maps an array map of `len` bytes that was created to be mapped.
+    pub(crate) fn map(fd: impl AsFd, len: usize) -> io::Result<Self> {
         // SAFETY: a shared mapping of a map's memory at an address that the kernel chooses.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                Self::bytes(len),
+                len,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_fd().as_raw_fd(),
@@ -305,36 +306,47 @@ impl Words {
         Ok(Self { base, len })
     }
 
-    fn bytes(len: u32) -> usize {
-        len as usize * size_of::<u64>()
+    /// Reads; `None` beyond the end.
+    pub(crate) fn read(&self, offset: usize, len: usize) -> Option<Vec<u8>> {
+        let end = offset.checked_add(len)?;
+        let mut bytes = vec![0; len];
+        // SAFETY: inside the mapping, and into a buffer of that length.
+        (end <= self.len).then(|| unsafe {
+            self.base.as_ptr().add(offset).copy_to_nonoverlapping(bytes.as_mut_ptr(), len);
+        })?;
+        Some(bytes)
     }
 
-    /// Number of words.
-    pub(crate) fn len(&self) -> u32 {
-        self.len
+    /// Writes where no program reads; what is beyond the end is left out.
+    pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let inside = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len);
+        debug_assert!(inside, "{offset} + {} of {}", bytes.len(), self.len);
+        if inside {
+            // SAFETY: inside the mapping.
+            unsafe { self.base.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
     }
 
-    fn word(&self, index: u32) -> Option<&AtomicU64> {
-        // SAFETY: inside the mapping, which is page-aligned.
-        (index < self.len).then(|| unsafe { &*self.base.as_ptr().add(index as usize) })
+    fn word(&self, offset: usize) -> Option<&AtomicU64> {
+        let inside = offset.is_multiple_of(8) && offset.checked_add(8).is_some_and(|end| end <= self.len);
+        // SAFETY: inside the mapping, which is page-aligned, at a multiple of eight.
+        inside.then(|| unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() })
     }
 
-    /// Reads a word.
-    pub(crate) fn load(&self, index: u32) -> Option<u64> {
-        self.word(index).map(|word| word.load(Ordering::Acquire))
-    }
-
-    /// Writes a word; what was written elsewhere before is seen by whoever sees the word.
-    pub(crate) fn store(&self, index: u32, value: u64) {
-        if let Some(word) = self.word(index) {
-            word.store(value, Ordering::Release);
+    /// Writes a word; what was written before is seen by whoever sees the word, and whoever begins after the
+    /// call sees it.
+    pub(crate) fn store(&self, offset: usize, value: u64) {
+        let word = self.word(offset);
+        debug_assert!(word.is_some(), "{offset} of {}", self.len);
+        if let Some(word) = word {
+            word.store(value, Ordering::SeqCst);
         }
     }
 }
 
-impl Drop for Words {
+impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: the mapping made above; nothing borrows from it any more.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), Self::bytes(self.len)) };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -4,17 +4,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::Status;
+use super::tables::{Pair, Refusal, RollbackOrder, TableContent, TableDifference, TableList, TableOrdered};
 
 /// Longest wait for an answer; the daemon answers from memory.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for an order to be carried out: large tables take their time.
+const ORDER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the daemon could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +38,12 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// It did not answer in time.
-    #[error("{path}: no answer within {PATIENCE:?}; see journalctl -u selvedged")]
+    #[error("{path}: no answer within {patience:?}; see journalctl -u selvedged")]
     Late {
         /// The socket.
         path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The connection broke.
     #[error("{path}: {source}")]
@@ -47,6 +53,17 @@ pub enum ClientError {
         /// What was met.
         source: hyper::Error,
     },
+    /// It was asked for something that HTTP has no words for.
+    #[error("{target}: {source}")]
+    Request {
+        /// What was asked for.
+        target: String,
+        /// What is wrong.
+        source: hyper::http::Error,
+    },
+    /// It will not, and says why.
+    #[error("{}", .0.error)]
+    Refused(Refusal),
     /// It answered that it cannot.
     #[error("{path}: HTTP status {status}")]
     Status {
@@ -56,7 +73,7 @@ pub enum ClientError {
         status: StatusCode,
     },
     /// It answered something else; command and daemon are of different versions.
-    #[error("{path}: not a status document: {source}; are selvedge and selvedged of the same version?")]
+    #[error("{path}: not the document that was asked for: {source}; are selvedge and selvedged of the same version?")]
     Form {
         /// The socket.
         path: PathBuf,
@@ -70,12 +87,81 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`].
 pub async fn status(path: &Path) -> Result<Status, ClientError> {
-    let body = timeout(PATIENCE, get(path, "/v1/status")).await;
-    let body = body.map_err(|_| ClientError::Late { path: path.to_owned() })??;
-    serde_json::from_slice(&body).map_err(|source| ClientError::Form { path: path.to_owned(), source })
+    get(path, "/v1/status").await
 }
 
-async fn get(path: &Path, target: &'static str) -> Result<Bytes, ClientError> {
+/// The published tables that are kept.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn tables(path: &Path) -> Result<TableList, ClientError> {
+    get(path, "/v1/tables").await
+}
+
+/// What is in one of them.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn table(path: &Path, generation: u64) -> Result<TableContent, ClientError> {
+    get(path, &format!("/v1/tables/{generation}")).await
+}
+
+/// What differs between two of them.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn table_diff(path: &Path, pair: Pair) -> Result<TableDifference, ClientError> {
+    let field = |name: &str, value: Option<u64>| value.map(|value| format!("{name}={value}"));
+    let fields: Vec<String> = [field("from", pair.from), field("to", pair.to)].into_iter().flatten().collect();
+    get(path, &format!("/v1/tables/diff?{}", fields.join("&"))).await
+}
+
+/// Puts a table in force again and holds it.
+///
+/// # Errors
+/// [`ClientError::Refused`] with the daemon's reason, or another.
+pub async fn roll_back(path: &Path, order: &RollbackOrder) -> Result<TableOrdered, ClientError> {
+    let form = |source| ClientError::Form { path: path.to_owned(), source };
+    let body = serde_json::to_vec(order).map_err(form)?;
+    call(path, Method::POST, "/v1/tables/rollback", body, ORDER_PATIENCE).await
+}
+
+/// Ends the hold.
+///
+/// # Errors
+/// [`ClientError::Refused`] with the daemon's reason, or another.
+pub async fn release(path: &Path) -> Result<TableOrdered, ClientError> {
+    call(path, Method::POST, "/v1/tables/release", Vec::new(), ORDER_PATIENCE).await
+}
+
+async fn get<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, ClientError> {
+    call(path, Method::GET, target, Vec::new(), PATIENCE).await
+}
+
+async fn call<T: DeserializeOwned>(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Vec<u8>,
+    patience: Duration,
+) -> Result<T, ClientError> {
+    let late = |_| ClientError::Late { path: path.to_owned(), patience };
+    let (status, body) = timeout(patience, exchange(path, method, target, body)).await.map_err(late)??;
+    if status == StatusCode::OK {
+        return serde_json::from_slice(&body).map_err(|source| ClientError::Form { path: path.to_owned(), source });
+    }
+    match serde_json::from_slice(&body) {
+        Ok(refusal) => Err(ClientError::Refused(refusal)),
+        Err(_) => Err(ClientError::Status { path: path.to_owned(), status }),
+    }
+}
+
+async fn exchange(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Bytes), ClientError> {
     let http = |source| ClientError::Http { path: path.to_owned(), source };
     let stream = UnixStream::connect(path).await;
     let stream = stream.map_err(|source| match source.kind() {
@@ -84,12 +170,16 @@ async fn get(path: &Path, target: &'static str) -> Result<Bytes, ClientError> {
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     let driver = tokio::spawn(connection);
-    let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = hyper::Uri::from_static(target);
-    request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("selvedged"));
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(hyper::header::HOST, "selvedged")
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)));
+    let request = request.map_err(|source| ClientError::Request { target: target.to_owned(), source })?;
     let response = sender.send_request(request).await.map_err(http)?;
     let status = response.status();
     let body = response.into_body().collect().await.map_err(http)?.to_bytes();
     driver.abort();
-    if status == StatusCode::OK { Ok(body) } else { Err(ClientError::Status { path: path.to_owned(), status }) }
+    Ok((status, body))
 }

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tracing::info;
 
 use super::status::{Sources, Status};
+use super::tables;
 use crate::metrics;
 use crate::stop::Stop;
 
@@ -46,7 +47,15 @@ pub enum ApiError {
 }
 
 fn router(sources: Sources) -> Router {
-    Router::new().route("/v1/status", get(status)).route("/metrics", get(prometheus)).with_state(sources)
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/tables", get(tables::list))
+        .route("/v1/tables/{generation}", get(tables::show))
+        .route("/v1/tables/diff", get(tables::diff))
+        .route("/v1/tables/rollback", post(tables::roll_back))
+        .route("/v1/tables/release", post(tables::release))
+        .route("/metrics", get(prometheus))
+        .with_state(sources)
 }
 
 async fn status(State(sources): State<Sources>) -> Json<Status> {
@@ -78,7 +87,7 @@ pub async fn serve_socket(path: &Path, sources: Sources, mut shutdown: Stop) -> 
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     let made = path.to_owned();
     tokio::spawn(async move {
-        let served = axum::serve(listener, router(sources))
+        let served = axum::serve(listener, router(sources).into_make_service_with_connect_info::<tables::Caller>())
             .with_graceful_shutdown(async move { shutdown.ordered().await })
             .await;
         if let Err(error) = served {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
 use crate::dns::{DnsStats, Outcome, Transport};
-use crate::model::{Forecast, ServiceName, Timestamp, Transition};
+use crate::model::{Basis, Forecast, Hold, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
-use crate::reconcile::{InstanceReport, OperatorView, TechnologyReport};
+use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
 use crate::store::Store;
 
 /// Everything that can be seen of a node.
@@ -30,6 +30,9 @@ pub struct Status {
     pub window_ms: u64,
     /// Generation of the published tables.
     pub generation: u64,
+    /// The order that they stay as they are, if there is one.
+    #[serde(default)]
+    pub held: Option<Hold>,
     /// Configurations that were refused since the start.
     pub config_rejected: u64,
     /// Why the program is not in the kernel, if it is not.
@@ -84,6 +87,12 @@ pub struct ServiceStatus {
     pub wanted: u32,
     /// Instances in the tables.
     pub serving: u32,
+    /// From what it is answered: a label of [`Basis`].
+    pub basis: String,
+    /// Which fallback group stands in, from 1.
+    pub fallback_group: Option<u32>,
+    /// Why that, for people.
+    pub basis_reason: String,
     /// True where its last good answers are kept because nothing serves.
     pub last_good: bool,
     /// Queries for its names, whoever answered.
@@ -137,6 +146,8 @@ pub struct Sources {
     pub store: Arc<Store>,
     /// Configurations that were refused.
     pub config_rejected: Arc<std::sync::atomic::AtomicU64>,
+    /// The way of orders to the operator.
+    pub commands: mpsc::Sender<Command>,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -159,6 +170,7 @@ impl Sources {
             let udp = kernel.queries.max(kernel.answered + daemon.udp.queries);
             let of_service = operator.instances.values().filter(|r| r.instance.service == spec.name);
             let instances: Vec<InstanceStatus> = of_service.map(|r| self.instance(r)).collect();
+            let basis = operator.bases.get(&spec.name).copied().unwrap_or(Basis::Nothing);
             let status = ServiceStatus {
                 names: spec.names.clone(),
                 technology: spec.technology.label().to_owned(),
@@ -167,6 +179,9 @@ impl Sources {
                 ttl_s: spec.ttl_s,
                 wanted: outlook.wanted,
                 serving: instances.iter().filter(|i| i.report.published).count() as u32,
+                basis: basis.label().to_owned(),
+                fallback_group: basis.group(),
+                basis_reason: basis.reason().to_owned(),
                 last_good: operator.last_good.contains(&spec.name),
                 queries: udp + daemon.tcp.queries,
                 queries_in_kernel: kernel.queries,
@@ -187,6 +202,7 @@ impl Sources {
             uptime_s: self.started.elapsed().as_secs(),
             window_ms: u64::try_from(config.control.window.as_millis()).unwrap_or(u64::MAX),
             generation: operator.generation,
+            held: operator.held.clone(),
             config_rejected: self.config_rejected.load(std::sync::atomic::Ordering::Relaxed),
             dataplane_problem: self.datapath.problem(),
             interfaces: self.datapath.interfaces(),

@@ -1,10 +1,12 @@
 //! The words of `selvedged` and `selvedge`. Exit codes: 0 done, 1 could not be done, 2 wrong usage or
-//! wrong configuration.
+//! wrong configuration; `table diff` and `explain` have their own, as their help says.
 
 mod bench;
 mod dataplane;
+mod explain;
 mod paint;
 mod status;
+mod table;
 mod top;
 
 use std::io::Write;
@@ -78,6 +80,21 @@ enum Command {
         #[command(subcommand)]
         command: DataplaneCommand,
     },
+    /// Look at the last published tables, compare them, go back to one
+    #[command(
+        after_help = "Examples:\n  selvedge table list\n  selvedge table diff\n  selvedge table rollback 17\n  selvedge table release"
+    )]
+    Table {
+        #[command(subcommand)]
+        command: table::TableCommand,
+    },
+    /// Say what the kernel does with a query or a frame, and why; works without the daemon
+    ///
+    /// Runs the program on the live tables without leaving a trace in them: nothing is counted, no turn is used up.
+    /// Exit codes: 0 answered in the kernel, 1 passed on to the daemon, 2 trouble.
+    #[command(after_help = "Examples:\n  selvedge explain video.edge.example --client 192.0.2.7 --type AAAA\n  \
+                      selvedge explain @frame.bin\n  tcpdump -c 1 -XX udp port 53 2>/dev/null | sed 1d > frame; selvedge explain @frame")]
+    Explain(explain::ExplainArgs),
     /// Remove everything that Selvedge made on this node: program, tables, instances, ports, bridges, settings
     #[command(
         after_help = "Examples:\n  selvedge clear          # only says what is there\n  selvedge clear --yes    # removes it; selvedged must be stopped"
@@ -210,6 +227,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
         }
+        Command::Table { command } => return coded(table::run(command)),
+        Command::Explain(args) => return coded(Box::pin(explain::run(args))),
         Command::Clear { config, yes } => on_runtime(Box::pin(clear(config, yes))),
         Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
         Command::Load(args) => on_runtime(Box::pin(offer_load(*args))),
@@ -231,9 +250,17 @@ pub fn run(cli: Cli) -> ExitCode {
 /// What a command gives: an error is already a whole sentence.
 type Done = Result<(), String>;
 
-fn on_runtime(work: impl Future<Output = Done>) -> Done {
+fn on_runtime<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| format!("the runtime could not be started: {e}"))?.block_on(work)
+}
+
+/// For commands whose exit code says more than whether they went well.
+fn coded(work: impl Future<Output = ExitCode>) -> ExitCode {
+    on_runtime(async { Ok(work.await) }).unwrap_or_else(|error| {
+        eprintln!("selvedge: {error}");
+        ExitCode::from(2)
+    })
 }
 
 async fn clear(config: PathBuf, yes: bool) -> Done {

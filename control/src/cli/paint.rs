@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 
+use crate::model::Timestamp;
+
 /// What a text means; the colour follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
@@ -20,6 +22,12 @@ pub(super) struct Paint {
 impl Paint {
     pub fn detect() -> Self {
         Self { on: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    /// No colour.
+    #[cfg(test)]
+    pub fn plain() -> Self {
+        Self { on: false }
     }
 
     pub fn text(self, tone: Tone, text: &str) -> String {
@@ -68,6 +76,28 @@ pub(super) fn age(millis: u64) -> String {
     }
 }
 
+/// "2026-11-25 02:28:29Z": when, in UTC, as logs and other nodes have it too.
+pub(super) fn utc(at: Timestamp) -> String {
+    let seconds = at.0 / 1000;
+    let (mut days, clock) = (seconds / 86_400, seconds % 86_400);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for length in [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (day, hour, minute, second) = (days + 1, clock / 3600, clock / 60 % 60, clock % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +107,21 @@ mod tests {
         let rows = vec![vec![("a".to_owned(), Some(Tone::Bad)), ("long cell".to_owned(), None)]];
         let text = table(&["NAME", "X"], &rows, Paint { on: false });
         assert_eq!(text, "NAME  X\na     long cell\n");
+    }
+
+    #[test]
+    fn moments_are_as_date_says() {
+        // date -u -d @…
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399, "2000-02-28 23:59:59Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (1_735_689_599, "2024-12-31 23:59:59Z"),
+            (1_772_323_200, "2026-03-01 00:00:00Z"),
+            (4_107_542_400, "2100-03-01 00:00:00Z"),
+        ] {
+            assert_eq!(utc(Timestamp(seconds * 1000 + 999)), text);
+        }
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
         status.window_ms as f64 / 1e3,
         status.generation
     );
+    if let Some(hold) = &status.held {
+        let ago = age(status.at.millis_since(hold.since));
+        let text = format!("tables held: rolled back to generation {} by {}, {ago} ago", hold.of, hold.by);
+        let _ = writeln!(out, "{} (selvedge table release ends that)\n", paint.text(Tone::Bad, &text));
+    }
     out.push_str(&interfaces(status, paint));
     for (name, technology) in &status.technologies {
         let tone = if technology.available { Tone::Good } else { Tone::Bad };
@@ -45,6 +50,9 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
     for (name, service) in &status.services {
         if !service.decision.is_empty() {
             let _ = writeln!(out, "\n{name}: {}", service.decision);
+        }
+        if service.basis != "serving" {
+            let _ = writeln!(out, "{name}: {}", paint.text(Tone::Bad, &service.basis_reason));
         }
         if let Some(failure) = last_failure(status, name) {
             let ago = age(status.at.millis_since(failure.at));
@@ -77,7 +85,7 @@ fn interfaces(status: &Status, paint: Paint) -> String {
         let problem = interface.problem.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
         let _ = writeln!(out, "XDP on {}: {mode}{problem}", interface.interface);
     }
-    let answered = status.verdicts.get("answered").copied().unwrap_or(0);
+    let answered = crate::datapath::answered(&status.verdicts);
     let total: u64 = status.verdicts.values().sum();
     let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel");
     out
@@ -92,7 +100,11 @@ fn services(status: &Status, paint: Paint) -> String {
             _ => Tone::Good,
         };
         let forecast = service.forecast.as_ref().map_or("-".to_owned(), |f| format!("{:.1}", f.mean));
-        let note = if service.last_good { "last good answers" } else { "" };
+        let note = match (service.basis.as_str(), service.fallback_group) {
+            ("serving", _) => String::new(),
+            (basis, Some(group)) => format!("answers: {basis} {group}"),
+            (basis, None) => format!("answers: {basis}"),
+        };
         vec![
             (name.to_string(), None),
             (service.technology.clone(), None),
@@ -103,7 +115,7 @@ fn services(status: &Status, paint: Paint) -> String {
             (service.answered_in_kernel.to_string(), None),
             (service.answered_by_daemon.to_string(), None),
             (forecast, None),
-            (note.to_owned(), Some(Tone::Bad)),
+            (note, Some(Tone::Bad)),
         ]
     };
     let rows: Vec<_> = status.services.iter().map(row).collect();

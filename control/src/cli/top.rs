@@ -64,7 +64,7 @@ fn draw(frame: &mut Frame<'_>, status: &Status, problem: Option<&str>) {
 fn heading<'a>(status: &'a Status, problem: Option<&'a str>) -> Paragraph<'a> {
     let modes: Vec<String> = status.interfaces.iter().map(|i| format!("{} {}", i.interface, i.mode)).collect();
     let xdp = if modes.is_empty() { "none".to_owned() } else { modes.join(", ") };
-    let answered = status.verdicts.get("answered").copied().unwrap_or(0);
+    let answered = crate::datapath::answered(&status.verdicts);
     let line = format!(
         "up {}   XDP {xdp}   answered in kernel {answered}   generation {}",
         age(status.uptime_s * 1000),

@@ -81,9 +81,7 @@ pub(super) fn pools(reader: &Reader<'_>, docker: &DockerSection, listen: &[Field
             reader.complain(limit.line, "limits.instances", complaint);
         }
     }
-    let v4 = Some(&docker.v4).filter(|f| !f.broken).map(|f| (format!("{key}.pool"), f.line, IpNet::V4(f.value)));
-    let v6 = docker.v6.iter().filter(|f| !f.broken).map(|f| (format!("{key}.pool6"), f.line, IpNet::V6(f.value)));
-    let pools: Vec<_> = v4.into_iter().chain(v6).collect();
+    let pools = prefixes(docker);
     for (first, line, second) in overlaps(&pools) {
         let what = format!("overlaps {first}");
         reader.complain(line, second, Complaint::new(what, "give each pool a prefix of its own"));
@@ -98,6 +96,25 @@ pub(super) fn pools(reader: &Reader<'_>, docker: &DockerSection, listen: &[Field
             );
         }
     }
+}
+
+/// Addresses that are to stand in for instances are none that instances get.
+pub(super) fn elsewhere(reader: &Reader<'_>, docker: &DockerSection, services: &[ServiceSection]) {
+    let pools = prefixes(docker);
+    for (key, address) in services.iter().flat_map(|s| &s.elsewhere) {
+        if let Some((pool, _, net)) = pools.iter().find(|(_, _, net)| net.contains(&address.value)) {
+            let what = format!("{} lies in {pool} {net}, which is given to instances", address.value);
+            reader.complain(address.line, key, Complaint::new(what, "name an address elsewhere"));
+        }
+    }
+}
+
+/// The prefixes that instances get addresses from, with their keys and lines.
+fn prefixes(docker: &DockerSection) -> Vec<(String, usize, IpNet)> {
+    let key = "technology.docker";
+    let v4 = Some(&docker.v4).filter(|f| !f.broken).map(|f| (format!("{key}.pool"), f.line, IpNet::V4(f.value)));
+    let v6 = docker.v6.iter().filter(|f| !f.broken).map(|f| (format!("{key}.pool6"), f.line, IpNet::V6(f.value)));
+    v4.into_iter().chain(v6).collect()
 }
 
 /// Pairs of keys whose prefixes share an address, with the second one's line.

@@ -29,7 +29,7 @@ pub use diff::{ConfigDiff, ServiceChange, diff};
 pub use errors::{ConfigError, ConfigErrors};
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
-pub use types::{AttachMode, Config, Control, Dataplane, Docker, LogLevel, Pool, Technologies};
+pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Pool, Technologies};
 pub use values::{parse_duration, show_duration};
 
 use crate::model::{Limits, NodeName};
@@ -101,7 +101,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     technology.allow(&["docker"]);
 
     let limit = sections::limits(&root.section("limits"));
-    let listen = sections::dns(&root.section("dns"));
+    let (listen, dns) = sections::dns(&root.section("dns"));
     let docker = sections::docker(&technology.section("docker"));
     let mut zone_sections = root.sections("zone");
     let addresses: Vec<_> = listen.iter().map(|f| f.value).collect();
@@ -115,6 +115,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     zone_file::check(reader, &mut zones, &services);
     cross::limits(reader, &services, &limit);
     cross::pools(reader, &docker, &listen, &limit);
+    cross::elsewhere(reader, &docker, &services);
 
     zones.sort_by(|a, b| a.zone.value.apex.cmp(&b.zone.value.apex));
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
@@ -122,6 +123,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         node: sections::node(&root.section("node"), default_node),
         dataplane: sections::dataplane(&root.section("dataplane")),
         listen: addresses,
+        dns,
         zones: zones.into_iter().map(records::ZoneSection::finish).collect(),
         control: sections::control(&root.section("control")),
         limits: Limits { instances: limit.value },

@@ -66,6 +66,8 @@ pub(super) struct Section<'a, 'i> {
     pub(super) reader: &'a Reader<'a>,
     /// How its keys are named in complaints, without a final dot; empty for the file itself.
     pub(super) path: String,
+    /// How its header names it in the file: without the names of single sections.
+    header: String,
     /// The line of its header.
     pub(super) line: usize,
     table: Option<&'a DeTable<'i>>,
@@ -73,12 +75,17 @@ pub(super) struct Section<'a, 'i> {
 
 impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn root(reader: &'a Reader<'a>, table: &'a DeTable<'i>) -> Self {
-        Self { reader, path: String::new(), line: 1, table: Some(table) }
+        Self { reader, path: String::new(), header: String::new(), line: 1, table: Some(table) }
     }
 
     /// The full name of a key of this section.
     pub(super) fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The header of a section of this one.
+    fn header(&self, key: &str) -> String {
+        if self.header.is_empty() { key.to_owned() } else { format!("{}.{key}", self.header) }
     }
 
     /// Complains of every key that is not in `known`.
@@ -190,16 +197,16 @@ impl<'a, 'i> Section<'a, 'i> {
 
     /// The section `[key]`; where it is absent, one of defaults only.
     pub(super) fn section(&self, key: &str) -> Self {
-        let path = self.key(key);
+        let (path, header) = (self.key(key), self.header(key));
         match self.get(key) {
-            None => Self { reader: self.reader, path, line: self.line, table: None },
+            None => Self { reader: self.reader, path, header, line: self.line, table: None },
             Some((value, key_line)) => {
                 let table = value.get_ref().as_table();
                 if table.is_none() {
                     let what = format!("expects a section, has {}", kind(value.get_ref()));
-                    self.complain(key_line, key, what, format!("write [{path}] on a line of its own"));
+                    self.complain(key_line, key, what, format!("write [{header}] on a line of its own"));
                 }
-                Self { reader: self.reader, path, line: key_line, table }
+                Self { reader: self.reader, path, header, line: key_line, table }
             }
         }
     }
@@ -210,13 +217,20 @@ impl<'a, 'i> Section<'a, 'i> {
         let tables = value.get_ref().as_array().map(|array| {
             array.iter().enumerate().map(|(i, item)| {
                 let (path, line) = (format!("{}[{i}]", self.key(key)), self.reader.line(&item.span()));
-                item.get_ref().as_table().map(|table| Self { reader: self.reader, path, line, table: Some(table) })
+                let header = self.header(key);
+                item.get_ref().as_table().map(|table| Self {
+                    reader: self.reader,
+                    path,
+                    header,
+                    line,
+                    table: Some(table),
+                })
             })
         });
         let sections: Option<Vec<Self>> = tables.and_then(Iterator::collect);
         sections.unwrap_or_else(|| {
             let what = format!("expects sections, has {}", kind(value.get_ref()));
-            self.complain(line, key, what, format!("write [[{}]] before each", self.key(key)));
+            self.complain(line, key, what, format!("write [[{}]] before each", self.header(key)));
             Vec::new()
         })
     }

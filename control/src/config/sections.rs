@@ -11,9 +11,9 @@ use super::errors::Complaint;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
-use super::types::{AttachMode, Control, Dataplane, Docker, LogLevel, Pool};
-use super::values::{absolute_path, duration, identifier, interface, parsed, socket_address, socket_path};
-use super::values::{unicast, whole32, word};
+use super::types::{AttachMode, Control, Dataplane, Dns, Docker, LogLevel, Pool};
+use super::values::{absolute_path, boolean, duration, identifier, interface, parsed, prefix, socket_address};
+use super::values::{socket_path, unicast, whole32, word};
 use super::zone_file;
 use crate::model::{NodeName, Zone};
 
@@ -21,6 +21,10 @@ use crate::model::{NodeName, Zone};
 pub const MOST_INSTANCES: u32 = 4096;
 /// Listening addresses per family that the kernel's settings hold.
 const MOST_LISTEN: usize = xdp_balancer_common::LOCAL_ADDRESSES;
+/// Most earlier tables that are kept.
+const MOST_TABLES: u32 = 256;
+/// Most prefixes of resolvers whose word on the client's subnet is taken; each query is held against all of them.
+const MOST_RESOLVERS: usize = 64;
 /// Longest TTL (RFC 8767 advises against more than a week).
 pub(super) const LONGEST_TTL_S: u32 = 604_800;
 
@@ -34,18 +38,21 @@ pub(super) fn node(section: &Section<'_, '_>, default: &NodeName) -> NodeName {
 }
 
 pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
-    section.allow(&["interfaces", "mode", "pin_dir"]);
+    section.allow(&["interfaces", "mode", "pin_dir", "transparent", "keep_tables"]);
     let modes = [AttachMode::Auto, AttachMode::Native, AttachMode::Generic].map(|m| (m.label(), m));
     let interfaces = section.list("interfaces", "[\"eth0\"]", interface);
     Dataplane {
         interfaces: without_doubles(section, "interfaces", interfaces).into_iter().map(|f| f.value).collect(),
         mode: section.or("mode", AttachMode::Auto, |v| word(v, &modes)).value,
         pin_dir: section.or("pin_dir", PathBuf::from("/sys/fs/bpf/selvedge"), absolute_path).value,
+        transparent: section.or("transparent", false, boolean).value,
+        keep_tables: section.or("keep_tables", 16, |v| whole32(v, 0, MOST_TABLES)).value,
     }
 }
 
-pub(super) fn dns(section: &Section<'_, '_>) -> Vec<Field<IpAddr>> {
-    section.allow(&["listen"]);
+/// `[dns]`: where is listened, with places, and the rest.
+pub(super) fn dns(section: &Section<'_, '_>) -> (Vec<Field<IpAddr>>, Dns) {
+    section.allow(&["listen", "cookies", "cookie_secret_file", "client_subnet_from"]);
     let list = section.list("listen", "[\"192.0.2.1\"]", unicast);
     let line = list.as_ref().map_or(section.line, |l| l.line);
     let listen = without_doubles(section, "listen", list);
@@ -56,7 +63,28 @@ pub(super) fn dns(section: &Section<'_, '_>) -> Vec<Field<IpAddr>> {
             section.complain(line, "listen", what, format!("use at most {MOST_LISTEN} of each family"));
         }
     }
-    listen
+    let cookies = section.or("cookies", true, boolean);
+    let secret = section.optional("cookie_secret_file", PathBuf::new(), absolute_path);
+    if let Some(file) = &secret
+        && !cookies.broken
+        && !cookies.value
+    {
+        let fix = "remove it, or set cookies = true";
+        section.complain(file.line, "cookie_secret_file", "is given, but cookies = false", fix);
+    }
+    let list = section.list("client_subnet_from", "[\"192.0.2.0/24\"]", prefix);
+    let line = list.as_ref().map_or(section.line, |l| l.line);
+    let resolvers = without_doubles(section, "client_subnet_from", list);
+    if resolvers.len() > MOST_RESOLVERS {
+        let what = format!("has {} prefixes", resolvers.len());
+        section.complain(line, "client_subnet_from", what, format!("use at most {MOST_RESOLVERS}"));
+    }
+    let dns = Dns {
+        cookies: cookies.value,
+        cookie_secret_file: secret.map(|file| file.value),
+        client_subnet_from: resolvers.into_iter().map(|f| f.value).collect(),
+    };
+    (listen, dns)
 }
 
 pub(super) fn control(section: &Section<'_, '_>) -> Control {

@@ -1,21 +1,27 @@
 //! `[[service]]`: one service to its checked form.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::errors::Complaint;
 use super::names::domain_name;
 use super::reader::{Field, Section};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
-use super::values::{duration, identifier, image, number, request_path, whole, whole32, word};
-use crate::model::{ServiceName, ServiceSpec, Technology};
+use super::values::{duration, identifier, image, number, request_path, unicast, whole, whole32, word};
+use crate::model::{Choice, OnAllDown, ServiceName, ServiceSpec, Technology};
 use crate::predict::PredictorKind;
 
 /// Names of one service that the file may list.
 const MOST_NAMES: usize = 64;
+const EXAMPLE_ADDRESSES: &str = "[\"192.0.2.7\", \"2001:db8::7\"]";
 /// `max` where the file gives none and the node's limit allows it.
 const DEFAULT_MAX: u32 = 8;
 
-const KEYS: [&str; 17] = [
+/// Fallback groups of one service, and addresses of one group.
+const MOST_GROUPS: usize = 8;
+const MOST_ADDRESSES: usize = 64;
+
+const KEYS: [&str; 21] = [
     "name",
     "names",
     "technology",
@@ -27,6 +33,10 @@ const KEYS: [&str; 17] = [
     "max",
     "ttl_s",
     "answers",
+    "choice",
+    "fallback",
+    "on_all_down",
+    "sorry",
     "vcpus",
     "memory_mib",
     "start_deadline",
@@ -43,6 +53,8 @@ pub(super) struct ServiceSection {
     pub(super) path: String,
     pub(super) name: Field<ServiceName>,
     pub(super) names: Vec<Field<String>>,
+    /// Addresses elsewhere that it may be answered with, with the names of their keys.
+    pub(super) elsewhere: Vec<(String, Field<IpAddr>)>,
     pub(super) min: Field<u32>,
     pub(super) max: Field<u32>,
 }
@@ -72,6 +84,9 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
     let predictor = section.or("predictor", PredictorKind::Ema, |v| word(v, &kinds)).value;
     let (min, max) = bounds(section, node_limit);
     let (quiet, deadline) = drain(section);
+    let choices = Choice::ALL.map(|c| (c.label(), c));
+    let groups = fallback(section);
+    let (on_all_down, sorry) = policy(section);
     let time = |key, default: u64, least: u64, most: u64| {
         let limits = (Duration::from_millis(least), Duration::from_millis(most));
         section.or(key, Duration::from_millis(default), |v| duration(v, limits.0, limits.1)).value
@@ -87,7 +102,11 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         min: min.value,
         max: max.value,
         ttl_s: section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S)).value,
-        answers: section.or("answers", 4, |v| whole32(v, 1, 16)).value,
+        answers: section.or("answers", 4, |v| whole32(v, 1, 64)).value,
+        choice: section.or("choice", Choice::RoundRobin, |v| word(v, &choices)).value,
+        fallback: groups.iter().map(|(_, group)| group.iter().map(|a| a.value).collect()).collect(),
+        on_all_down,
+        sorry: sorry.iter().map(|a| a.value).collect(),
         vcpus: section.or("vcpus", 1.0, |v| number(v, 0.01, 512.0)).value,
         memory_mib: section.or("memory_mib", 256, |v| whole(v, 6, 1 << 20)).value,
         start_deadline: time("start_deadline", 30_000, 100, 3_600_000),
@@ -96,7 +115,53 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         name: name.value.clone()?,
     };
     let name = name.map(|_| spec.name.clone());
-    Some(ServiceSection { spec, predictor, path: section.path.clone(), name, names, min, max })
+    let of_groups = groups.into_iter().flat_map(|(key, group)| group.into_iter().map(move |a| (key.clone(), a)));
+    let elsewhere = of_groups.chain(sorry.into_iter().map(|a| (section.key("sorry"), a))).collect();
+    Some(ServiceSection { spec, predictor, path: section.path.clone(), name, names, elsewhere, min, max })
+}
+
+/// `[[service.fallback]]`: the groups in order, each with the name of its key.
+fn fallback(section: &Section<'_, '_>) -> Vec<(String, Vec<Field<IpAddr>>)> {
+    let groups = section.sections("fallback");
+    if let Some(extra) = groups.get(MOST_GROUPS) {
+        let what = format!("has {} groups", groups.len());
+        section.complain(extra.line, "fallback", what, format!("use at most {MOST_GROUPS}"));
+    }
+    let group = |group: &Section<'_, '_>| {
+        group.allow(&["addresses"]);
+        let list = group.list("addresses", EXAMPLE_ADDRESSES, unicast);
+        let line = list.as_ref().map_or(group.line, |l| l.line);
+        let empty = list.as_ref().is_none_or(|l| l.value.is_empty() && !l.broken);
+        if empty {
+            group.complain(line, "addresses", "is missing or empty", format!("add addresses = {EXAMPLE_ADDRESSES}"));
+        }
+        (group.key("addresses"), addresses(group, "addresses", list))
+    };
+    groups.iter().map(group).collect()
+}
+
+/// What is answered when all is down, and the addresses of `sorry`.
+fn policy(section: &Section<'_, '_>) -> (OnAllDown, Vec<Field<IpAddr>>) {
+    let policies = OnAllDown::ALL.map(|p| (p.label(), p));
+    let policy = section.or("on_all_down", OnAllDown::LastGood, |v| word(v, &policies));
+    let list = section.list("sorry", EXAMPLE_ADDRESSES, unicast);
+    let missing = list.as_ref().is_none_or(|l| l.value.is_empty() && !l.broken);
+    if policy.value == OnAllDown::Sorry && missing {
+        let what = "is \"sorry\", but there are no sorry addresses";
+        section.complain(policy.line, "on_all_down", what, format!("add sorry = {EXAMPLE_ADDRESSES}"));
+    }
+    (policy.value, addresses(section, "sorry", list))
+}
+
+/// A list of addresses, each once and not too many.
+fn addresses(section: &Section<'_, '_>, key: &str, list: Option<Field<Vec<Field<IpAddr>>>>) -> Vec<Field<IpAddr>> {
+    let line = list.as_ref().map_or(section.line, |l| l.line);
+    let addresses = without_doubles(section, key, list);
+    if addresses.len() > MOST_ADDRESSES {
+        let what = format!("has {} addresses", addresses.len());
+        section.complain(line, key, what, format!("use at most {MOST_ADDRESSES}"));
+    }
+    addresses
 }
 
 fn bounds(section: &Section<'_, '_>, node_limit: &Field<u32>) -> (Field<u32>, Field<u32>) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{ServiceName, Technology};
+use crate::model::{Choice, OnAllDown, ServiceName, Technology};
 use crate::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
@@ -19,8 +19,13 @@ name = "edge-1"
 interfaces = ["eth0", "eth1"]
 mode = "native"
 pin_dir = "/sys/fs/bpf/other"
+transparent = true
+keep_tables = 3
 [dns]
 listen = ["192.0.2.1", "2001:db8::1"]
+cookies = true
+cookie_secret_file = "/etc/selvedge/cookie"
+client_subnet_from = ["192.0.2.0/24", "2001:db8::/32"]
 [control]
 window = "1s"
 state_dir = "/tmp/state"
@@ -65,13 +70,20 @@ capacity = 2.5
 min = 2
 max = 9
 ttl_s = 1
-answers = 16
+answers = 64
+choice = "client"
+on_all_down = "servfail"
+sorry = ["192.0.2.99"]
 vcpus = 0.5
 memory_mib = 64
 start_deadline = "10s"
 drain_quiet = "500ms"
 drain_deadline = "1m"
 predictor = "naive"
+[[service.fallback]]
+addresses = ["192.0.2.7", "2001:db8::7"]
+[[service.fallback]]
+addresses = ["192.0.2.8"]
 [[service]]
 name = "audio"
 names = ["audio.edge.example"]
@@ -94,6 +106,12 @@ fn every_key_is_taken() {
     assert_eq!(config.dataplane.mode, AttachMode::Native);
     assert_eq!(config.dataplane.pin_dir, Path::new("/sys/fs/bpf/other"));
     assert_eq!(config.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!((config.dataplane.transparent, config.dataplane.keep_tables), (true, 3));
+    assert_eq!(config.dns.cookie_secret_file.as_deref(), Some(Path::new("/etc/selvedge/cookie")));
+    assert_eq!(
+        config.dns.client_subnet_from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        "192.0.2.0/24 2001:db8::/32"
+    );
     assert_eq!(config.control.window, Duration::from_secs(1));
     assert_eq!(config.control.state_dir, Path::new("/tmp/state"));
     assert_eq!(config.control.socket, Path::new("/tmp/s.sock"));
@@ -120,7 +138,11 @@ fn every_key_is_taken() {
     let video = config.service(&ServiceName::new("video").unwrap()).unwrap();
     assert_eq!(video.names, ["video.edge.example.", "v.other.example."]);
     assert_eq!((video.port, video.probe_path.as_str(), video.capacity), (8080, "/ready?x=1", 2.5));
-    assert_eq!((video.min, video.max, video.ttl_s, video.answers), (2, 9, 1, 16));
+    assert_eq!((video.min, video.max, video.ttl_s, video.answers), (2, 9, 1, 64));
+    assert_eq!((video.choice, video.on_all_down), (Choice::Client, OnAllDown::ServFail));
+    let shown = |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(video.fallback.iter().map(|g| shown(g)).collect::<Vec<_>>(), ["192.0.2.7 2001:db8::7", "192.0.2.8"]);
+    assert_eq!(shown(&video.sorry), "192.0.2.99");
     assert_eq!((video.vcpus, video.memory_mib), (0.5, 64));
     assert_eq!((video.start_deadline, video.drain_deadline), (Duration::from_secs(10), Duration::from_secs(60)));
     assert_eq!(video.drain_quiet, Duration::from_millis(500));
@@ -152,7 +174,9 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let shown = shown.iter().map(|l| l.trim_start_matches("# ")).collect::<Vec<_>>().join("\n");
     let config = sound(&shown);
     let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
-                   [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n[technology.docker]\npool6='fd5e:213::/64'";
+                   [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
+                   [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
+                   [technology.docker]\npool6='fd5e:213::/64'\n[dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'";
     assert_eq!(config, sound(minimal));
     // And no key is missing in it.
     for word in FULL.lines().filter_map(|l| l.split_once(" = ")).map(|(key, _)| key) {
@@ -241,6 +265,13 @@ fn differences_are_named() {
     assert_eq!(found.changed[0].keys, ["max", "predictor"]);
     assert!(!found.changed[0].replaces_instances);
     assert_eq!((found.live, found.restart), (vec!["limits.instances"], vec!["control.window"]));
+    let policy = FULL
+        .replace("\"servfail\"", "\"sorry\"")
+        .replace("192.0.2.8", "192.0.2.9")
+        .replace("\"client\"", "\"round-robin\"");
+    let found = diff(&old, &sound(&policy));
+    assert_eq!(found.changed[0].keys, ["choice", "fallback", "on_all_down"]);
+    assert!(!found.changed[0].replaces_instances && found.restart.is_empty());
     let image = diff(&old, &sound(&FULL.replace("nginx@sha256:00", "nginx:2")));
     assert!(image.changed[0].replaces_instances);
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::{Limits, NodeName, ServiceName, ServiceSpec, Technology, Zone};
 use crate::predict::PredictorKind;
@@ -19,6 +19,8 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// Addresses of this node that queries are sent to; at most 8 per family, none twice.
     pub listen: Vec<IpAddr>,
+    /// How DNS is spoken.
+    pub dns: Dns,
     /// Zones that we are authoritative for, by apex, none twice.
     pub zones: Vec<Zone>,
     /// The daemon's own settings.
@@ -42,6 +44,21 @@ pub struct Dataplane {
     pub mode: AttachMode,
     /// Directory on a BPF file system for pinned programs, maps and links.
     pub pin_dir: PathBuf,
+    /// Answer queries for our names whatever address they were sent to, not only those of `dns.listen`.
+    pub transparent: bool,
+    /// Earlier tables that are kept to go back to; 0 to 256.
+    pub keep_tables: u32,
+}
+
+/// How DNS is spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// Whether DNS cookies are spoken (RFC 7873, RFC 9018).
+    pub cookies: bool,
+    /// Where their secret is, for servers that share an address; `None` for one of this installation's own.
+    pub cookie_secret_file: Option<PathBuf>,
+    /// Resolvers whose EDNS client subnet (RFC 7871) is believed.
+    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// How the XDP program is attached.
@@ -181,7 +198,7 @@ impl Config {
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
-        if !self.services.is_empty() && self.listen.is_empty() {
+        if !self.services.is_empty() && self.listen.is_empty() && !self.dataplane.transparent {
             remarks.push("dns.listen is empty, so nobody can ask for the services".to_owned());
         }
         if !self.services.is_empty() && self.dataplane.interfaces.is_empty() {

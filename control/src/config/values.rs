@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::errors::{Complaint, nearest};
@@ -21,6 +22,12 @@ pub(super) fn text(value: &DeValue<'_>) -> Checked<String> {
         return Err(Complaint::new("holds a control character", "write it without tabs, line breaks and the like"));
     }
     Ok(text.to_owned())
+}
+
+/// True or false.
+pub(super) fn boolean(value: &DeValue<'_>) -> Checked<bool> {
+    let what = || Complaint::new(format!("expects true or false, has {}", kind(value)), "write true or false");
+    value.as_bool().ok_or_else(what)
 }
 
 /// One of a few words.
@@ -153,6 +160,15 @@ pub(super) fn socket_address(value: &DeValue<'_>) -> Checked<SocketAddr> {
     Ok(address)
 }
 
+/// A prefix of either family, without bits behind it.
+pub(super) fn prefix(value: &DeValue<'_>) -> Checked<IpNet> {
+    let net: IpNet = parsed(value, "a prefix", "192.0.2.0/24")?;
+    if net != net.trunc() {
+        return Err(Complaint::new(format!("{net} has bits behind its prefix"), format!("write {}", net.trunc())));
+    }
+    Ok(net)
+}
+
 /// An address that a node can have and clients can send to.
 pub(super) fn unicast(value: &DeValue<'_>) -> Checked<IpAddr> {
     let address: IpAddr = parsed(value, "an IP address", "192.0.2.1")?;
@@ -166,10 +182,7 @@ pub(super) fn unicast(value: &DeValue<'_>) -> Checked<IpAddr> {
         _ => None,
     };
     match wrong {
-        Some(wrong) => Err(Complaint::new(
-            format!("{address} is {wrong}"),
-            "name each unicast address of this node that queries are sent to",
-        )),
+        Some(wrong) => Err(Complaint::new(format!("{address} is {wrong}"), "name a unicast address, without a zone")),
         None => Ok(address),
     }
 }

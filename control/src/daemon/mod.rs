@@ -11,14 +11,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
+use xdp_balancer_common::CookieSecret;
 
 use crate::api::{ApiError, Sources, serve_metrics, serve_socket};
 use crate::config::{self, Config, ConfigErrors};
-use crate::datapath::{Datapath, DatapathError};
+use crate::datapath::{Datapath, DatapathError, Terms};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy};
 use crate::driver::{Driver, docker::Docker};
 use crate::model::{OwnerId, SettingChange, Technology, Timestamp, in_full};
@@ -26,7 +27,7 @@ use crate::netlink::{BridgeSpec, Net};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
 use crate::stop::stop;
-use crate::store::{Store, StoreError};
+use crate::store::{SecretError, Store, StoreError, cookie_secret};
 use counts::{Counts, close_windows};
 use signals::{Signal, Signals, undisturbed};
 
@@ -71,6 +72,9 @@ pub enum StartError {
     /// Netlink cannot be used.
     #[error("netlink: {}", in_full(.0))]
     Netlink(#[from] crate::netlink::NetError),
+    /// The secret of cookies cannot be had.
+    #[error("{}", in_full(.0))]
+    Cookies(#[from] SecretError),
     /// Signals cannot be caught.
     #[error("signals: {0}")]
     Signals(std::io::Error),
@@ -105,15 +109,26 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
 
     let store = Arc::new(Store::open(&config.control.state_dir.join(crate::store::FILE_NAME))?);
     let owner = store.owner_id().clone();
-    let datapath = undisturbed(|| Datapath::open(&config.dataplane, !config.services.is_empty()))?;
+    let cookies = cookies(&config)?;
+    let policy = Policy { cookies, client_subnet_from: config.dns.client_subnet_from.clone() };
+    let terms = Terms {
+        listen: config.listen.clone(),
+        transparent: config.dataplane.transparent,
+        cookies,
+        client_subnet: !config.dns.client_subnet_from.is_empty(),
+    };
+    let datapath = undisturbed(|| Datapath::open(&config.dataplane, terms, !config.services.is_empty()))?;
     // A store that was lost must not be behind the kernel's tables, or nothing could be published.
     store.raise_generation(datapath.generation())?;
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
     warn_of_foreign(&config.listen);
     let last = store.snapshot()?.unwrap_or_default();
+    let hold = store.hold()?;
     let dns = Arc::new(DnsStats::default());
     let (index_in, index) = watch::channel(Arc::new(Index::new(&last)?));
-    let (_policy_in, policy) = watch::channel(Arc::new(Policy::default()));
+    // Stays as it is, as the listeners do, until a restart.
+    let (_policy, policy) = watch::channel(Arc::new(policy));
+    let clock = tokio::spawn(tell_time(datapath.clone()));
 
     let net = Net::new(owner.clone())?;
     let world = Arc::new(world(&config, &owner, net, Arc::clone(&store), datapath.clone()).await);
@@ -134,6 +149,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         dns: Arc::clone(&dns),
         store: Arc::clone(&store),
         config_rejected: Arc::new(AtomicU64::new(0)),
+        commands: commands_in.clone(),
         started,
     };
     serve_socket(&config.control.socket, sources.clone(), stopped.clone()).await?;
@@ -150,7 +166,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let orchestrator = tokio::spawn(orchestrator.run(observed, config_out, stopped.clone()));
     let channels =
         OperatorChannels { desired, observed: observed_in, view: operator_in, index: index_in, windows, commands };
-    let operator = Operator::new(world, Arc::clone(&config), last, channels);
+    let operator = Operator::new(world, Arc::clone(&config), last, hold, channels);
     let operator = tokio::spawn(operator.run(stopped));
 
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");
@@ -159,6 +175,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         reload(&options.config, &config_in, &commands_in, &sources.config_rejected).await;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
+    clock.abort();
     stopper.stop();
     for (what, task) in
         [("operator", operator), ("orchestrator", orchestrator), ("telemetry", telemetry), ("dns", answers)]
@@ -169,6 +186,26 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     }
     info!("selvedged ends; programs, tables and instances stay");
     Ok(())
+}
+
+/// The secret of server cookies, where they are spoken.
+fn cookies(config: &Config) -> Result<Option<CookieSecret>, StartError> {
+    if !config.dns.cookies {
+        return Ok(None);
+    }
+    Ok(Some(cookie_secret(config.dns.cookie_secret_file.as_deref(), &config.control.state_dir)?))
+}
+
+/// Keeps the program's clock, which it takes for its cookies. Should nobody, the cookies grow old and are still good
+/// for an hour (RFC 9018, 4.3), and no answer depends on one.
+async fn tell_time(datapath: Datapath) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // Modulo 2³², as RFC 9018 counts.
+        datapath.set_time(now.as_secs() as u32);
+    }
 }
 
 /// A listen address that is not on this machine is allowed, for it may come later; most often it is a mistake.

@@ -4,6 +4,7 @@
 //! answers alone, and status, metrics and log say why.
 
 pub mod bench;
+pub mod explain;
 pub mod offline;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
+pub use xdp_balancer::RunAction;
 use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
-use xdp_balancer_common::{FlowCount, ServiceCount, Verdict};
+use xdp_balancer_common::{Action, CookieSecret, FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
-use crate::dns::{Index, PublishedName, PublishedRrset, Ring, TYPE_A, TYPE_AAAA};
-use crate::model::{Snapshot, ZONE_INDEX, in_full};
+use crate::dns::{Below, Index, PublishedName, PublishedRrset, RenderedAnswer, Ring};
+use crate::model::{Snapshot, in_full};
 
 /// Why the kernel could not be made to do something.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,7 @@ pub struct KernelCounts {
 #[derive(Clone)]
 pub struct Datapath {
     state: Arc<Mutex<State>>,
+    terms: Arc<Terms>,
 }
 
 struct State {
@@ -96,11 +99,12 @@ impl Datapath {
     ///
     /// # Errors
     /// [`DatapathError::Required`] where the configuration demands driver mode and it cannot be had.
-    pub fn open(settings: &config::Dataplane, has_services: bool) -> Result<Self, DatapathError> {
+    pub fn open(settings: &config::Dataplane, terms: Terms, has_services: bool) -> Result<Self, DatapathError> {
+        let terms = Arc::new(terms);
         let mut state = State { plane: None, problem: None, interfaces: Vec::new() };
         if settings.interfaces.is_empty() && !has_services {
             info!("no interface and no service is configured; nothing is loaded into the kernel");
-            return Ok(Self { state: Arc::new(Mutex::new(state)) });
+            return Ok(Self { state: Arc::new(Mutex::new(state)), terms });
         }
         match Dataplane::open(&Options { pin_dir: settings.pin_dir.clone(), sizes: Sizes::default() }) {
             Ok(mut plane) => {
@@ -123,7 +127,7 @@ impl Datapath {
             let status = state.attach(interface, settings.mode)?;
             state.interfaces.push(status);
         }
-        Ok(Self { state: Arc::new(Mutex::new(state)) })
+        Ok(Self { state: Arc::new(Mutex::new(state)), terms })
     }
 
     /// Generation of the tables in the kernel; 0 where there are none.
@@ -137,11 +141,18 @@ impl Datapath {
     ///
     /// # Errors
     /// [`DatapathError`]; the tables are then as they were.
-    pub fn publish(&self, snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Result<(), DatapathError> {
+    pub fn publish(&self, snapshot: &Snapshot, index: &Index) -> Result<(), DatapathError> {
         let mut state = self.lock();
         let Some(plane) = state.plane.as_mut() else { return Ok(()) };
-        plane.publish(&table(snapshot, index, listen))?;
+        plane.publish(&table(snapshot, index, &self.terms))?;
         Ok(())
+    }
+
+    /// Tells the program the time that goes into server cookies: seconds since 1970, once a second.
+    pub fn set_time(&self, seconds: u32) {
+        if let Some(plane) = self.lock().plane.as_ref() {
+            plane.set_time(seconds);
+        }
     }
 
     /// Counters, where the program runs; those of the services at least that have these indexes.
@@ -305,40 +316,66 @@ fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
     status
 }
 
+/// How many of these packets, by verdict label, went back out as answers.
+#[must_use]
+pub fn answered(verdicts: &BTreeMap<String, u64>) -> u64 {
+    let answers = Verdict::ALL.iter().filter(|verdict| verdict.action() == Action::Answer);
+    answers.filter_map(|verdict| verdicts.get(verdict.label())).sum()
+}
+
+/// How the kernel is to answer, whatever the names are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Addresses that queries may be sent to.
+    pub listen: Vec<IpAddr>,
+    /// Answer whatever address a query was sent to.
+    pub transparent: bool,
+    /// Speak DNS cookies with this secret.
+    pub cookies: Option<CookieSecret>,
+    /// Leave queries with an EDNS client subnet to the daemon.
+    pub client_subnet: bool,
+}
+
 /// The kernel's form of a snapshot.
 #[must_use]
-pub fn table(snapshot: &Snapshot, index: &Index, listen: &[IpAddr]) -> Table {
-    let names = index.names().filter_map(kernel_name);
-    Table { generation: snapshot.generation, local: listen.to_vec(), names: names.collect() }
-}
-
-/// A name with the answers that the tables have room for as they are: positive ones by type, without additional
-/// records. Those of services are there even where nothing can be said of them, so that questions are counted.
-fn kernel_name(name: PublishedName<'_>) -> Option<xdp_balancer::Name> {
-    let holds = |ring: &Ring| !ring.by_client && ring.answers.iter().all(|answer| answer.arcount == 0);
-    let of = |rrset: &PublishedRrset<'_>| {
-        let ring = rrset.ring.filter(|ring| holds(ring))?;
-        Some(xdp_balancer::Rrset { qtype: rrset.qtype, ring: kernel_ring(ring) })
-    };
-    let mut rrsets: Vec<_> = name.rrsets.iter().filter_map(of).collect();
-    // An alias that leads out of our zones has one answer for all types.
-    let is_alias = |ring: &Ring| ring.answers.iter().all(|answer| answer.ancount > 0 && answer.nscount == 0);
-    if let Some(others) = name.others.filter(|others| is_alias(others)) {
-        rrsets.extend([TYPE_A, TYPE_AAAA].map(|qtype| xdp_balancer::Rrset { qtype, ring: kernel_ring(others) }));
+pub fn table(snapshot: &Snapshot, index: &Index, terms: &Terms) -> Table {
+    Table {
+        generation: snapshot.generation,
+        local: terms.listen.clone(),
+        transparent: terms.transparent,
+        cookies: terms.cookies,
+        client_subnet: terms.client_subnet,
+        names: index.names().map(kernel_name).collect(),
     }
-    let of_use = (name.service != ZONE_INDEX || !rrsets.is_empty()) && !name.wire.starts_with(b"\x01*");
-    of_use.then(|| xdp_balancer::Name { wire: name.wire.to_vec(), service: name.service, rrsets })
 }
 
-fn kernel_ring(ring: &Ring) -> Vec<xdp_balancer::Rendered> {
-    let turn = |turn: &u16| {
-        let answer = &ring.answers[usize::from(*turn)];
-        xdp_balancer::Rendered {
+fn kernel_name(name: PublishedName<'_>) -> xdp_balancer::Name {
+    let rrset =
+        |rrset: &PublishedRrset<'_>| xdp_balancer::Rrset { qtype: rrset.qtype, ring: rrset.ring.map(kernel_ring) };
+    xdp_balancer::Name {
+        wire: name.wire.to_vec(),
+        service: name.service,
+        rrsets: name.rrsets.iter().map(rrset).collect(),
+        others: name.others.map(kernel_ring),
+        below: match name.below {
+            Below::UserSpace => xdp_balancer::Below::UserSpace,
+            Below::Denied(ring) => xdp_balancer::Below::Denied(kernel_ring(ring)),
+            Below::Wildcard => xdp_balancer::Below::Wildcard,
+        },
+    }
+}
+
+/// The same for as long as the ring lives, by which the kernel's side knows what it has already.
+fn kernel_ring(ring: &Arc<Ring>) -> Arc<xdp_balancer::Ring> {
+    ring.twin(|ring| {
+        let rendered = |answer: &RenderedAnswer| xdp_balancer::Rendered {
             flags: answer.flags,
             ancount: answer.ancount,
             nscount: answer.nscount,
+            arcount: answer.arcount,
             bytes: answer.bytes.clone(),
-        }
-    };
-    ring.turns.iter().map(turn).collect()
+        };
+        let answers = ring.answers.iter().map(rendered).collect();
+        xdp_balancer::Ring { answers, turns: ring.turns.clone(), by_client: ring.by_client }
+    })
 }

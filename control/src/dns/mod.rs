@@ -8,6 +8,7 @@
 //!             └ services' rings, SOA serials ───┘          └─ respond(query) ──> Response ──> sockets (serve), DnsStats
 //! ```
 
+mod affinity;
 mod answer;
 pub mod client;
 mod context;
@@ -17,6 +18,7 @@ mod error;
 mod index;
 mod layout;
 mod names;
+pub mod present;
 mod query;
 mod records;
 mod render;

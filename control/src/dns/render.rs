@@ -9,19 +9,21 @@ use hickory_proto::rr::{DNSClass, RData};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 use xdp_balancer_common::ANSWER_BYTES;
 
+use super::affinity::{self, Candidate};
 use super::ring::ring;
 use super::{TYPE_A, TYPE_AAAA};
-use crate::model::PublishedService;
+use crate::model::{Basis, Choice, PublishedService};
 
-/// Most addresses in one answer, whatever a service asks for: 16 AAAA records are 448 bytes, which
-/// fits an answer slot and, behind the longest question, any EDNS payload size of 1232.
-const MAX_ANSWERS: usize = 16;
+/// Most addresses in one answer, whatever a service asks for; fewer where they do not fit an answer slot.
+pub(super) const MAX_ANSWERS: usize = 64;
 /// A compression pointer to the question's name.
 const QUESTION_NAME: u16 = 0xC00C;
 /// CLASS of all that we hold.
 pub(super) const CLASS_IN: u16 = 1;
 /// AA in the header's second word.
 pub(super) const FLAG_AA: u16 = 0x0400;
+/// RCODE SERVFAIL.
+const SERVFAIL: u16 = 2;
 /// RCODE in the header's second word.
 pub(super) const RCODE_BITS: u16 = 0x000F;
 
@@ -55,6 +57,12 @@ pub struct RenderedRrset {
 }
 
 impl RenderedRrset {
+    /// The variant of a turn; turns go round.
+    #[cfg(test)]
+    pub(super) fn at(&self, turn: usize) -> &RenderedAnswer {
+        &self.answers[usize::from(self.turns[turn % self.turns.len()])]
+    }
+
     /// From one variant per turn.
     pub(super) fn new(qtype: u16, by_client: bool, variants: impl IntoIterator<Item = RenderedAnswer>) -> Self {
         let mut rrset = Self { qtype, answers: Vec::new(), turns: Vec::new(), by_client };
@@ -89,43 +97,87 @@ impl RenderError {
     }
 }
 
-/// The RRsets of a service, one per address family that a backend with a weight has an address of.
+/// The RRsets of a service, one per address family that something with a weight has an address of. Where the
+/// service's policy is SERVFAIL or NODATA, both say that.
 ///
 /// # Errors
 /// [`RenderError`] where hickory refuses a record, which addresses give no cause for.
 pub fn rrsets(service: &PublishedService) -> Result<Vec<RenderedRrset>, RenderError> {
     let mut rrsets = Vec::with_capacity(2);
+    let mut orders = Orders::default();
     for qtype in [TYPE_A, TYPE_AAAA] {
-        let backends: Vec<(IpAddr, u16)> = service
-            .backends
-            .iter()
-            .filter(|backend| backend.weight > 0)
-            .filter_map(|backend| match qtype {
-                TYPE_A => backend.addresses.v4.map(|address| (IpAddr::V4(address), backend.weight)),
-                _ => backend.addresses.v6.map(|address| (IpAddr::V6(address), backend.weight)),
-            })
-            .collect();
-        if backends.is_empty() {
+        if service.basis == Basis::ServFail {
+            let refusal = RenderedAnswer { flags: SERVFAIL, ..RenderedAnswer::default() };
+            rrsets.push(RenderedRrset::new(qtype, false, [refusal]));
             continue;
         }
-        let ring =
-            variants(service, &backends).map_err(|source| RenderError { owner: service.name.to_string(), source })?;
-        rrsets.push(RenderedRrset::new(qtype, false, ring));
+        if service.basis == Basis::NoData {
+            // Without records and without a code: the index makes the zone's NODATA of it.
+            let silence = RenderedAnswer { flags: FLAG_AA, ..RenderedAnswer::default() };
+            rrsets.push(RenderedRrset::new(qtype, false, [silence]));
+            continue;
+        }
+        let endpoints = endpoints(service, qtype);
+        if !endpoints.is_empty() {
+            let rrset = addresses(service, qtype, &endpoints, &mut orders);
+            rrsets.push(rrset.map_err(|source| RenderError { owner: service.name.to_string(), source })?);
+        }
     }
     Ok(rrsets)
 }
 
-/// One variant per turn: whose turn it is comes first, then those whose turns come next.
-fn variants(service: &PublishedService, backends: &[(IpAddr, u16)]) -> Result<Vec<RenderedAnswer>, ProtoError> {
-    let records = backends.iter().map(|(address, _)| record(*address, service.ttl_s)).collect::<Result<Vec<_>, _>>()?;
-    let weights: Vec<u16> = backends.iter().map(|(_, weight)| *weight).collect();
-    let turns = ring(&weights);
+/// An address that answers may name, with who it is and how often.
+struct Endpoint {
+    address: IpAddr,
+    candidate: Candidate,
+}
+
+/// What a service's answers of a type name: its instances, or the addresses that stand in for them.
+fn endpoints(service: &PublishedService, qtype: u16) -> Vec<Endpoint> {
+    let instances = service.backends.iter().filter(|backend| backend.weight > 0).flat_map(|backend| {
+        let identity = affinity::identity(backend.instance.as_str().as_bytes());
+        let addresses = [backend.addresses.v4.map(IpAddr::V4), backend.addresses.v6.map(IpAddr::V6)];
+        let candidate = Candidate { identity, weight: backend.weight };
+        addresses.into_iter().flatten().map(move |address| Endpoint { address, candidate })
+    });
+    let elsewhere = service.addresses.iter().map(|address| {
+        let identity = affinity::identity(address.to_string().as_bytes());
+        Endpoint { address: *address, candidate: Candidate { identity, weight: 1 } }
+    });
+    instances.chain(elsewhere).filter(|endpoint| endpoint.address.is_ipv4() == (qtype == TYPE_A)).collect()
+}
+
+/// The clients' orders of the candidates that they were last made for: mostly both families have the same.
+#[derive(Default)]
+struct Orders {
+    candidates: Vec<Candidate>,
+    orders: Vec<Vec<usize>>,
+}
+
+impl Orders {
+    fn of(&mut self, candidates: Vec<Candidate>) -> &[Vec<usize>] {
+        if self.candidates != candidates {
+            self.orders = affinity::orders(&candidates);
+            self.candidates = candidates;
+        }
+        &self.orders
+    }
+}
+
+/// One variant per turn: whose turn it is comes first, then those who are next.
+fn addresses(
+    service: &PublishedService,
+    qtype: u16,
+    endpoints: &[Endpoint],
+    orders: &mut Orders,
+) -> Result<RenderedRrset, ProtoError> {
+    let records = endpoints.iter().map(|e| record(e.address, service.ttl_s)).collect::<Result<Vec<_>, _>>()?;
     let most = (service.answers as usize).clamp(1, MAX_ANSWERS).min(ANSWER_BYTES / records[0].len());
-    let variant = |start: usize| {
+    let variant = |order: &mut dyn Iterator<Item = usize>| {
         let mut chosen: Vec<&[u8]> = Vec::with_capacity(most);
-        for turn in turns.iter().cycle().skip(start).take(turns.len()) {
-            let record = records[*turn].as_slice();
-            // Compared by content: two backends with one address are one record.
+        for next in order {
+            let record = records[next].as_slice();
+            // Compared by content: two endpoints with one address are one record.
             if !chosen.contains(&record) {
                 chosen.push(record);
             }
@@ -135,7 +187,18 @@ fn variants(service: &PublishedService, backends: &[(IpAddr, u16)]) -> Result<Ve
         }
         RenderedAnswer { flags: FLAG_AA, ancount: chosen.len() as u16, bytes: chosen.concat(), ..Default::default() }
     };
-    Ok((0..turns.len()).map(variant).collect())
+    let candidates: Vec<Candidate> = endpoints.iter().map(|e| e.candidate).collect();
+    Ok(match service.choice {
+        Choice::RoundRobin => {
+            let turns = ring(&candidates.iter().map(|c| c.weight).collect::<Vec<_>>());
+            let from = |start: usize| variant(&mut turns.iter().cycle().skip(start).take(turns.len()).copied());
+            RenderedRrset::new(qtype, false, (0..turns.len()).map(from))
+        }
+        Choice::Client => {
+            let orders = orders.of(candidates).iter();
+            RenderedRrset::new(qtype, true, orders.map(|order| variant(&mut order.iter().copied())))
+        }
+    })
 }
 
 /// An address record, owned by the question's name.

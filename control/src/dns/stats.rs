@@ -57,10 +57,10 @@ outcomes! {
     NoData = "nodata",
     /// The service exists but has no backend at this moment.
     NoBackend = "no_backend",
+    /// The service has no backend, and its policy is to say SERVFAIL then.
+    ServFail = "servfail",
     /// No such name in our zone.
     NxDomain = "nxdomain",
-    /// The service has no backend, and its policy is to say that it fails.
-    ServFail = "servfail",
     /// Asked for a cookie alone.
     Cookie = "cookie",
     /// Not our zone, not our class, or a zone transfer.

@@ -44,6 +44,12 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     info.with_label_values(&[&status.version, &status.node]).set(1);
     single("selvedge_uptime_seconds", "Seconds since the daemon started.", status.uptime_s as f64)?;
     single("selvedge_table_generation", "Generation of the published tables.", status.generation as f64)?;
+    let held = f64::from(u8::from(status.held.is_some()));
+    single(
+        "selvedge_tables_held",
+        "1 while an operator's order keeps the tables as they are, after a rollback.",
+        held,
+    )?;
 
     let attached = gauge(
         "selvedge_xdp_attached",
@@ -94,6 +100,11 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     let states = gauge("selvedge_service_instances", "Instances by state.", &["service", "state"])?;
     let last_good =
         gauge("selvedge_service_last_good", "1 while nothing serves and old answers are kept.", &["service"])?;
+    let basis = gauge(
+        "selvedge_service_answer_basis",
+        "1 for what the service is answered from (serving, fallback, last-good and so on), 0 for the others.",
+        &["service", "basis"],
+    )?;
     let load = GaugeVec::new(
         Opts::new("selvedge_service_window_requests", "Requests of the last window, and the forecast of the next."),
         &["service", "kind"],
@@ -109,6 +120,9 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
         replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
         last_good.with_label_values(&[name]).set(service.last_good.into());
+        for label in crate::model::Basis::LABELS {
+            basis.with_label_values(&[name, label]).set((service.basis == label).into());
+        }
         for state in crate::model::InstanceState::ALL {
             states.with_label_values(&[name, state.label()]).set(count(service, state));
         }

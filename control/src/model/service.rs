@@ -1,5 +1,6 @@
 //! What an operator wants: services, their requirements, and limits.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,70 @@ impl Technology {
     }
 }
 
+/// Which of a service's instances an answer names first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// One after the other, each as often as its weight says.
+    #[default]
+    RoundRobin,
+    /// The same one for the same client (affinity), as long as it serves.
+    Client,
+}
+
+impl Choice {
+    /// Every way to choose.
+    pub const ALL: [Self; 2] = [Self::RoundRobin, Self::Client];
+
+    /// Short fixed name: configuration value and JSON value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// What is answered for a service while neither an instance serves nor a fallback group has addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnAllDown {
+    /// The instances that served last.
+    #[default]
+    LastGood,
+    /// Every instance that is there, whatever its probe says.
+    All,
+    /// Addresses of something that says sorry.
+    Sorry,
+    /// No records, to be asked again soon.
+    #[serde(rename = "nodata")]
+    NoData,
+    /// SERVFAIL, so that a resolver asks another server of the zone.
+    #[serde(rename = "servfail")]
+    ServFail,
+    /// Nothing in the kernel; the daemon answers.
+    Pass,
+}
+
+impl OnAllDown {
+    /// Every policy.
+    pub const ALL: [Self; 6] = [Self::LastGood, Self::All, Self::Sorry, Self::NoData, Self::ServFail, Self::Pass];
+
+    /// Short fixed name: configuration value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::LastGood => "last-good",
+            Self::All => "all",
+            Self::Sorry => "sorry",
+            Self::NoData => "nodata",
+            Self::ServFail => "servfail",
+            Self::Pass => "pass",
+        }
+    }
+}
+
 /// A service: names, content and requirements.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceSpec {
@@ -50,8 +115,16 @@ pub struct ServiceSpec {
     pub max: u32,
     /// TTL of its answers in seconds.
     pub ttl_s: u32,
-    /// Most addresses in one answer; 1 to 16.
+    /// Most addresses in one answer; 1 to 64.
     pub answers: u32,
+    /// Which instance an answer names first.
+    pub choice: Choice,
+    /// Addresses elsewhere that stand in while no instance serves: the first group that has any.
+    pub fallback: Vec<Vec<IpAddr>>,
+    /// What is answered when there is no fallback either.
+    pub on_all_down: OnAllDown,
+    /// Addresses for [`OnAllDown::Sorry`].
+    pub sorry: Vec<IpAddr>,
     /// Virtual CPUs of an instance (1 in the paper).
     pub vcpus: f64,
     /// Memory of an instance in MiB (256 in the paper).

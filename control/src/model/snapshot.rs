@@ -1,11 +1,13 @@
 //! What is answered: one value from which both the kernel's tables and the daemon's own DNS answers
 //! are made, so that they cannot differ. Never edited in place; a new one replaces it whole.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AddressPair, InstanceId, ServiceName};
+use super::{AddressPair, Choice, InstanceId, ServiceName};
 
 /// A zone that we are authoritative for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,91 @@ pub struct Backend {
     pub weight: u16,
 }
 
+/// From what a service is answered, and so why its answers are what they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// Instances that answered their probe.
+    #[default]
+    Serving,
+    /// No instance serves; a fallback group stands in.
+    Fallback {
+        /// Which one, from 1.
+        group: u32,
+    },
+    /// The policy: the instances that served last.
+    LastGood,
+    /// The policy: every instance that is there.
+    All,
+    /// The policy: its sorry addresses.
+    Sorry,
+    /// The policy: no records.
+    #[serde(rename = "nodata")]
+    NoData,
+    /// The policy: SERVFAIL.
+    #[serde(rename = "servfail")]
+    ServFail,
+    /// The policy: nothing is published, the daemon answers.
+    Pass,
+    /// There is nothing to answer from, as before the first instance of a new service.
+    Nothing,
+}
+
+impl Basis {
+    /// Every label there is.
+    pub const LABELS: [&str; 9] =
+        ["serving", "fallback", "last-good", "all", "sorry", "nodata", "servfail", "pass", "nothing"];
+
+    /// Short fixed name: metric label and JSON value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Fallback { .. } => "fallback",
+            Self::LastGood => "last-good",
+            Self::All => "all",
+            Self::Sorry => "sorry",
+            Self::NoData => "nodata",
+            Self::ServFail => "servfail",
+            Self::Pass => "pass",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    /// The number of the fallback group, from 1, where one stands in.
+    #[must_use]
+    pub const fn group(self) -> Option<u32> {
+        match self {
+            Self::Fallback { group } => Some(group),
+            _ => None,
+        }
+    }
+
+    /// Why, for people.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Serving => "instances that answered their probe",
+            Self::Fallback { .. } => "no instance serves; a fallback group stands in",
+            Self::LastGood => "nothing serves; the last good answers are kept",
+            Self::All => "nothing serves; every instance there is, whatever its probe says (on_all_down)",
+            Self::Sorry => "nothing serves; the sorry addresses (on_all_down)",
+            Self::NoData => "nothing serves; no records (on_all_down)",
+            Self::ServFail => "nothing serves; SERVFAIL (on_all_down)",
+            Self::Pass => "nothing serves; the kernel passes, the daemon answers (on_all_down)",
+            Self::Nothing => "nothing serves, and nothing ever did",
+        }
+    }
+}
+
+/// As in configuration and status: `serving`, `fallback 2`, `last-good`.
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())?;
+        self.group().map_or(Ok(()), |group| write!(f, " {group}"))
+    }
+}
+
 /// A service as it is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedService {
@@ -90,8 +177,28 @@ pub struct PublishedService {
     pub ttl_s: u32,
     /// Most addresses in one answer.
     pub answers: u32,
-    /// Its backends, by instance.
+    /// Which address an answer names first.
+    #[serde(default)]
+    pub choice: Choice,
+    /// From what it is answered.
+    #[serde(default)]
+    pub basis: Basis,
+    /// Instances that the answers name, by instance; none where the basis is something else.
     pub backends: Vec<Backend>,
+    /// Addresses that the answers name and that are no instances of ours: a fallback group, or the sorry addresses.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// The instances that served last, remembered while none does, whether or not the answers name them.
+    #[serde(default)]
+    pub last_good: Vec<Backend>,
+}
+
+impl PublishedService {
+    /// The instances that serve, or else those that did last.
+    #[must_use]
+    pub fn good(&self) -> &[Backend] {
+        if self.basis == Basis::Serving { &self.backends } else { &self.last_good }
+    }
 }
 
 /// All that is answered at one moment.
@@ -103,4 +210,17 @@ pub struct Snapshot {
     pub zones: Vec<Zone>,
     /// Services, by name.
     pub services: Vec<PublishedService>,
+}
+
+impl Snapshot {
+    /// Every name that exists by a record, a service or as an apex.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&str> {
+        let of_zones = self
+            .zones
+            .iter()
+            .flat_map(|z| std::iter::once(z.apex.as_str()).chain(z.records.iter().map(|record| record.name.as_str())));
+        let of_services = self.services.iter().flat_map(|s| s.names.iter().map(String::as_str));
+        of_zones.chain(of_services).collect()
+    }
 }

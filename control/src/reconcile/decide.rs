@@ -28,6 +28,8 @@ pub struct InstanceView {
     pub state: InstanceState,
     /// Since when.
     pub since: Timestamp,
+    /// A held table names it: it stays.
+    pub held: bool,
 }
 
 /// Something to do.
@@ -57,9 +59,11 @@ pub fn decide(services: &BTreeMap<ServiceName, ServiceView>, limits: Limits) -> 
             None => continue,
         };
         if running.len() > wanted {
+            let excess = running.len() - wanted;
             // Those that serve nobody yet first, then the youngest.
+            running.retain(|i| !i.held);
             running.sort_by_key(|i| (i.state, std::cmp::Reverse(i.since), i.id.clone()));
-            drains.extend(running.iter().take(running.len() - wanted).map(|i| Action::Drain(i.id.clone())));
+            drains.extend(running.iter().take(excess).map(|i| Action::Drain(i.id.clone())));
         } else if service.available && !service.held_back {
             let missing = (wanted - running.len()).min(room);
             room -= missing;
@@ -82,6 +86,7 @@ mod tests {
             id: InstanceId::from_number(i as u32),
             state: *state,
             since: Timestamp(i as u64),
+            held: false,
         });
         ServiceView { wanted, max: 8, available: true, held_back: false, instances: instances.collect() }
     }
@@ -108,6 +113,17 @@ mod tests {
         let drained = actions(service(Some(1), &[Serving, Serving, Starting]), 32);
         let ids: Vec<_> = [2, 1].into_iter().map(|n| Action::Drain(InstanceId::from_number(n))).collect();
         assert_eq!(drained, ids);
+    }
+
+    #[test]
+    fn what_a_held_table_names_stays_and_the_rest_is_drained() {
+        let mut view = service(Some(1), &[InstanceState::Serving; 4]);
+        view.instances[2].held = true;
+        view.instances[3].held = true;
+        let ids: Vec<_> = [1, 0].into_iter().map(|n| Action::Drain(InstanceId::from_number(n))).collect();
+        assert_eq!(actions(view.clone(), 32), ids);
+        let gone = ServiceView { max: 0, wanted: None, ..view };
+        assert_eq!(actions(gone, 32), ids, "not even where its service left the configuration");
     }
 
     #[test]

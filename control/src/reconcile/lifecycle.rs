@@ -25,7 +25,7 @@ const REMOVAL_RETRY: Duration = Duration::from_secs(5);
 /// that answers once and exits must not be started without end.
 const SETTLED: Duration = Duration::from_secs(30);
 /// An address rests this long behind the largest TTL before another instance may get it.
-const QUARANTINE_GRACE: Duration = Duration::from_secs(1);
+pub(super) const QUARANTINE_GRACE: Duration = Duration::from_secs(1);
 
 impl Operator {
     /// Takes an instance in, from its start or from the store.
@@ -236,8 +236,11 @@ impl Operator {
             .values()
             .filter(|t| matches!(t.record.state, InstanceState::Draining | InstanceState::Failed))
             // The dead are cleaned up even while they are the last good answer, and so are the failed where
-            // they take the room that their replacement needs.
-            .filter(|t| t.dead || full && t.record.state == InstanceState::Failed || !in_tables.contains(&t.record.id))
+            // they take the room that their replacement needs; not where a held table keeps the replacement out.
+            .filter(|t| {
+                let in_the_way = full && self.hold.is_none() && t.record.state == InstanceState::Failed;
+                t.dead || in_the_way || !in_tables.contains(&t.record.id)
+            })
             .filter(|t| match &t.work {
                 Work::None | Work::Up { .. } => true,
                 Work::Down => false,

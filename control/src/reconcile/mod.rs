@@ -7,7 +7,9 @@
 mod adopt;
 mod back_off;
 mod bring_up;
+mod cause;
 mod decide;
+mod hold;
 mod lifecycle;
 mod operator;
 mod probe;
@@ -18,6 +20,7 @@ mod view;
 mod world;
 
 pub use decide::{Action, InstanceView, ServiceView, decide};
+pub use hold::{HoldError, Rollback, RolledBack};
 pub use operator::{Command, Operator, OperatorChannels};
 pub use probe::{Probe, ProbeError};
 pub use view::{InstanceReport, OperatorView, ProbeReport, TechnologyReport};

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::back_off::BackOff;
+use super::hold::{HoldError, Rollback, RolledBack};
 use super::view::{OperatorView, ProbeReport, TechnologyReport};
 use super::{Action, Event, World, decide};
 use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
-    Desired, Instance, InstanceId, InstanceState, Observed, Snapshot, Technology, Timestamp, WindowReport, in_full,
+    Desired, Hold, Instance, InstanceId, InstanceState, Observed, Snapshot, Technology, Timestamp, WindowReport,
+    in_full,
 };
 use crate::stop::{Stop, Stopper};
 
@@ -26,6 +28,10 @@ use crate::stop::{Stop, Stopper};
 pub enum Command {
     /// Take this configuration from now on.
     Reload(Arc<Config>),
+    /// Put an earlier table in force and hold it.
+    RollBack(Rollback, oneshot::Sender<Result<RolledBack, HoldError>>),
+    /// End the hold: who asks, and the way to say which generation is in force then.
+    Release(String, oneshot::Sender<Result<u64, HoldError>>),
 }
 
 /// The operator's way to everybody else.
@@ -58,6 +64,13 @@ pub(super) struct Tracked {
     pub dead: bool,
 }
 
+impl Tracked {
+    /// It is being removed, or cannot answer anyone any more.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.dead || matches!(self.work, Work::Down | Work::Retry(_))
+    }
+}
+
 /// The task that runs for an instance, if any.
 pub(super) enum Work {
     None,
@@ -81,6 +94,10 @@ pub struct Operator {
     pub(super) snapshot: Arc<Snapshot>,
     /// A content that could not be published; not tried again before something changes or the next audit.
     pub(super) refused: Option<Snapshot>,
+    /// An operator of the machine wants `snapshot` to stay in force.
+    pub(super) hold: Option<Hold>,
+    /// Why `snapshot` could not be stored, if it could not.
+    pub(super) not_kept: Option<String>,
     /// The kernel and the daemon's DNS hold `snapshot`.
     pub(super) published: bool,
     pub(super) window: Option<WindowReport>,
@@ -97,9 +114,15 @@ pub struct Operator {
 
 impl Operator {
     /// An operator that has looked at nothing yet. `last` is the snapshot that the kernel's tables still
-    /// answer from, so that a service does not become empty over a restart.
+    /// answer from, so that a service does not become empty over a restart; `hold`, where it shall stay so.
     #[must_use]
-    pub fn new(world: Arc<World>, config: Arc<Config>, last: Snapshot, channels: OperatorChannels) -> Self {
+    pub fn new(
+        world: Arc<World>,
+        config: Arc<Config>,
+        last: Snapshot,
+        hold: Option<Hold>,
+        channels: OperatorChannels,
+    ) -> Self {
         let (events, inbox) = mpsc::channel(256);
         Self {
             world,
@@ -110,6 +133,8 @@ impl Operator {
             desired: None,
             snapshot: Arc::new(last),
             refused: None,
+            hold,
+            not_kept: None,
             published: false,
             window: None,
             revision: 0,
@@ -126,6 +151,9 @@ impl Operator {
     /// Adopts what runs, then serves events until `shutdown`. Instances and tables stay as
     /// they are at the end: they do not depend on this process.
     pub async fn run(mut self, mut shutdown: Stop) {
+        if let Some(hold) = &self.hold {
+            warn!(of = hold.of, by = hold.by, "tables are still held; selvedge table release ends that");
+        }
         self.check_technologies().await;
         self.adopt().await;
         self.settled = true;
@@ -142,7 +170,7 @@ impl Operator {
                 }
                 Some(event) = self.inbox.recv() => self.handle(event).await,
                 Some(report) = self.channels.windows.recv() => self.handle(Event::Window(report)).await,
-                Some(Command::Reload(config)) = self.channels.commands.recv() => self.config = config,
+                Some(command) = self.channels.commands.recv() => self.obey(command),
                 _ = audit.tick() => {
                     self.refused = None;
                     self.audit().await;
@@ -152,6 +180,15 @@ impl Operator {
             self.step();
         }
         info!("operator ends; instances and tables stay");
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Who does not wait for the outcome any more has gone away; it holds all the same.
+        match command {
+            Command::Reload(config) => self.config = config,
+            Command::RollBack(order, reply) => drop(reply.send(self.roll_back(order))),
+            Command::Release(by, reply) => drop(reply.send(self.release(&by))),
+        }
     }
 
     fn take_desired(&mut self) {

@@ -1,6 +1,7 @@
 //! Instances → snapshot → kernel tables and the daemon's DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use tracing::{error, info, warn};
 
 use super::Operator;
 use crate::model::{
-    Backend, Instance, InstanceId, InstanceState, PublishedService, ServiceName, ServiceSpec, Snapshot, Zone, in_full,
+    AddressPair, Backend, Basis, Instance, InstanceId, InstanceState, OnAllDown, PublishedService, ServiceName,
+    ServiceSpec, Snapshot, Zone, in_full,
 };
 
 /// A snapshot's content and what had to be decided to make it.
@@ -22,48 +24,99 @@ pub(super) struct Content {
 
 /// What shall be answered now, given what is answered already.
 ///
-/// Only instances that answered their probe are in it. A service that would become empty keeps the backends it
-/// had, for an old answer is better than none; a service that left the configuration is left out.
+/// For each service, the first that there is: instances that answered their probe; a fallback group; what its policy
+/// says. `instances` are those that answers may name, so without those that are being removed. A service that left
+/// the configuration is left out.
 pub(super) fn content<'a>(
     zones: &[Zone],
     services: impl Iterator<Item = (&'a ServiceSpec, u32)>,
     instances: &BTreeMap<ServiceName, Vec<&Instance>>,
     current: &Snapshot,
 ) -> Content {
-    let mut last_good = Vec::new();
-    let services = services
+    let services: Vec<PublishedService> = services
         .map(|(spec, index)| {
-            let of_service = instances.get(&spec.name).map_or(&[][..], Vec::as_slice);
-            let mut backends: Vec<Backend> = of_service
-                .iter()
-                .filter(|i| matches!(i.state, InstanceState::Ready | InstanceState::Serving))
-                .map(|i| Backend { instance: i.id.clone(), addresses: i.addresses, weight: 1 })
-                .collect();
-            if backends.is_empty()
-                && let Some(before) = current.services.iter().find(|s| s.name == spec.name)
-                && !before.backends.is_empty()
-            {
-                backends.clone_from(&before.backends);
-                last_good.push(spec.name.clone());
-            }
-            PublishedService {
-                name: spec.name.clone(),
-                index,
-                names: spec.names.clone(),
-                ttl_s: spec.ttl_s,
-                answers: spec.answers,
-                backends,
-            }
+            let before = current.services.iter().find(|s| s.name == spec.name);
+            published(spec, index, instances, before)
         })
         .collect();
+    let last_good = services.iter().filter(|s| s.basis == Basis::LastGood).map(|s| s.name.clone()).collect();
     Content { snapshot: Snapshot { generation: current.generation, zones: zones.to_vec(), services }, last_good }
+}
+
+/// What one service is answered from.
+fn published(
+    spec: &ServiceSpec,
+    index: u32,
+    instances: &BTreeMap<ServiceName, Vec<&Instance>>,
+    before: Option<&PublishedService>,
+) -> PublishedService {
+    let of_service = instances.get(&spec.name).map_or(&[][..], Vec::as_slice);
+    let in_state = |state: fn(InstanceState) -> bool| -> Vec<Backend> {
+        let fitting = of_service.iter().filter(|i| state(i.state));
+        // One technology per service, and one size of its instances: they weigh the same.
+        fitting.map(|i| Backend { instance: i.id.clone(), addresses: i.addresses, weight: 1 }).collect()
+    };
+    let serving = in_state(|state| matches!(state, InstanceState::Ready | InstanceState::Serving));
+    let mut last_good = Vec::new();
+    if serving.is_empty() {
+        last_good.extend(before.map(PublishedService::good).unwrap_or_default().iter().cloned());
+        // An address that another instance has by now is not theirs any more.
+        let taken = |backend: &Backend| {
+            let others = instances.values().flatten().filter(|i| i.id != backend.instance);
+            others.into_iter().any(|other| share_address(&other.addresses, &backend.addresses))
+        };
+        last_good.retain(|backend| !taken(backend));
+    }
+    let group = (1..).zip(&spec.fallback).find(|(_, addresses)| !addresses.is_empty());
+    let (basis, backends, addresses) = match group {
+        _ if !serving.is_empty() => (Basis::Serving, serving, Vec::new()),
+        Some((group, addresses)) => (Basis::Fallback { group }, Vec::new(), addresses.clone()),
+        None => {
+            // None is ready or serving here; one that drains is on its way out.
+            let there = in_state(|state| matches!(state, InstanceState::Starting | InstanceState::Failed));
+            by_policy(spec, there, &last_good)
+        }
+    };
+    PublishedService {
+        name: spec.name.clone(),
+        index,
+        names: spec.names.clone(),
+        ttl_s: spec.ttl_s,
+        answers: spec.answers,
+        choice: spec.choice,
+        basis,
+        backends,
+        addresses,
+        last_good,
+    }
+}
+
+/// The policy's answer where nothing serves and no fallback stands in. One that names instances never makes the set
+/// empty: without any the last good ones are kept.
+fn by_policy(spec: &ServiceSpec, there: Vec<Backend>, last_good: &[Backend]) -> (Basis, Vec<Backend>, Vec<IpAddr>) {
+    match spec.on_all_down {
+        OnAllDown::All if !there.is_empty() => (Basis::All, there, Vec::new()),
+        OnAllDown::LastGood | OnAllDown::All if last_good.is_empty() => (Basis::Nothing, Vec::new(), Vec::new()),
+        OnAllDown::LastGood | OnAllDown::All => (Basis::LastGood, last_good.to_vec(), Vec::new()),
+        OnAllDown::Sorry => (Basis::Sorry, Vec::new(), spec.sorry.clone()),
+        OnAllDown::NoData => (Basis::NoData, Vec::new(), Vec::new()),
+        OnAllDown::ServFail => (Basis::ServFail, Vec::new(), Vec::new()),
+        OnAllDown::Pass => (Basis::Pass, Vec::new(), Vec::new()),
+    }
+}
+
+fn share_address(a: &AddressPair, b: &AddressPair) -> bool {
+    a.v4.is_some() && a.v4 == b.v4 || a.v6.is_some() && a.v6 == b.v6
 }
 
 impl Operator {
     /// Makes tables and the daemon's DNS say what is so, if they do not yet.
     pub(super) fn publish(&mut self) {
+        if self.hold.is_some() {
+            return self.publish_held();
+        }
         let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
-        for tracked in self.instances.values() {
+        for tracked in self.instances.values().filter(|t| !t.is_leaving()) {
             by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
         }
         let mut services = Vec::with_capacity(self.config.services.len());
@@ -77,13 +130,9 @@ impl Operator {
             }
         }
         let made = content(&self.config.zones, services.into_iter(), &by_service, &self.snapshot);
-        if made.last_good != self.view.last_good {
-            for service in made.last_good.iter().filter(|s| !self.view.last_good.contains(s)) {
-                warn!(%service, "nothing serves; its last good answers are kept");
-                self.view.refused_empty += 1;
-            }
-            self.view.last_good.clone_from(&made.last_good);
-        }
+        let refused = made.last_good.iter().filter(|s| !self.view.last_good.contains(s)).count();
+        self.view.refused_empty += refused as u64;
+        self.view.last_good = made.last_good;
         if self.published && made.snapshot == *self.snapshot {
             return;
         }
@@ -103,28 +152,25 @@ impl Operator {
         }
     }
 
-    fn publish_snapshot(&mut self, mut snapshot: Snapshot) -> Result<(), String> {
+    pub(super) fn publish_snapshot(&mut self, mut snapshot: Snapshot) -> Result<(), String> {
         let begun = Instant::now();
         let next = tokio::task::block_in_place(|| self.world.store.next_generation());
         snapshot.generation = next.map_err(|e| in_full(&e))?;
         let before = Arc::clone(&self.channels.index.borrow());
         let index = before.next(&snapshot).map_err(|e| in_full(&e))?;
-        tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index, &self.config.listen))
-            .map_err(|e| in_full(&e))?;
-        if let Err(error) = tokio::task::block_in_place(|| self.world.store.put_snapshot(&snapshot)) {
-            // Only a restart reads it back, and then the kernel's tables still answer.
-            warn!(error = %in_full(&error), "the published tables could not be stored");
-        }
+        tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index)).map_err(|e| in_full(&e))?;
+        self.keep_table(&snapshot);
         self.channels.index.send_replace(Arc::new(index));
         let backends: usize = snapshot.services.iter().map(|s| s.backends.len()).sum();
         info!(generation = snapshot.generation, backends, took = ?begun.elapsed(), "published");
+        say_bases(&self.snapshot, &snapshot);
         self.snapshot = Arc::new(snapshot);
         self.published = true;
         Ok(())
     }
 
     /// What the published tables name has been handed out from now on.
-    fn mark_serving(&mut self) {
+    pub(super) fn mark_serving(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
         for service in &snapshot.services {
             for backend in &service.backends {
@@ -134,6 +180,20 @@ impl Operator {
                     self.change(&backend.instance, InstanceState::Serving, "in the tables");
                 }
             }
+        }
+    }
+}
+
+/// Logs each service that is answered from something else than before.
+fn say_bases(before: &Snapshot, now: &Snapshot) {
+    for service in &now.services {
+        let known = before.services.iter().find(|s| s.name == service.name).map(|s| s.basis);
+        let (name, basis, reason) = (&service.name, service.basis, service.basis.reason());
+        match basis {
+            _ if known == Some(basis) => {}
+            Basis::Nothing if known.is_none() => {}
+            Basis::Serving => info!(service = %name, %basis, reason, "answered from"),
+            _ => warn!(service = %name, %basis, reason, "answered from"),
         }
     }
 }
@@ -149,7 +209,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{AddressPair, InstanceId, Technology, Timestamp};
+    use crate::model::{Choice, Technology, Timestamp};
 
     fn spec() -> ServiceSpec {
         ServiceSpec {
@@ -164,6 +224,10 @@ mod tests {
             max: 8,
             ttl_s: 5,
             answers: 4,
+            choice: Choice::RoundRobin,
+            fallback: vec![],
+            on_all_down: OnAllDown::LastGood,
+            sorry: vec!["192.0.2.99".parse().unwrap()],
             vcpus: 1.0,
             memory_mib: 256,
             start_deadline: Duration::from_secs(30),
@@ -172,19 +236,45 @@ mod tests {
         }
     }
 
+    /// Instance `number` has the address 10.7.0.`number` + 1.
     fn instance(number: u32, state: InstanceState) -> Instance {
         let service = spec().name;
         let id = InstanceId::from_number(number);
-        let mut made = Instance::new(id, service, Technology::Docker, AddressPair::default(), Timestamp(0), "test");
+        let addresses = AddressPair { v4: Some((0x0A07_0001 + number).into()), v6: None };
+        let mut made = Instance::new(id, service, Technology::Docker, addresses, Timestamp(0), "test");
         made.state = state;
         made
     }
 
-    fn build(states: &[InstanceState], current: &Snapshot) -> Content {
+    fn build_with(spec: &ServiceSpec, states: &[InstanceState], current: &Snapshot) -> Content {
         let made: Vec<_> = states.iter().enumerate().map(|(i, s)| instance(i as u32, *s)).collect();
-        let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
-        content(&[], [(&spec(), 3)].into_iter(), &by_service, current)
+        let by_service = BTreeMap::from([(spec.name.clone(), made.iter().collect())]);
+        content(&[], [(spec, 3)].into_iter(), &by_service, current)
     }
+
+    fn build(states: &[InstanceState], current: &Snapshot) -> Content {
+        build_with(&spec(), states, current)
+    }
+
+    /// What the one service is answered from: basis, instances by number, other addresses.
+    fn answered(made: &Content) -> (Basis, Vec<u32>, Vec<String>) {
+        let service = &made.snapshot.services[0];
+        let number = |backend: &Backend| u32::from(backend.addresses.v4.unwrap()) - 0x0A07_0001;
+        let addresses = service.addresses.iter().map(ToString::to_string);
+        (service.basis, service.backends.iter().map(number).collect(), addresses.collect())
+    }
+
+    fn with_policy(on_all_down: OnAllDown) -> ServiceSpec {
+        ServiceSpec { on_all_down, ..spec() }
+    }
+
+    fn with_fallback(groups: &[&[&str]]) -> ServiceSpec {
+        let group = |addresses: &&[&str]| addresses.iter().map(|a| a.parse().unwrap()).collect();
+        ServiceSpec { fallback: groups.iter().map(group).collect(), ..with_policy(OnAllDown::Sorry) }
+    }
+
+    const SERVING: &[InstanceState] = &[InstanceState::Serving, InstanceState::Serving];
+    const FAILED: &[InstanceState] = &[InstanceState::Failed, InstanceState::Starting];
 
     #[test]
     fn only_probed_instances_are_named() {
@@ -198,10 +288,10 @@ mod tests {
     fn a_service_never_becomes_empty_by_accident() {
         let full = build(&[InstanceState::Serving], &Snapshot::default());
         let failed = build(&[InstanceState::Failed], &full.snapshot);
-        assert_eq!(failed.snapshot.services, full.snapshot.services);
+        assert_eq!(failed.snapshot.services[0].backends, full.snapshot.services[0].backends);
         assert_eq!(failed.last_good, [spec().name]);
         let replaced = build(&[InstanceState::Failed, InstanceState::Ready], &failed.snapshot);
-        assert_eq!(named(&replaced.snapshot).len(), 1);
+        assert_eq!(answered(&replaced), (Basis::Serving, vec![1], vec![]));
         assert!(replaced.last_good.is_empty());
     }
 
@@ -210,5 +300,92 @@ mod tests {
         let full = build(&[InstanceState::Serving], &Snapshot::default());
         let gone = content(&[], std::iter::empty(), &BTreeMap::new(), &full.snapshot);
         assert!(gone.snapshot.services.is_empty());
+    }
+
+    #[test]
+    fn each_policy_says_its_own_while_nothing_serves() {
+        let before = build(SERVING, &Snapshot::default()).snapshot;
+        for (policy, expected) in [
+            (OnAllDown::LastGood, (Basis::LastGood, vec![0, 1], vec![])),
+            // Both are there, the one that failed and the one that starts.
+            (OnAllDown::All, (Basis::All, vec![0, 1], vec![])),
+            (OnAllDown::Sorry, (Basis::Sorry, vec![], vec!["192.0.2.99".to_owned()])),
+            (OnAllDown::NoData, (Basis::NoData, vec![], vec![])),
+            (OnAllDown::ServFail, (Basis::ServFail, vec![], vec![])),
+            (OnAllDown::Pass, (Basis::Pass, vec![], vec![])),
+        ] {
+            let made = build_with(&with_policy(policy), FAILED, &before);
+            assert_eq!(answered(&made), expected, "{policy:?}");
+            assert_eq!(made.last_good.is_empty(), policy != OnAllDown::LastGood, "{policy:?}");
+            // None of them is asked while an instance serves.
+            let made = build_with(&with_policy(policy), &[InstanceState::Failed, InstanceState::Ready], &before);
+            assert_eq!(answered(&made), (Basis::Serving, vec![1], vec![]), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn all_means_what_is_there_and_never_nobody() {
+        use InstanceState::{Draining, Failed, Fetching, Requested, Starting};
+        let all = with_policy(OnAllDown::All);
+        let before = build(SERVING, &Snapshot::default()).snapshot;
+        let made = build_with(&all, &[Requested, Fetching, Starting, Draining, Failed], &before);
+        assert_eq!(answered(&made), (Basis::All, vec![2, 4], vec![]));
+        assert_eq!(answered(&build_with(&all, &[Draining], &before)), (Basis::LastGood, vec![0, 1], vec![]));
+        let new = build_with(&all, &[Requested], &Snapshot::default());
+        assert_eq!(answered(&new), (Basis::Nothing, vec![], vec![]));
+    }
+
+    #[test]
+    fn the_last_good_are_remembered_under_every_policy() {
+        let mut snapshot = build(SERVING, &Snapshot::default()).snapshot;
+        for policy in OnAllDown::ALL {
+            snapshot = build_with(&with_policy(policy), FAILED, &snapshot).snapshot;
+        }
+        snapshot = build_with(&with_fallback(&[&["192.0.2.7"]]), FAILED, &snapshot).snapshot;
+        let made = build(FAILED, &snapshot);
+        assert_eq!(answered(&made), (Basis::LastGood, vec![0, 1], vec![]));
+        // Not once others have served.
+        let other = build(&[InstanceState::Failed, InstanceState::Failed, InstanceState::Serving], &made.snapshot);
+        assert!(other.snapshot.services[0].last_good.is_empty());
+        assert_eq!(answered(&build(FAILED, &other.snapshot)), (Basis::LastGood, vec![2], vec![]));
+    }
+
+    #[test]
+    fn the_last_good_lose_an_address_that_another_has_now() {
+        let before = build(SERVING, &Snapshot::default()).snapshot;
+        let heir = Instance { id: InstanceId::from_number(77), ..instance(1, InstanceState::Requested) };
+        let by_service = BTreeMap::from([(ServiceName::new("audio").unwrap(), vec![&heir])]);
+        let made = content(&[], [(&spec(), 3)].into_iter(), &by_service, &before);
+        assert_eq!(answered(&made), (Basis::LastGood, vec![0], vec![]));
+        let again = content(&[], [(&spec(), 3)].into_iter(), &BTreeMap::new(), &made.snapshot);
+        assert_eq!(answered(&again).1, [0], "it does not come back");
+    }
+
+    #[test]
+    fn instances_come_before_fallback_and_fallback_before_the_policy() {
+        let spec = with_fallback(&[&[], &["192.0.2.7", "2001:db8::7"], &["192.0.2.8"]]);
+        let serving = build_with(&spec, SERVING, &Snapshot::default());
+        assert_eq!(answered(&serving), (Basis::Serving, vec![0, 1], vec![]));
+        let second = vec!["192.0.2.7".to_owned(), "2001:db8::7".to_owned()];
+        let down = build_with(&spec, FAILED, &serving.snapshot);
+        assert_eq!(answered(&down), (Basis::Fallback { group: 2 }, vec![], second));
+        assert!(named(&down.snapshot).is_empty());
+        let without = build_with(&with_fallback(&[]), FAILED, &down.snapshot);
+        assert_eq!(answered(&without).0, Basis::Sorry);
+        let back = build_with(&spec, SERVING, &without.snapshot);
+        assert_eq!(answered(&back), (Basis::Serving, vec![0, 1], vec![]));
+    }
+
+    /// A snapshot that an earlier version stored is of instances that served.
+    #[test]
+    fn an_older_snapshot_is_read() {
+        let before = build(SERVING, &Snapshot::default()).snapshot;
+        let mut json = serde_json::to_value(&before).unwrap();
+        let service = json["services"][0].as_object_mut().unwrap();
+        for key in ["choice", "basis", "addresses", "last_good"] {
+            assert!(service.remove(key).is_some(), "{key}");
+        }
+        let read: Snapshot = serde_json::from_value(json).unwrap();
+        assert_eq!(read, before);
     }
 }

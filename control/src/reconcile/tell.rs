@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::publish::named;
 use super::view::InstanceReport;
 use super::{InstanceView, Operator, ServiceView};
 use crate::model::{InstanceId, Observed, ObservedService, ServiceName, Snapshot, Timestamp};
@@ -23,9 +24,11 @@ impl Operator {
                 },
             );
         }
+        let held = self.hold.as_ref().map(|_| named(&self.snapshot)).unwrap_or_default();
         for tracked in self.instances.values() {
             let record = &tracked.record;
-            let view = InstanceView { id: record.id.clone(), state: record.state, since: record.since };
+            let held = held.contains(&record.id);
+            let view = InstanceView { id: record.id.clone(), state: record.state, since: record.since, held };
             views.entry(record.service.clone()).or_default().instances.push(view);
         }
         views
@@ -35,6 +38,8 @@ impl Operator {
     pub(super) fn tell(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
         self.view.generation = snapshot.generation;
+        self.view.bases = snapshot.services.iter().map(|s| (s.name.clone(), s.basis)).collect();
+        self.view.held.clone_from(&self.hold);
         self.view.technologies.clone_from(&self.technologies);
         let shares = shares(&snapshot);
         self.view.instances = self

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Instance, InstanceId, ServiceName, Technology, Timestamp, Transition};
+use crate::model::{Basis, Hold, Instance, InstanceId, ServiceName, Technology, Timestamp, Transition};
 
 /// Outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ const KEPT: usize = 512;
 pub struct OperatorView {
     /// Generation of the published tables.
     pub generation: u64,
+    /// The order that they stay as they are, if there is one.
+    #[serde(default)]
+    pub held: Option<Hold>,
     /// Publishes that were refused because a service would have become empty.
     pub refused_empty: u64,
     /// Publishes that failed.
@@ -55,6 +58,8 @@ pub struct OperatorView {
     pub instances: BTreeMap<InstanceId, InstanceReport>,
     /// Technologies.
     pub technologies: BTreeMap<Technology, TechnologyReport>,
+    /// From what each service is answered.
+    pub bases: BTreeMap<ServiceName, Basis>,
     /// Services that are answered from their last good backends because none serves.
     pub last_good: Vec<ServiceName>,
     /// Trigger to ready, in milliseconds, newest last (the paper's resource allocation time).

@@ -5,11 +5,15 @@
 //! (`Durability::Immediate`): after a crash the store holds every change whose call returned and none
 //! of the others in part.
 
+mod cookie_secret;
 mod error;
+mod history;
 mod owner_file;
 mod records;
 mod tables;
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +25,11 @@ use std::path::{Path, PathBuf};
 use redb::WriteTransaction;
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
 
+pub use cookie_secret::{COOKIE_SECRET_FILE_NAME, SecretError, cookie_secret};
 pub use error::StoreError;
 pub use tables::{MOST_SERVICE_INDEXES, MOST_TRANSITIONS};
 
-use crate::model::OwnerId;
+use crate::model::{OwnerId, Timestamp};
 use tables::{META, META_TEXT, OWNER, SCHEMA, SCHEMA_VERSION};
 
 /// The file inside the state directory.
@@ -100,7 +105,7 @@ impl Store {
             }
             Ok(found.unwrap_or(SCHEMA_VERSION))
         })?;
-        if found != SCHEMA_VERSION {
+        if !(1..=SCHEMA_VERSION).contains(&found) {
             return Err(StoreError::Schema { path: self.path.clone(), found, known: SCHEMA_VERSION });
         }
         let owner = self.write(OPERATION, |txn| {
@@ -112,6 +117,11 @@ impl Store {
             }
             Ok(known)
         })?;
+        if found < SCHEMA_VERSION {
+            self.take_over_snapshot(Timestamp::now())?;
+            // Last, so that what was interrupted is done again.
+            self.write(OPERATION, |txn| Ok(txn.open_table(META)?.insert(SCHEMA, SCHEMA_VERSION)?.map(drop)))?;
+        }
         match owner {
             None => Ok(self.owner.clone()),
             Some(text) => OwnerId::new(text).map_err(|e| self.unreadable(OPERATION, OWNER, e)),

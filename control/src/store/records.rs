@@ -7,13 +7,12 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTr
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::tables::SNAPSHOT;
 use super::tables::TRANSITIONS;
 use super::tables::{CONFIG, DESIRED, GENERATION, INSTANCES, META, META_TEXT, MOST_SERVICE_INDEXES};
 use super::tables::{MOST_TRANSITIONS, NEXT_SERVICE_INDEX, PREDICTORS, RELEASED, SERVICE_INDEXES, SETTINGS};
 use super::{Store, StoreError};
 use crate::model::{
-    AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, SettingChange, Snapshot, Timestamp, Transition,
+    AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, SettingChange, Timestamp, Transition,
 };
 
 /// Generations and service indexes.
@@ -301,30 +300,6 @@ impl Store {
         Ok(rows.into_iter().filter_map(sound).collect())
     }
 
-    /// Keeps what is answered, so that a restart goes on from it.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be written.
-    pub fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        const OPERATION: &str = "write the published snapshot";
-        let json = self.encode(OPERATION, SNAPSHOT, snapshot)?;
-        self.write(OPERATION, |txn| {
-            txn.open_table(META_TEXT)?.insert(SNAPSHOT, json.as_str())?;
-            Ok(())
-        })
-    }
-
-    /// What was answered last; `None` before the first publish.
-    ///
-    /// # Errors
-    /// [`StoreError::Record`] where it cannot be understood.
-    pub fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
-        const OPERATION: &str = "read the published snapshot";
-        let json =
-            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(SNAPSHOT)?.map(|v| v.value().to_owned())))?;
-        json.map(|json| self.decode(OPERATION, SNAPSHOT, &json)).transpose()
-    }
-
     /// Keeps changes of the node's settings beside those that are kept already. Of one setting the first value
     /// before and the last value after count.
     ///
@@ -403,11 +378,21 @@ impl Store {
         })
     }
 
-    fn encode<T: Serialize>(&self, operation: &'static str, key: &str, value: &T) -> Result<String, StoreError> {
+    pub(super) fn encode<T: Serialize>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        value: &T,
+    ) -> Result<String, StoreError> {
         serde_json::to_string(value).map_err(|e| self.unreadable(operation, key, e))
     }
 
-    fn decode<T: DeserializeOwned>(&self, operation: &'static str, key: &str, json: &str) -> Result<T, StoreError> {
+    pub(super) fn decode<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        json: &str,
+    ) -> Result<T, StoreError> {
         serde_json::from_str(json).map_err(|e| self.unreadable(operation, key, e))
     }
 }
@@ -430,7 +415,10 @@ fn release(
     until: Timestamp,
 ) -> Result<(), redb::StorageError> {
     for address in [addresses.v4.map(IpAddr::from), addresses.v6.map(IpAddr::from)].into_iter().flatten() {
-        table.insert(address.to_string().as_str(), (at.0, until.0))?;
+        let key = address.to_string();
+        // Whoever wants it to rest longest has it.
+        let until = table.get(key.as_str())?.map_or(until.0, |known| known.value().1.max(until.0));
+        table.insert(key.as_str(), (at.0, until))?;
     }
     Ok(())
 }

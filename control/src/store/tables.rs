@@ -3,7 +3,7 @@
 use redb::{TableDefinition, WriteTransaction};
 
 /// Number of this schema.
-pub(super) const SCHEMA_VERSION: u64 = 1;
+pub(super) const SCHEMA_VERSION: u64 = 2;
 /// Records that the transition log keeps.
 pub const MOST_TRANSITIONS: u64 = 10_000;
 /// Service indexes that there are: elements of the kernel's table of counters, but for the last, which is zone
@@ -20,7 +20,9 @@ pub(super) const NEXT_SERVICE_INDEX: &str = "next_service_index";
 pub(super) const META_TEXT: TableDefinition<'_, &str, &str> = TableDefinition::new("meta_text");
 pub(super) const OWNER: &str = "owner";
 pub(super) const CONFIG: &str = "config";
+/// Schema 1 had the one published snapshot here.
 pub(super) const SNAPSHOT: &str = "snapshot";
+pub(super) const HOLD: &str = "hold";
 pub(super) const SETTINGS: &str = "settings";
 
 /// Service name → index of its counters; never taken back.
@@ -35,6 +37,12 @@ pub(super) const RELEASED: TableDefinition<'_, &str, (u64, u64)> = TableDefiniti
 pub(super) const DESIRED: TableDefinition<'_, &str, &str> = TableDefinition::new("desired");
 /// Service → JSON of its predictor's state.
 pub(super) const PREDICTORS: TableDefinition<'_, &str, &str> = TableDefinition::new("predictors");
+/// Generation → JSON of a published table's header, with the key of its zones.
+pub(super) const TABLE_HEADERS: TableDefinition<'_, u64, &str> = TableDefinition::new("table_headers");
+/// Generation → JSON of the rest of a published table: all but its zones.
+pub(super) const TABLE_SERVICES: TableDefinition<'_, u64, &str> = TableDefinition::new("table_services");
+/// Generation under which they came first → JSON of a published table's zones.
+pub(super) const TABLE_ZONES: TableDefinition<'_, u64, &str> = TableDefinition::new("table_zones");
 
 /// Makes the tables, so that no reader meets a missing one.
 pub(super) fn create_all(txn: &WriteTransaction) -> Result<(), redb::Error> {
@@ -46,5 +54,8 @@ pub(super) fn create_all(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(RELEASED)?;
     txn.open_table(DESIRED)?;
     txn.open_table(PREDICTORS)?;
+    txn.open_table(TABLE_HEADERS)?;
+    txn.open_table(TABLE_SERVICES)?;
+    txn.open_table(TABLE_ZONES)?;
     Ok(())
 }

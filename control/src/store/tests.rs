@@ -11,12 +11,12 @@ use crate::model::{
     Timestamp, Transition,
 };
 
-struct Place {
+pub(super) struct Place {
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
@@ -24,20 +24,20 @@ impl Place {
         self.dir.path().join("state").join(FILE_NAME)
     }
 
-    fn open(&self) -> Store {
+    pub(super) fn open(&self) -> Store {
         Store::open(&self.path()).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// The store as another process would find it, were this one killed now: what the kernel holds of
     /// the file, without the closing that a drop does.
-    fn crashed(&self, store: &Store) -> Store {
+    pub(super) fn crashed(&self, store: &Store) -> Store {
         let copy = self.dir.path().join("crashed.redb");
         fs::copy(store.path(), &copy).unwrap();
         Store::open(&copy).unwrap_or_else(|e| panic!("{e}"))
     }
 }
 
-fn service(name: &str) -> ServiceName {
+pub(super) fn service(name: &str) -> ServiceName {
     ServiceName::new(name).unwrap()
 }
 
@@ -188,6 +188,7 @@ fn a_retired_instance_leaves_its_addresses_in_quarantine() {
     assert_eq!(crashed.quarantined(Timestamp(50)).unwrap(), BTreeSet::new());
     let v4 = AddressPair { v4: one.addresses.v4, v6: None };
     store.release(&v4, Timestamp(10), Timestamp(300)).unwrap();
+    store.release(&v4, Timestamp(11), Timestamp(150)).unwrap();
     assert_eq!(store.quarantined(Timestamp(200)).unwrap(), ["10.0.0.3".parse().unwrap()].into());
 }
 
@@ -330,7 +331,7 @@ fn another_schema_is_refused_and_left_alone() {
     drop(store);
     let error = Store::open(&place.path()).unwrap_err();
     assert_eq!(error.label(), "store_schema");
-    assert!(error.to_string().contains("schema 2, this version knows 1"), "{error}");
+    assert!(error.to_string().contains("schema 3, this version knows 2"), "{error}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The kinds of frames, and the table that they are asked of.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use crate::table::{Name, Rendered, Rrset, Table};
+use crate::table::{Below, Name, Rendered, Ring, Rrset, Table};
 use crate::testing::{FrameBuilder, Query, address_record, wire};
 
 /// AA.
@@ -14,6 +15,9 @@ const AAAA: u16 = 28;
 const HTTPS: u16 = 65;
 /// 30 bytes in wire form.
 const NAME: &str = "servic.bench.edge.example.nl";
+const ZONE: &str = "bench.edge.example.nl";
+const NXDOMAIN: u16 = 3;
+const TXT: u16 = 16;
 /// 60, 120 and 255 bytes.
 const LONGER: [(&str, usize); 3] = [("a_v4_60", 60), ("a_v4_120", 120), ("a_v4_255", 255)];
 
@@ -68,7 +72,7 @@ fn long_name(wire_len: usize) -> String {
 }
 
 /// `records` addresses, as many rotations as there are instances.
-pub(super) fn ring(v6: bool, records: u8, salt: u32) -> Vec<Rendered> {
+pub(super) fn ring(v6: bool, records: u8, salt: u32) -> Arc<Ring> {
     let address = |instance: u8| -> IpAddr {
         let [_, high, middle, low] = salt.to_be_bytes();
         if v6 {
@@ -77,36 +81,54 @@ pub(super) fn ring(v6: bool, records: u8, salt: u32) -> Vec<Rendered> {
             Ipv4Addr::new(10, high ^ instance, middle, low).into()
         }
     };
-    (0..INSTANCES)
+    let answers = (0..INSTANCES)
         .map(|first| Rendered {
             flags: FLAGS,
             ancount: records.into(),
-            nscount: 0,
             bytes: (0..records).flat_map(|i| address_record(address((first + i) % INSTANCES), TTL)).collect(),
+            ..Rendered::default()
         })
-        .collect()
+        .collect();
+    Arc::new(Ring::round_robin(answers))
 }
 
 /// One HTTPS record: priority 1, the owner itself, alpn h2 and h3, one address as a hint.
-fn https() -> Vec<Rendered> {
+fn https() -> Arc<Ring> {
     let mut data = vec![0, 1, 0, 0, 1, 0, 6, 2, b'h', b'2', 2, b'h', b'3'];
     data.extend([0, 4, 0, 4, 10, 0, 0, 1]);
     let mut bytes = vec![0xc0, 0x0c, 0, HTTPS as u8, 0, 1, 0, 0, 0, TTL as u8, 0, data.len() as u8];
     bytes.extend(data);
-    vec![Rendered { flags: FLAGS, ancount: 1, nscount: 0, bytes }]
+    Arc::new(Ring::single(Rendered { flags: FLAGS, ancount: 1, bytes, ..Rendered::default() }))
+}
+
+/// The zone's SOA in a negative answer.
+fn denied(rcode: u16) -> Arc<Ring> {
+    let mut bytes = wire(ZONE);
+    bytes.extend([0, 6, 0, 1, 0, 0, 0, TTL as u8]);
+    let mut data = [wire(&format!("ns1.{ZONE}")), wire(&format!("hostmaster.{ZONE}"))].concat();
+    data.extend([1_u32, 3600, 600, 604_800, 30].iter().flat_map(|word| word.to_be_bytes()));
+    bytes.extend((data.len() as u16).to_be_bytes());
+    bytes.extend(data);
+    Arc::new(Ring::single(Rendered { flags: FLAGS | rcode, nscount: 1, bytes, ..Rendered::default() }))
 }
 
 /// What the cases ask for.
 pub(super) fn table() -> Table {
-    let rrset = |qtype, ring| Rrset { qtype, ring };
+    let rrset = |qtype, ring| Rrset { qtype, ring: Some(ring) };
+    let (nodata, nxdomain) = (denied(0), denied(NXDOMAIN));
+    let name = |name: &str, service, rrsets| Name {
+        wire: wire(name),
+        service,
+        rrsets,
+        others: Some(Arc::clone(&nodata)),
+        below: Below::Denied(Arc::clone(&nxdomain)),
+    };
     let four = vec![rrset(A, ring(false, 4, 0)), rrset(AAAA, ring(true, 4, 0)), rrset(HTTPS, https())];
-    let mut names = vec![Name { wire: wire(NAME), service: 0, rrsets: four.clone() }];
-    for (_, len) in LONGER {
-        names.push(Name { wire: wire(&long_name(len)), service: 1, rrsets: four.clone() });
-    }
-    let two = vec![rrset(A, ring(false, 2, 0))];
-    names.push(Name { wire: wire(&NAME.replacen('s', "t", 1)), service: 2, rrsets: two });
-    Table { generation: 1, local: local(), names }
+    let mut names = vec![name(NAME, 0, four.clone()), name(ZONE, 3, vec![])];
+    names.extend(LONGER.iter().map(|(_, len)| name(&long_name(*len), 1, four.clone())));
+    names.push(name(&NAME.replacen('s', "t", 1), 2, vec![rrset(A, ring(false, 2, 0))]));
+    // Everything on that is on by default.
+    Table { generation: 1, local: local(), cookies: Some([1, 2]), names, ..Table::default() }
 }
 
 /// All cases; the first one is the plain query that baselines run with.
@@ -131,6 +153,7 @@ pub(super) fn all() -> Vec<Case> {
             "a name that does not exist",
             frame(false, 53, Query::new("no.bench.edge.example.nl", A).build()),
         ),
+        case("nodata_v4", "a type that the name has not", frame(false, 53, query(TXT).build())),
         case("edns_v4", "A with OPT", frame(false, 53, opt(&[]))),
         case("cookie_v4", "A with OPT and a client's cookie", frame(false, 53, opt(&cookie))),
         case("edns_v6", "A with OPT over IPv6", frame(true, 53, opt(&[]))),

@@ -1,5 +1,7 @@
 //! How the time grows with the table. All tables are loaded at once and take turns.
 
+use std::sync::Arc;
+
 use xdp_balancer_common::{bench, object};
 
 use super::harness::{Harness, Timed};
@@ -7,15 +9,13 @@ use super::{BenchOptions, ScalingReport, cases, open, scaling_dir};
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::maps::Sizes;
-use crate::table::{Name, Rrset, Table};
+use crate::table::{Below, Name, Rrset, Table};
 use crate::testing::wire;
 
 /// Behind eight letters that number the names; 30 bytes in wire form with them.
 const SUFFIX: &str = ".bench.edge.example";
 /// Offset of the letters: Ethernet, IPv4, UDP, DNS, and the label's length.
 const LETTERS_AT: u32 = 14 + 20 + 8 + 12 + 1;
-/// Rotations of each answer.
-const RING: u32 = 4;
 
 /// Runs before the clock starts: the tables before this one have left theirs in the caches.
 const WARM_UP: u32 = bench::SEQUENCE;
@@ -77,14 +77,18 @@ pub(super) fn measure(
 
 impl Size {
     fn load(options: &BenchOptions, names: u32, services: u32) -> Result<Self, Error> {
-        let sizes = Sizes { names, rrsets: services, answers: services * RING, services, flows: 1 };
+        let sizes = Sizes { services, flows: 1, ..Sizes::default() };
         let mut plane = open(&scaling_dir(&options.pin_dir, names, services), sizes)?;
-        let entries = (0..names).map(|number| Name {
+        let rings: Vec<_> = (0..services).map(|service| cases::ring(false, 4, service)).collect();
+        let entries = (0..names).zip(rings.iter().cycle()).map(|(number, ring)| Name {
             wire: wire(&name_of(number)),
             service: number % services,
-            rrsets: vec![Rrset { qtype: cases::A, ring: cases::ring(false, 4, number % services) }],
+            rrsets: vec![Rrset { qtype: cases::A, ring: Some(Arc::clone(ring)) }],
+            others: None,
+            below: Below::UserSpace,
         });
-        plane.publish(&Table { generation: 1, local: cases::local(), names: entries.collect() })?;
+        let names_in_it = entries.collect();
+        plane.publish(&Table { generation: 1, local: cases::local(), names: names_in_it, ..Table::default() })?;
         Ok(Self { names, services, plane, uniform: Timed::default(), zipf: Timed::default() })
     }
 }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod arbitrary;
+mod choice;
 mod kernel;
 mod options;
 mod over_sockets;
@@ -15,7 +16,9 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 
 use super::*;
-use crate::model::{AddressPair, Backend, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord};
+use crate::model::{
+    AddressPair, Backend, Basis, Choice, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord,
+};
 
 pub(crate) fn zone(apex: &str) -> Zone {
     Zone {
@@ -55,7 +58,11 @@ pub(crate) fn service(index: u32, name: &str, backends: Vec<Backend>) -> Publish
         names: vec![name.to_owned()],
         ttl_s: 30,
         answers: 2,
+        choice: Choice::RoundRobin,
+        basis: Basis::Serving,
         backends,
+        addresses: vec![],
+        last_good: vec![],
     }
 }
 
@@ -69,7 +76,7 @@ fn index() -> Index {
     let mut four = backend(1, 1);
     four.addresses.v6 = None;
     let mut many = service(5, "many.edge.test.", (1..=20).map(|n| backend(n, 1)).collect());
-    many.answers = 99;
+    many.answers = 16;
     Index::new(&snapshot(vec![
         service(0, "video.edge.test.", vec![backend(1, 2), backend(2, 1), backend(3, 1), backend(4, 0)]),
         service(1, "a.b.c.inner.edge.test.", vec![backend(9, 1)]),

@@ -1,0 +1,136 @@
+//! `selvedge explain`: break-glass. Needs root, and neither the daemon nor its configuration.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::PinArg;
+use crate::explain::{Explanation, Message, Request, explain, hex};
+
+/// The kernel leaves the frame to the network stack.
+const PASSED: u8 = 1;
+const TROUBLE: u8 = 2;
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// A name to ask for; or a frame: hexadecimal digits, or @FILE with its bytes or a hex dump
+    #[arg(value_name = "NAME|FRAME")]
+    subject: String,
+    /// The client that asks for the name
+    #[arg(long, value_name = "IP")]
+    client: Option<IpAddr>,
+    /// The address that it asks; else the node's first of the client's family
+    #[arg(long, value_name = "IP")]
+    server: Option<IpAddr>,
+    /// The type that it asks for, by name or as TYPEnnn
+    #[arg(long = "type", value_name = "TYPE", default_value = "A", value_parser = type_code)]
+    qtype: u16,
+    /// Ask without EDNS
+    #[arg(long)]
+    no_edns: bool,
+    #[command(flatten)]
+    pins: PinArg,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn type_code(name: &str) -> Result<u16, String> {
+    crate::explain::type_code(name).ok_or_else(|| "no type of this name; write its number as in TYPE65".to_owned())
+}
+
+pub(super) async fn run(args: ExplainArgs) -> ExitCode {
+    let request = Request {
+        subject: args.subject,
+        client: args.client,
+        server: args.server,
+        qtype: args.qtype,
+        edns: !args.no_edns,
+    };
+    let done = explain(&args.pins.pin_dir, &request).await.map_err(|e| e.to_string()).and_then(|explanation| {
+        let text = if args.json {
+            serde_json::to_string_pretty(&explanation).map_err(|e| format!("explain: {e}"))?
+        } else {
+            text(&explanation)
+        };
+        println!("{}", text.trim_end());
+        Ok(if explanation.is_answered() { 0 } else { PASSED })
+    });
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            ExitCode::from(TROUBLE)
+        }
+    }
+}
+
+fn text(explanation: &Explanation) -> String {
+    let mut out = String::new();
+    // Writing into a String does not fail.
+    let Explanation { verdict, meaning, generation, .. } = explanation;
+    let _ = writeln!(out, "verdict: {verdict} - {meaning}\ntables:  generation {generation}");
+    let fate = match (&explanation.reply_frame, explanation.action.as_str()) {
+        (Some(_), _) => "turned into its answer and sent back out".to_owned(),
+        (None, "passed") => "goes on to the network stack, not a byte changed".to_owned(),
+        (None, other) => other.to_owned(),
+    };
+    let _ = writeln!(out, "frame:   {fate}");
+    dump(&mut out, "frame", &explanation.frame);
+    if let Some(query) = &explanation.query {
+        message(&mut out, "query", query);
+    }
+    if let Some(reply) = &explanation.reply_frame {
+        dump(&mut out, "reply", reply);
+    }
+    if let Some(reply) = &explanation.reply {
+        message(&mut out, "reply", reply);
+    }
+    if let Some(asked) = &explanation.daemon {
+        let server = asked.server;
+        match (&asked.reply, &asked.problem) {
+            (Some(reply), _) => {
+                let _ = writeln!(out, "\nthe daemon at {server} answers this (asked from this machine):");
+                message(&mut out, "its reply", reply);
+            }
+            (None, problem) => {
+                let _ = writeln!(out, "\nthe daemon at {server}: {}", problem.as_deref().unwrap_or("no answer"));
+            }
+        }
+    }
+    out
+}
+
+fn dump(out: &mut String, what: &str, digits: &str) {
+    let bytes = hex::parse(digits).unwrap_or_default();
+    let _ = write!(out, "\n{what}, {} bytes\n{}", bytes.len(), hex::dump(&bytes));
+}
+
+fn message(out: &mut String, what: &str, message: &Message) {
+    let _ = writeln!(out, "\n{what}, {} -> {}", message.from, message.to);
+    let Some(said) = &message.decoded else {
+        let _ = writeln!(out, "  cannot be read: {}", message.problem.as_deref().unwrap_or_default());
+        return;
+    };
+    let _ = writeln!(out, "  id {}, opcode {}, {}, flags: {}", said.id, said.opcode, said.rcode, said.flags.join(" "));
+    if let Some(edns) = &said.edns {
+        let dnssec_ok = if edns.dnssec_ok { ", do" } else { "" };
+        let _ = writeln!(out, "  EDNS version {}, payload {}{dnssec_ok}", edns.version, edns.payload);
+        for (code, data) in &edns.options {
+            let _ = writeln!(out, "  EDNS option {code}: {data}");
+        }
+    }
+    let sections = [
+        ("question", &said.questions),
+        ("answer", &said.answers),
+        ("authority", &said.authorities),
+        ("additional", &said.additionals),
+    ];
+    for (section, lines) in sections {
+        for line in lines {
+            let _ = writeln!(out, "  {section:<10}  {line}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The program on the live tables, run for one frame at a time: beside what is attached, without the lock, and
+//! without a trace. Counters and the rings' positions are maps of this process alone.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::{Ebpf, EbpfLoader};
+use xdp_balancer_common::{Settings, Verdict, object};
+
+use crate::dataplane::{RunAction, test_run};
+use crate::error::Error;
+use crate::maps::{Sizes, shapes};
+use crate::object as elf;
+use crate::pins::Pins;
+
+/// Maps that the program writes.
+const WRITTEN: [&str; 4] = [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS];
+
+/// The program, loaded once more onto the pinned tables.
+pub struct Explainer {
+    object: Ebpf,
+}
+
+/// What the program makes of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Why.
+    pub verdict: Verdict,
+    /// What the kernel is told.
+    pub action: RunAction,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// Generation of the tables.
+    pub generation: u64,
+}
+
+impl Explainer {
+    /// Opens the tables of this version's layout below `pin_dir`; nothing is made there, and nothing written.
+    pub fn open(pin_dir: &Path) -> Result<Self, Error> {
+        let pins = Pins::new(pin_dir);
+        let mut loader = EbpfLoader::new();
+        for shape in &shapes(&Sizes::default()) {
+            let missing = || {
+                let nothing = std::io::Error::from_raw_os_error(libc::ENOENT);
+                Error::system("open the pinned map", shape.name)(nothing)
+            };
+            loader.map_max_entries(shape.name, shape.adopt(&pins)?.ok_or_else(missing)?);
+            if !WRITTEN.contains(&shape.name) {
+                loader.map_pin_path(shape.name, pins.map(shape.name));
+            }
+        }
+        let mut object = elf::load(&mut loader)?;
+        elf::xdp(&mut object, object::XDP)?;
+        Ok(Self { object })
+    }
+
+    /// Addresses that queries are answered for.
+    pub fn local(&self) -> Result<Vec<IpAddr>, Error> {
+        let settings = self.settings()?;
+        let used = |family: usize| settings.local_lens[family] as usize;
+        let v4 = settings.local4.iter().take(used(0)).map(|address| IpAddr::from(address.to_ne_bytes()));
+        let v6 = settings.local6.iter().take(used(1)).map(|words| {
+            let mut bytes = [0; 16];
+            for (part, word) in bytes.chunks_mut(4).zip(words) {
+                part.copy_from_slice(&word.to_ne_bytes());
+            }
+            IpAddr::from(bytes)
+        });
+        Ok(v4.chain(v6).collect())
+    }
+
+    /// Runs one frame (14 to about 3,500 bytes).
+    pub fn run(&self, frame: &[u8]) -> Result<Explained, Error> {
+        let before = self.counts()?;
+        let result = test_run(elf::loaded_xdp(&self.object)?, frame, 1)?;
+        let after = self.counts()?;
+        let counted = before.iter().zip(&after).position(|(before, after)| before != after);
+        let verdict = counted.and_then(|index| Verdict::ALL.get(index).copied()).unwrap_or(Verdict::Broken);
+        let generation = self.settings()?.generation;
+        Ok(Explained { verdict, action: result.action, frame: result.frame, generation })
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        let map: Array<&MapData, Settings> = self.map(object::SETTINGS)?;
+        map.get(&0, 0).map_err(Error::system("read", object::SETTINGS))
+    }
+
+    fn counts(&self) -> Result<Vec<u64>, Error> {
+        let map: PerCpuArray<&MapData, u64> = self.map(object::VERDICTS)?;
+        let sum = |index| map.get(&index, 0).map(|parts| parts.iter().sum());
+        (0..map.len()).map(sum).collect::<Result<_, _>>().map_err(Error::system("read", object::VERDICTS))
+    }
+
+    fn map<'a, T: TryFrom<&'a Map, Error = aya::maps::MapError>>(&'a self, name: &'static str) -> Result<T, Error> {
+        let map = self.object.map(name).ok_or(Error::Missing { name })?;
+        T::try_from(map).map_err(Error::system("open the map", name))
+    }
+}

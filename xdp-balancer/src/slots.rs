@@ -1,0 +1,125 @@
+//! Finds the pilots under which no two names meet in a slot: hash and displace, for a table that is built once and
+//! then only read.
+
+use xdp_balancer_common::{MAX_NAMES, PILOTS, SLOTS, pilot_of, slot_of};
+
+use crate::error::{Error, Problem};
+
+/// Attempts to find a secret under which all names can be told apart. Even with the most names a second one is
+/// rarely needed; a fault in the hash must not make this loop for ever.
+const SECRETS: usize = 8;
+
+/// Where each name goes.
+pub(crate) struct Places {
+    /// The secret that the hashes were made with.
+    pub secret: u64,
+    /// By number of the pilot.
+    pub pilots: Vec<u16>,
+    /// Slot of each name, in their order.
+    pub slots: Vec<u32>,
+}
+
+/// Finds places for so many names, under the given secret or, if two cannot be told apart by it, under another one. A
+/// changed secret is in force a moment after its table; in between the names are unknown to the program, and user space
+/// answers.
+pub(crate) fn find(
+    names: usize,
+    secret: u64,
+    hash: impl Fn(usize, u64) -> u64,
+    mut another: impl FnMut() -> Result<u64, Error>,
+) -> Result<Places, Error> {
+    if names > MAX_NAMES as usize {
+        return Err(Error::Invalid { name: "the table".into(), problem: Problem::Names(names) });
+    }
+    let mut secret = secret;
+    for _ in 0..SECRETS {
+        let hashes: Vec<u64> = (0..names).map(|index| hash(index, secret)).collect();
+        if let Some((pilots, slots)) = place(&hashes) {
+            return Ok(Places { secret, pilots, slots });
+        }
+        secret = another()?;
+    }
+    Err(Error::Invalid { name: "the table".into(), problem: Problem::Hash })
+}
+
+fn place(hashes: &[u64]) -> Option<(Vec<u16>, Vec<u32>)> {
+    let mut groups: Vec<(u32, u32)> = (0_u32..).zip(hashes).map(|(index, hash)| (pilot_of(*hash), index)).collect();
+    groups.sort_unstable();
+    let mut groups: Vec<&[(u32, u32)]> = groups.chunk_by(|a, b| a.0 == b.0).collect();
+    // The largest first, while there is much room.
+    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+    let mut pilots = vec![0; PILOTS as usize];
+    let mut slots = vec![0; hashes.len()];
+    let mut taken = vec![false; SLOTS as usize];
+    for group in groups {
+        let found = (0..=u16::MAX).find(|pilot| settle(group, hashes, *pilot, &mut taken, &mut slots))?;
+        pilots[group[0].0 as usize] = found;
+    }
+    Some((pilots, slots))
+}
+
+/// Takes the slots of a group under a pilot, if all are free and no two are the same.
+fn settle(group: &[(u32, u32)], hashes: &[u64], pilot: u16, taken: &mut [bool], slots: &mut [u32]) -> bool {
+    for (done, (_, index)) in group.iter().enumerate() {
+        let slot = slot_of(hashes[*index as usize], pilot);
+        if taken[slot as usize] {
+            for (_, index) in &group[..done] {
+                taken[slots[*index as usize] as usize] = false;
+            }
+            return false;
+        }
+        taken[slot as usize] = true;
+        slots[*index as usize] = slot;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+    use std::collections::BTreeSet;
+
+    use xdp_balancer_common::{NameHash, bench};
+
+    use super::*;
+
+    fn hash(index: usize, secret: u64) -> u64 {
+        NameHash::new(secret).add(bench::letters(index as u32), 8).finish(8)
+    }
+
+    #[test]
+    fn names_that_cannot_be_told_apart_get_another_secret() {
+        let meets = |index, secret| if secret == 7 { 1 << 50 } else { hash(index, secret) };
+        let places = find(3, 7, meets, || Ok(8)).unwrap();
+        assert_eq!(places.secret, 8);
+        assert_eq!(places.slots.iter().collect::<BTreeSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn a_hash_that_does_not_tell_names_apart_is_an_error() {
+        let error = find(2, 7, |_, _| 1, || Ok(8)).err().unwrap();
+        assert!(matches!(error, Error::Invalid { problem: Problem::Hash, .. }), "{error}");
+    }
+
+    #[test]
+    fn the_most_names_find_places_of_their_own() {
+        for seed in 1..6_u64 {
+            let mut tried = 0;
+            let places = find(MAX_NAMES as usize, seed << 17, hash, || {
+                tried += 1;
+                Ok(seed << 40 | tried)
+            })
+            .unwrap();
+            assert!(tried < 2, "{tried} other secrets");
+            let mut met = vec![false; SLOTS as usize];
+            for (index, slot) in places.slots.iter().enumerate() {
+                let hash = hash(index, places.secret);
+                assert_eq!(slot_of(hash, places.pilots[pilot_of(hash) as usize]), *slot);
+                assert!(!std::mem::replace(&mut met[*slot as usize], true));
+            }
+        }
+        let error = find(MAX_NAMES as usize + 1, 7, hash, || Ok(8)).err().unwrap();
+        assert!(matches!(error, Error::Invalid { problem: Problem::Names(_), .. }), "{error}");
+    }
+}
