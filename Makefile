@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build demo test fuzz-dataplane lint deny deb clean
+.PHONY: help setup build demo test bench fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -32,6 +32,17 @@ demo: ## Show the whole on this machine: client, engine, load, replicas that fol
 test: ## Run all tests (as root; without, those that need it are skipped and listed)
 	@tests/setup.sh build lab
 	@exec tests/run.sh
+
+# The lab that measures other servers beside ours is no part of this repository.
+DNS_PEERS ?= ../shared/lab/dns-peers
+bench: ## Measure: the program in the kernel, then other DNS servers beside it (as root)
+	@tests/setup.sh build lab
+	@cargo build --release --locked
+	@"$(RELEASE)/selvedge" bench dataplane
+	@if [ -x "$(DNS_PEERS)" ]; then \
+		"$(DNS_PEERS)" run --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate" && \
+		"$(DNS_PEERS)" stress --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate"; \
+	else echo "SKIPPED (no $(DNS_PEERS)): other servers beside ours; DNS_PEERS=PATH names the lab"; fi
 
 FRAMES ?= 10000000
 SEED ?= 1

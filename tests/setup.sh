@@ -7,7 +7,8 @@
 #   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
-#   all     all of these
+#   peers   other DNS software, for tests/conformance/run.sh and `make bench` only
+#   all     all of these but peers
 set -euo pipefail
 
 readonly BPF_LINKER=0.13.0 CARGO_DEB=3.8.0 CARGO_DENY=0.20.2
@@ -212,11 +213,29 @@ step_check() {
     has mmdebstrap || install_packages mmdebstrap
 }
 
+# Servers to compare with, resolvers and forwarders in front of us, tools that look at us. Each is in Debian; what
+# an archive lacks is left out, and the conformance run says so.
+step_peers() {
+    local wanted=(knot knot-dnsutils nsd bind9 bind9-dnsutils bind9-utils unbound knot-resolver dnsmasq-base dnsviz zonemaster-cli
+        python3-dnspython dnsperf) package found=()
+    for package in "${wanted[@]}"; do
+        if installed "$package" || offered "$package"; then found+=("$package"); else say "$package is not in this archive"; fi
+    done
+    local before=() service
+    for service in knot nsd named unbound kresd@1; do
+        if has systemctl && systemctl --quiet is-enabled "$service" 2>/dev/null; then before+=("$service"); fi
+    done
+    install_packages "${found[@]}"
+    for service in knot nsd named unbound kresd@1; do
+        case " ${before[*]-} " in *" $service "*) ;; *) leave_disabled "$service" ;; esac
+    done
+}
+
 # --------------------------------------------------------------------------------------------------------
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | lint | deb | check) "step_$step" ;;
+    build | lab | lint | deb | check | peers) "step_$step" ;;
     all)
         step_build
         step_lab
@@ -225,7 +244,7 @@ for step in "${@:-all}"; do
         step_check
         ;;
     *)
-        say "no such step: $step; there are build, lab, lint, deb, check, all"
+        say "no such step: $step; there are build, lab, lint, deb, check, peers, all"
         exit 2
         ;;
     esac

@@ -24,3 +24,4 @@ pub mod reconcile;
 pub mod stop;
 pub mod store;
 pub mod telemetry;
+pub mod zonefile;

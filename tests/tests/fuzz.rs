@@ -112,6 +112,7 @@ fn records() -> Vec<ZoneRecord> {
 
 fn snapshot() -> Snapshot {
     let zone = Zone {
+        authority: None,
         apex: "edge.test.".into(),
         primary: "ns1.edge.test.".into(),
         contact: "hostmaster.edge.test.".into(),

@@ -51,6 +51,7 @@ const KNOWS_ONLY: &[(&str, &[&str])] = &[
     ("driver", &["model"]),
     ("netlink", &["model"]),
     ("dns", &["model"]),
+    ("zonefile", &["model"]),
 ];
 
 /// Modules of `control` that must not know these others of it.

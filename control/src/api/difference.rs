@@ -124,6 +124,7 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let zone = Zone {
+            authority: None,
             apex: "edge.test.".into(),
             primary: "ns.edge.test.".into(),
             contact: "admin.edge.test.".into(),

@@ -1,7 +1,7 @@
 //! The configuration file → checked [`model`](crate::model) values, and the difference of two.
 //!
 //! Every fault is told at once, one line each: `FILE:LINE: KEY: what is wrong; what to do`. Reading the
-//! one file is the only effect here.
+//! file and the zones' master files is the only effect here.
 
 mod cross;
 mod diff;
@@ -14,6 +14,7 @@ mod sections;
 mod services;
 mod types;
 mod values;
+mod zone_file;
 
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     cross::zones(reader, &zones);
     cross::services(reader, &services, &zones, all_zones);
     records::check(reader, &zones, &services);
+    zone_file::check(reader, &mut zones, &services);
     cross::limits(reader, &services, &limit);
     cross::pools(reader, &docker, &listen, &limit);
     cross::elsewhere(reader, &docker, &services);

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -27,6 +28,11 @@ impl<'a> Reader<'a> {
     /// The line, from 1, that holds the first byte of `span`.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.line_starts.partition_point(|start| *start <= span.start).max(1)
+    }
+
+    /// Where paths of the file that are not absolute begin: its own directory.
+    pub(super) fn directory(&self) -> &Path {
+        Path::new(self.file).parent().unwrap_or(Path::new(""))
     }
 
     pub(super) fn complain(&self, line: usize, key: &str, complaint: Complaint) {
@@ -99,6 +105,11 @@ impl<'a, 'i> Section<'a, 'i> {
 
     pub(super) fn complain(&self, line: usize, key: &str, what: impl Into<String>, fix: impl Into<String>) {
         self.reader.complain(line, &self.key(key), Complaint::new(what, fix));
+    }
+
+    /// The line of a key, where it is there.
+    pub(super) fn line_of(&self, key: &str) -> Option<usize> {
+        self.get(key).map(|(_, line)| line)
     }
 
     fn get(&self, key: &str) -> Option<(&'a Spanned<DeValue<'i>>, usize)> {

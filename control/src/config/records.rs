@@ -9,6 +9,7 @@ use super::reader::{Field, Reader, Section};
 use super::sections::LONGEST_TTL_S;
 use super::services::ServiceSection;
 use super::values::{text, whole32};
+use super::zone_file::FileSection;
 use crate::model::{Zone, ZoneRecord};
 
 const A: u16 = 1;
@@ -29,13 +30,16 @@ pub(super) struct RecordSection {
 pub(super) struct ZoneSection {
     pub(super) zone: Field<Zone>,
     pub(super) records: Vec<RecordSection>,
+    /// Where the zone comes from, if that is a master file.
+    pub(super) file: Option<FileSection>,
 }
 
 impl ZoneSection {
     /// The zone whole. RRsets stand together; in them the file's order stays.
     pub(super) fn finish(mut self) -> Zone {
-        self.records.sort_by(|a, b| (&a.record.name, a.record.rtype).cmp(&(&b.record.name, b.record.rtype)));
-        self.zone.value.records = self.records.into_iter().map(|r| r.record).collect();
+        let zone = &mut self.zone.value;
+        zone.records.extend(self.records.into_iter().map(|r| r.record));
+        zone.records.sort_by(|a, b| (&a.name, a.rtype).cmp(&(&b.name, b.rtype)));
         self.zone.value
     }
 }

@@ -14,6 +14,7 @@ use super::records::{ZoneSection, record};
 use super::types::{AttachMode, Control, Dataplane, Dns, Docker, LogLevel, Pool};
 use super::values::{absolute_path, boolean, duration, identifier, interface, parsed, prefix, socket_address};
 use super::values::{socket_path, unicast, whole32, word};
+use super::zone_file;
 use crate::model::{NodeName, Zone};
 
 /// Most instances that a node can be allowed.
@@ -26,6 +27,10 @@ const MOST_TABLES: u32 = 256;
 const MOST_RESOLVERS: usize = 64;
 /// Longest TTL (RFC 8767 advises against more than a week).
 pub(super) const LONGEST_TTL_S: u32 = 604_800;
+
+/// Keys of a `[[zone]]`.
+pub(super) const ZONE_KEYS: [&str; 9] =
+    ["name", "file", "primary", "contact", "nameservers", "nameserver_addresses", "ttl_s", "negative_ttl_s", "record"];
 
 pub(super) fn node(section: &Section<'_, '_>, default: &NodeName) -> NodeName {
     section.allow(&["name"]);
@@ -107,16 +112,10 @@ pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Z
     if !apex.broken {
         section.path = format!("zone.{:?}", apex.value.trim_end_matches('.'));
     }
-    section.allow(&[
-        "name",
-        "primary",
-        "contact",
-        "nameservers",
-        "nameserver_addresses",
-        "ttl_s",
-        "negative_ttl_s",
-        "record",
-    ]);
+    section.allow(&ZONE_KEYS);
+    if let Some(file) = zone_file::path(section) {
+        return zone_file::zone(section, apex, &file);
+    }
     let below = |label: &str| format!("{label}.{}", apex.value);
 
     let servers = section.list("nameservers", "[\"ns1.edge.example.\"]", domain_name);
@@ -142,6 +141,7 @@ pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Z
     let zone = Zone {
         primary,
         nameserver_addresses,
+        authority: None,
         records: Vec::new(),
         contact: section.or("contact", below("hostmaster"), mailbox).value,
         nameservers,
@@ -153,7 +153,7 @@ pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Z
         return None;
     }
     let records = section.sections("record").iter().filter_map(|s| record(s, &zone.apex, zone.ttl_s)).collect();
-    Some(ZoneSection { zone: apex.map(|_| zone), records })
+    Some(ZoneSection { zone: apex.map(|_| zone), records, file: None })
 }
 
 /// Where name servers of ours can be reached unless the file says so: where we listen. Loopback is no place for

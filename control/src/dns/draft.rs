@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::error::IndexError;
 use super::records::{FixedRrset, Soa};
-use super::wire::{name_bytes, suffixes, wildcard_of};
+use super::wire::{name_as_written, name_bytes, suffixes, wildcard_of};
 use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS};
 use crate::model::{PublishedService, Snapshot, Zone, ZoneRecord};
 
@@ -63,16 +63,20 @@ pub(super) struct Apex {
 
 impl Apex {
     fn new(zone: &Zone) -> Result<Self, IndexError> {
-        let targets: Result<Vec<_>, _> = zone.nameservers.iter().map(|ns| name_bytes("name server", ns)).collect();
-        let ns = FixedRrset { rtype: TYPE_NS, ttl_s: zone.ttl_s, rdata: targets? };
+        let targets: Result<Vec<_>, _> = zone.nameservers.iter().map(|ns| name_as_written("name server", ns)).collect();
+        let ns_ttl_s = zone.authority.map_or(zone.ttl_s, |told| told.ns_ttl_s);
+        let ns = FixedRrset { rtype: TYPE_NS, ttl_s: ns_ttl_s, rdata: targets? };
         if ns.rdata.is_empty() {
             return Err(IndexError::NoNameserver { apex: zone.apex.clone() });
         }
         let soa = Soa {
-            primary: name_bytes("primary name server", &zone.primary)?,
-            contact: name_bytes("zone contact", &zone.contact)?,
+            primary: name_as_written("primary name server", &zone.primary)?,
+            contact: name_as_written("zone contact", &zone.contact)?,
+            serial: zone.authority.map(|told| told.serial),
             // Refresh, retry and expire speak to secondaries, which there are none of: usual values.
-            times: [3600, 600, 604_800, zone.negative_ttl_s],
+            times: zone.authority.map_or([3600, 600, 604_800, zone.negative_ttl_s], |told| {
+                [told.refresh_s, told.retry_s, told.expire_s, zone.negative_ttl_s]
+            }),
         };
         Ok(Self {
             wire: name_bytes("zone", &zone.apex)?,
@@ -161,7 +165,8 @@ impl Draft {
     /// resolvers take the delegation for broken.
     fn add_nameservers(&mut self, zones: &[Zone]) -> Result<(), IndexError> {
         let mut added: HashMap<Vec<u8>, (u32, Vec<IpAddr>)> = HashMap::new();
-        for zone in zones {
+        // What a master file does not say is not there.
+        for zone in zones.iter().filter(|zone| zone.authority.is_none()) {
             for target in zone.nameservers.iter().chain([&zone.primary]) {
                 let name = name_bytes("name server", target)?;
                 if let Some((holder, _)) = self.zone_of(&name) {

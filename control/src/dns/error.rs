@@ -1,29 +1,20 @@
 //! Why a snapshot cannot be answered from.
 
-use hickory_proto::ProtoError;
-
 use super::render::RenderError;
+use crate::model::DomainFault;
 
 /// Why a snapshot cannot be answered from.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// A name has no wire form.
-    #[error("{what} {name:?} is not a domain name: {source}")]
+    #[error("{what} {name:?} is not a domain name: it {source}")]
     Name {
         /// What it names.
         what: &'static str,
         /// The text.
         name: String,
         /// What is wrong with it.
-        source: ProtoError,
-    },
-    /// A name without the final dot.
-    #[error("{what} {name:?} must end in a dot")]
-    Relative {
-        /// What it names.
-        what: &'static str,
-        /// The text.
-        name: String,
+        source: DomainFault,
     },
     /// Two zones with one apex.
     #[error("zone {apex} is there twice")]
@@ -71,8 +62,8 @@ impl IndexError {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
+            Self::Name { source: DomainFault::Relative, .. } => "relative",
             Self::Name { .. } => "name",
-            Self::Relative { .. } => "relative",
             Self::DuplicateZone { .. } => "duplicate_zone",
             Self::NoNameserver { .. } => "no_nameserver",
             Self::DuplicateName { .. } => "duplicate_name",

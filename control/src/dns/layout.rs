@@ -281,11 +281,11 @@ impl<'d> Builder<'d> {
             let Some((zone, _)) = self.draft.zone_of(name) else { continue };
             let known = shared.get(&(cname.ttl_s, target)).copied();
             let source = known.unwrap_or_else(|| {
-                let (alias, returns) = self.alias(name, cname, target);
+                let (alias, ends) = self.alias(name, cname, target);
                 self.sources.push(Source::Alias(alias));
                 let source = self.sources.len() - 1;
-                // A chain that comes back to where it began is another from each of its names.
-                if !returns {
+                // One that goes in a circle is another from each name in it, whoever came first.
+                if ends {
                     shared.insert((cname.ttl_s, target), source);
                 }
                 source
@@ -294,19 +294,19 @@ impl<'d> Builder<'d> {
         }
     }
 
-    /// Follows an alias; also says whether it comes back to `name`.
+    /// Follows an alias; also says whether that comes to an end.
     fn alias(&mut self, name: &[u8], cname: &'d FixedRrset, target: &'d [u8]) -> (Alias, bool) {
         let own = self.rings.single(FixedRrset { rdata: vec![target.to_vec()], ..cname.clone() }.answer());
         let own = vec![Rrset::new(TYPE_CNAME, Arc::clone(&own)), Rrset::new(TYPE_ANY, own)];
         let mut chain = Chain::default();
         let mut followed: Vec<Vec<u8>> = Vec::new();
         let (mut owner, mut cname, mut target) = (&QUESTION_OWNER[..], cname, target);
-        let mut returns = false;
+        let mut ends = true;
         let end = loop {
             chain.append(owner, cname, target);
             let lower = target.to_ascii_lowercase();
-            returns |= lower == name;
-            if returns || followed.contains(&lower) || followed.len() >= MAX_ALIASES {
+            if lower == name || followed.contains(&lower) || followed.len() >= MAX_ALIASES {
+                ends = false;
                 break self.left(&chain);
             }
             match self.draft.locate(&lower) {
@@ -325,7 +325,7 @@ impl<'d> Builder<'d> {
                 },
             }
         };
-        (Alias { own, chain, end }, returns)
+        (Alias { own, chain, end }, ends)
     }
 
     fn left(&mut self, chain: &Chain) -> End {

@@ -48,14 +48,16 @@ impl FixedRrset {
 pub(super) struct Soa {
     pub primary: Vec<u8>,
     pub contact: Vec<u8>,
+    /// Where the zone says it; else it is the generation's.
+    pub serial: Option<u32>,
     /// Refresh, retry, expire and minimum in seconds.
     pub times: [u32; 4],
 }
 
 impl Soa {
-    pub(super) fn rrset(&self, serial: u32, ttl_s: u32) -> FixedRrset {
+    pub(super) fn rrset(&self, generation: u32, ttl_s: u32) -> FixedRrset {
         let mut rdata = [self.primary.as_slice(), &self.contact].concat();
-        for number in [serial].iter().chain(&self.times) {
+        for number in [self.serial.unwrap_or(generation)].iter().chain(&self.times) {
             rdata.extend_from_slice(&number.to_be_bytes());
         }
         FixedRrset { rtype: TYPE_SOA, ttl_s, rdata: vec![rdata] }

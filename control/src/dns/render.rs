@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use hickory_proto::ProtoError;
 use hickory_proto::rr::rdata::{A, AAAA};
-use hickory_proto::rr::{DNSClass, Name, RData};
-use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
+use hickory_proto::rr::{DNSClass, RData};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 use xdp_balancer_common::ANSWER_BYTES;
 
 use super::affinity::{self, Candidate};
@@ -217,14 +217,5 @@ fn record(address: IpAddr, ttl_s: u32) -> Result<Vec<u8>, ProtoError> {
     data.emit(&mut encoder)?;
     let rdlength = encoder.len_since_place(&length) as u16;
     length.replace(&mut encoder, rdlength)?;
-    Ok(bytes)
-}
-
-/// A name in wire form, lower case.
-pub(super) fn wire(name: &Name) -> Result<Vec<u8>, ProtoError> {
-    let mut bytes = Vec::new();
-    let mut encoder = BinEncoder::new(&mut bytes);
-    encoder.set_name_encoding(NameEncoding::UncompressedLowercase);
-    name.emit(&mut encoder)?;
     Ok(bytes)
 }

@@ -1,9 +1,7 @@
 //! Domain names in wire form.
 
-use hickory_proto::rr::Name;
-
 use super::error::IndexError;
-use super::render::wire;
+use crate::model::parse_domain;
 
 /// The name itself and every ancestor with the offset at which it begins, down to the root.
 pub(super) fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
@@ -24,13 +22,15 @@ pub(super) fn is_wildcard(name: &[u8]) -> bool {
     name.starts_with(b"\x01*")
 }
 
-/// Reads a fully qualified name.
-pub(super) fn absolute(what: &'static str, text: &str) -> Result<Name, IndexError> {
-    let name = Name::from_ascii(text).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })?;
-    if name.is_fqdn() { Ok(name) } else { Err(IndexError::Relative { what, name: text.to_owned() }) }
+/// Reads a fully qualified name to its wire form. Not by hickory, to which `\DDD` is octal.
+pub(super) fn name_as_written(what: &'static str, text: &str) -> Result<Vec<u8>, IndexError> {
+    parse_domain(text.as_bytes(), None).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })
 }
 
 /// Reads a fully qualified name to its wire form, lower case.
 pub(super) fn name_bytes(what: &'static str, text: &str) -> Result<Vec<u8>, IndexError> {
-    wire(&absolute(what, text)?).map_err(|source| IndexError::Name { what, name: text.to_owned(), source })
+    let mut wire = name_as_written(what, text)?;
+    // Length bytes are below every letter.
+    wire.make_ascii_lowercase();
+    Ok(wire)
 }

@@ -1,6 +1,7 @@
 //! The nouns of the control plane. Pure: no clock, no runtime, no files; time comes as an argument.
 
 pub mod documents;
+pub mod domain;
 pub mod ids;
 pub mod instance;
 pub mod service;
@@ -11,11 +12,12 @@ mod text;
 pub mod window;
 
 pub use documents::{Desired, DesiredService, Observed, ObservedService};
+pub use domain::{DomainFault, parse_domain, show_domain, unescape};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
 pub use service::{Choice, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;
-pub use snapshot::{Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
+pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
 pub use table::{Hold, TableHeader};
 pub use text::in_full;
 pub use window::{Forecast, Timestamp, Window, WindowReport};

@@ -20,7 +20,7 @@ pub struct Zone {
     pub contact: String,
     /// NS targets, at least one.
     pub nameservers: Vec<String>,
-    /// TTL in seconds of NS and SOA.
+    /// TTL in seconds of the SOA, and of the NS where `authority` does not say another.
     pub ttl_s: u32,
     /// SOA MINIMUM, TTL in seconds of negative answers (RFC 2308).
     pub negative_ttl_s: u32,
@@ -28,9 +28,27 @@ pub struct Zone {
     /// address by another way (a record, a service).
     #[serde(default)]
     pub nameserver_addresses: Vec<IpAddr>,
+    /// What its master file says of it. Without one, its serial is the generation.
+    #[serde(default)]
+    pub authority: Option<Authority>,
     /// All else that it holds; RRsets stand together, no record is there twice.
     #[serde(default)]
     pub records: Vec<ZoneRecord>,
+}
+
+/// What only a master file says of its zone: the rest of the SOA (RFC 1035, 3.3.13), and the TTL of the NS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// SERIAL.
+    pub serial: u32,
+    /// REFRESH in seconds.
+    pub refresh_s: u32,
+    /// RETRY in seconds.
+    pub retry_s: u32,
+    /// EXPIRE in seconds.
+    pub expire_s: u32,
+    /// TTL in seconds of the apex's NS.
+    pub ns_ttl_s: u32,
 }
 
 /// A record that does not change with the instances.

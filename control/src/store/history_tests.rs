@@ -11,6 +11,7 @@ fn zone(records: u32) -> Zone {
     let record =
         |number| ZoneRecord { name: format!("r{number}.edge.test."), rtype: 1, ttl_s: 60, rdata: vec![192, 0, 2, 1] };
     Zone {
+        authority: None,
         apex: "edge.test.".into(),
         primary: "ns.edge.test.".into(),
         contact: "admin.edge.test.".into(),

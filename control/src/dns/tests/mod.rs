@@ -29,6 +29,7 @@ pub(crate) fn zone(apex: &str) -> Zone {
         ttl_s: 3600,
         negative_ttl_s: 60,
         nameserver_addresses: vec![],
+        authority: None,
         records: vec![],
     }
 }

@@ -6,6 +6,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Record;
 
 use super::*;
+use crate::model::Authority;
 
 const V4: &str = "192.0.2.53";
 const V6: &str = "2001:db8::53";
@@ -334,5 +335,63 @@ fn large_delegations_bring_the_addresses_that_they_need() {
         assert!(message.additionals.len() < 26);
         let (_, message) = reply(&index, &query(name, RecordType::A), Transport::Tcp);
         assert_eq!((message.additionals.len(), message.metadata.truncation), (26, false));
+    }
+}
+
+/// What only a master file can say: the whole SOA, the TTL of the NS, a primary that is no name of the zone, letter case
+/// in data, and labels with any bytes.
+#[test]
+fn a_master_files_zone_is_served_as_it_stands() {
+    let authority = Authority { serial: 2_026_010_101, refresh_s: 1, retry_s: 2, expire_s: 3, ns_ttl_s: 77 };
+    let records = vec![
+        record("a\\.b.edge.test.", RecordType::TXT, b"\x03dot"),
+        record("a\\032\\255.edge.test.", RecordType::TXT, b"\x03odd"),
+        record("alias.edge.test.", RecordType::CNAME, b"\x03A.B\x04Edge\x04Test\0"),
+    ];
+    let zone = Zone {
+        primary: "Hidden.Edge.Test.".into(),
+        contact: "john\\.doe.edge.test.".into(),
+        nameservers: vec!["NS.elsewhere.example.".into()],
+        authority: Some(authority),
+        records,
+        ..zone("edge.test.")
+    };
+    let index = Index::new(&Snapshot { generation: 7, zones: vec![zone], services: vec![] }).unwrap();
+    let soa = "Hidden.Edge.Test. john\\.doe.edge.test. 2026010101 1 2 3 60";
+    let (_, message) = ask(&index, "edge.test.", RecordType::SOA);
+    assert_eq!(texts(&message.answers), [format!("edge.test. 3600 SOA {soa}")]);
+    let (_, message) = ask(&index, "edge.test.", RecordType::NS);
+    assert_eq!(texts(&message.answers), ["edge.test. 77 NS NS.elsewhere.example."]);
+    let (outcome, message) = ask(&index, "hidden.edge.test.", RecordType::A);
+    assert_eq!(outcome, Outcome::NxDomain);
+    assert_eq!(texts(&message.authorities), [format!("edge.test. 60 SOA {soa}")]);
+    for (wire, text) in [(b"\x03A.b\x04edge\x04test\0".as_slice(), "dot"), (b"\x03a \xff\x04edge\x04test\0", "odd")] {
+        let mut query = bytes(&query(".", RecordType::TXT));
+        query.splice(12..13, wire.iter().copied());
+        let (_, message) = reply_to(&index, &query);
+        assert_eq!(message.answers.len(), 1);
+        assert_eq!(message.answers[0].data.to_string(), text);
+    }
+    let (_, message) = ask(&index, "alias.edge.test.", RecordType::TXT);
+    assert_eq!(message.answers.len(), 2, "an alias is followed whatever its target's letter case");
+}
+
+fn reply_to(index: &Index, query: &[u8]) -> (Outcome, Message) {
+    let response = respond(query, index, Transport::Udp, Pick::Slot(0));
+    (response.outcome, Message::from_vec(&response.bytes.expect("a reply")).expect("a reply that parses"))
+}
+
+/// Aliases with one target share its answers; one that lies in the circle itself must not, for it ends sooner.
+#[test]
+fn a_circle_of_aliases_is_told_the_same_whoever_comes_first() {
+    let records = vec![alias("a.edge.test.", "b.edge.test."), alias("b.edge.test.", "b.edge.test.")];
+    let zone = Zone { records, ..zone("edge.test.") };
+    // The order of names differs from index to index.
+    for generation in 0..40 {
+        let index = Index::new(&Snapshot { generation, zones: vec![zone.clone()], services: vec![] }).unwrap();
+        for (name, aliases) in [("a.edge.test.", 2), ("b.edge.test.", 1)] {
+            let (_, message) = ask(&index, name, RecordType::A);
+            assert_eq!(message.answers.len(), aliases, "{name}");
+        }
     }
 }
