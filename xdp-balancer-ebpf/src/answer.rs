@@ -348,7 +348,7 @@ fn sum_additional(frame: Frame, offset: usize, len: usize) -> Result<u16, Verdic
 /// A chunk without its first `n` (1–7) bytes.
 #[inline(always)]
 fn shift_down(chunk: u64, n: u32) -> u64 {
-    if cfg!(target_endian = "little") { chunk >> (n * 8 & 63) } else { chunk << (n * 8 & 63) }
+    if cfg!(target_endian = "little") { chunk >> ((n * 8) & 63) } else { chunk << ((n * 8) & 63) }
 }
 
 /// Exchanges the hardware addresses and keeps type and tags. Read at one place and written at another, which may
