@@ -14,7 +14,7 @@ use super::*;
 use crate::maps::{Sizes, shapes};
 
 /// Upper bound on the XDP program's instructions before the kernel's own rewriting.
-const MAX_INSTRUCTIONS: usize = 3500;
+const MAX_INSTRUCTIONS: usize = 5000;
 
 fn parsed() -> aya_obj::Object {
     aya_obj::Object::parse(OBJECT).unwrap()

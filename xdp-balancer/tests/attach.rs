@@ -13,6 +13,7 @@ use support::lab::{CLIENT, SERVER, in_lab, ip};
 use support::{A, AAAA, PinDir, addresses, name, pinned, privileged, table};
 use xdp_balancer::testing::Query;
 use xdp_balancer::{AttachedMode, Dataplane, Error, Mode, Rendered, Verdict, attach_pass, detach, remove_all, show};
+use xdp_balancer_common::ANSWER_BYTES;
 
 /// No reply comes later than this; waits end with the reply, or with the ICMP error of a closed port.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -234,7 +235,7 @@ fn an_answer_without_room_is_passed() {
     in_lab(|_lab| {
         let pins = PinDir::new();
         let mut dataplane = pins.open();
-        let large = Rendered { bytes: vec![0; 496], ..addresses(&[]) };
+        let large = Rendered { bytes: vec![0; ANSWER_BYTES], ..addresses(&[]) };
         dataplane.publish(&table(1, vec![name("", 0, vec![(A, vec![large])])])).unwrap();
         let mut log = dataplane.take_log().unwrap();
         // In generic mode the program works on the stack's own small buffer.
