@@ -151,7 +151,7 @@ fn snapshot() -> Snapshot {
             last_good: vec![],
         }
     });
-    Snapshot { generation: 1, zones: vec![zone], services: services.collect() }
+    Snapshot { generation: 1, zones: vec![zone.into()], services: services.collect() }
 }
 
 /// Names that do not exist: in the zone, below a service, below a wildcard's owner, below a delegation, deep, and too

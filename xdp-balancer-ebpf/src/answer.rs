@@ -13,9 +13,9 @@ use crate::cookie;
 use crate::family::Family;
 use crate::lookup::Found;
 use crate::packet::{Cursor, Frame, load, opaque, store, unlinked};
-use crate::parse::{DNS, DNS_ONE, ETHERNET, Message, TAG, UDP, headers};
+use crate::parse::{DNS, DNS_ONE, ETHERNET, LINK_MASK, Message, TAG, UDP, headers};
 use crate::pool::Base;
-use crate::question::{COOKIE, MAX_ADDITIONAL, OPT, OWN_OPT_MASK, Question, TYPE_CLASS};
+use crate::question::{ADDITIONAL_MASK, COOKIE, MAX_ADDITIONAL, OPT, OWN_OPT_MASK, Question, TYPE_CLASS};
 
 const DNS_QR: u16 = 0x8000_u16.to_be();
 const DNS_RD: u16 = 0x0100_u16.to_be();
@@ -186,7 +186,7 @@ fn resize(ctx: &XdpContext, delta: i64) -> Result<usize, Verdict> {
     Ok(0)
 }
 
-/// Bytes per round of [`move_question`] and [`copy_answer`].
+/// Bytes per round of [`copy_answer`], and of [`move_question`].
 const STRIDE: usize = 32;
 const HALF: usize = STRIDE / 2;
 
@@ -321,7 +321,7 @@ unsafe fn copy<const N: usize>(from: usize, to: usize) {
 fn sum_additional(frame: Frame, offset: usize, len: usize) -> Result<u16, Verdict> {
     let mut sum = Sum::ZERO;
     let mut cursor = frame.cursor(offset & OFFSET_MASK);
-    let mut left = unlinked::<0xff>(len);
+    let mut left = unlinked::<ADDITIONAL_MASK>(len);
     let mut round = 0;
     while round < MAX_ADDITIONAL / 8 + 1 {
         if left < 8 {
@@ -370,7 +370,7 @@ fn turn_link(from: usize, frame: Frame, link: usize) -> Result<(), Verdict> {
         store(to + 10, to_low);
         store(to + 12, kind);
     }
-    let link = unlinked::<0x1f>(link);
+    let link = unlinked::<LINK_MASK>(link);
     if link > ETHERNET {
         // SAFETY: stepped over above.
         let (first, second) = unsafe { (load::<u32>(from + ETHERNET), load::<u32>(from + ETHERNET + TAG)) };

@@ -7,6 +7,8 @@
 #[cfg(target_arch = "bpf")]
 #[allow(dead_code, reason = "shared with the program, which uses all of it")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod runtime;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
@@ -158,16 +160,6 @@ mod entry {
         }
         XDP_TX
     }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
-    }
-
-    /// The same as the program's.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 /// Nothing to run outside the kernel.

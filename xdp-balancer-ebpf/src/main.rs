@@ -1,10 +1,9 @@
 //! The kernel side: an XDP program that answers DNS queries from pre-rendered tables, and two
 //! classifiers that count an instance's traffic.
 //!
-//! A frame goes through [`parse`] (headers), [`question`] (name, type, OPT), [`lookup`] (tables) and
-//! [`answer`] (the only module that writes to it). Each step returns the verdict that ends the
-//! program early, so nothing has been written when a frame is passed on; [`count::finish`] is the
-//! only way out. The crate is built for the BPF target by `xdp-balancer/build.rs`; for any other
+//! A frame goes through [`parse`] (headers), [`question`] (name, type, OPT), [`lookup`] (by [`names`] and [`pool`])
+//! and [`answer`] (the only module that writes to it). Each step returns the verdict that ends the
+//! program early, so nothing has been written when a frame is passed on; [`count`] is the only way out. The crate is built for the BPF target by `xdp-balancer/build.rs`; for any other
 //! target it is empty, so that workspace-wide cargo commands do not trip over it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(target_arch = "bpf", allow(unstable_features, reason = "BPF inline assembly is unstable"))]
@@ -35,6 +34,8 @@ mod parse;
 mod pool;
 #[cfg(target_arch = "bpf")]
 mod question;
+#[cfg(target_arch = "bpf")]
+mod runtime;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
@@ -95,16 +96,6 @@ mod entry {
         found.count_answered();
         Ok(found.verdict)
     }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
-    }
-
-    /// Helpers such as the ring buffer's want a GPL-compatible licence.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 /// Nothing to run outside the kernel.

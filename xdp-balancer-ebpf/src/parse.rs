@@ -12,7 +12,7 @@ pub const ETHERNET: usize = 14;
 /// Bytes of a VLAN tag.
 pub const TAG: usize = 4;
 /// Bounds an offset of the IP header: Ethernet and two tags.
-const LINK_MASK: usize = 0x1f;
+pub const LINK_MASK: usize = 0x1f;
 /// Bytes of an IPv4 header without options.
 pub const IPV4: usize = 20;
 /// Bytes of an IPv6 header.

@@ -21,7 +21,8 @@ const OPT_WITH_COOKIE: usize = OPT + COOKIE;
 pub const OWN_OPT_MASK: usize = 0x3f;
 /// Bounds an offset of a cookie: link, IPv6, UDP and DNS header, question, OPT.
 const COOKIE_MASK: usize = 0x3ff;
-const ADDITIONAL_MASK: usize = 0xff;
+/// Bounds the length of an additional section.
+pub const ADDITIONAL_MASK: usize = 0xff;
 /// Bounds an offset behind an option, wherever it says that it ends.
 const OPTION_MASK: usize = 0x1ff;
 /// Longest additional section that we look through: an OPT with the options that resolvers send over UDP, and to spare.
@@ -229,7 +230,7 @@ fn read_options(frame: Frame, options: Cursor, len: usize, features: u64) -> Res
         }
         if code == OPTION_COOKIE && features & Settings::COOKIES != 0 {
             // RFC 7873, 4: the client's alone, or the server's of 8 to 32 bytes with it.
-            let cookie_len = unlinked::<0xff>(option_len);
+            let cookie_len = unlinked::<ADDITIONAL_MASK>(option_len);
             let longer = cookie_len.wrapping_sub(CLIENT_COOKIE + MIN_SERVER_COOKIE);
             let whole = cookie_len == CLIENT_COOKIE || longer <= MAX_SERVER_COOKIE - MIN_SERVER_COOKIE;
             if unlinked::<OPTION_MASK>(cookie) != 0 || !whole {

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::maps::{self, Maps};
 use crate::plan::{Installed, InstalledName, InstalledRrset, ring_grains};
 use crate::sys::Memory;
-use crate::table::{CheckedRing, Role, wire_of};
+use crate::table::{CheckedRing, Role, wildcard_of, wire_of};
 
 /// What was read of a set.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Maps {
             reader.installed.names.insert(wire, name);
         }
         for (wire, set) in wildcards {
-            let wildcard = [b"\x01*", wire.as_slice()].concat();
+            let wildcard = wildcard_of(&wire);
             if reader.installed.names.get(&wildcard).is_none_or(|name| name.set != set) {
                 return Err(damaged(set, "the set of no wildcard"));
             }

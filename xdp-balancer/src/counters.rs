@@ -28,6 +28,12 @@ impl Counters {
     }
 }
 
+/// The verdict whose count differs; of one packet, its own.
+pub(crate) fn changed(before: &[u64], after: &[u64]) -> Option<Verdict> {
+    let index = before.iter().zip(after).position(|(before, after)| before != after)?;
+    Verdict::ALL.get(index).copied()
+}
+
 impl Maps {
     /// Sums the counters of all CPUs.
     pub(crate) fn counters(&self, services: u32) -> Result<Counters, Error> {

@@ -1,6 +1,5 @@
 //! Opening: create or adopt the maps, load this version's programs onto them.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
@@ -43,8 +42,8 @@ pub struct Dataplane {
     pub(crate) classifiers_loaded: bool,
     log: Option<KernelLog>,
     adopted: bool,
-    /// One process at a time; released with the last descriptor.
-    _lock: File,
+    /// One process at a time.
+    _lock: sys::Lock,
 }
 
 /// What the program did with a frame that was run through it.

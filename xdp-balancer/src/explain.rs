@@ -8,6 +8,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use xdp_balancer_common::{Settings, Verdict, object};
 
+use crate::counters::changed;
 use crate::dataplane::{RunAction, test_run};
 use crate::error::Error;
 use crate::maps::{Sizes, shapes};
@@ -33,6 +34,24 @@ pub struct Explained {
     pub frame: Vec<u8>,
     /// Generation of the tables.
     pub generation: u64,
+}
+
+impl Explained {
+    /// `answered`, `passed`, or the number of another XDP action.
+    #[must_use]
+    pub fn action_label(&self) -> String {
+        match self.action {
+            RunAction::Answer => "answered".to_owned(),
+            RunAction::Pass => "passed".to_owned(),
+            RunAction::Other(number) => format!("XDP action {number}"),
+        }
+    }
+
+    /// Whether the frame goes back out.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.action == RunAction::Answer
+    }
 }
 
 impl Explainer {
@@ -74,9 +93,7 @@ impl Explainer {
     pub fn run(&self, frame: &[u8]) -> Result<Explained, Error> {
         let before = self.counts()?;
         let result = test_run(elf::loaded_xdp(&self.object)?, frame, 1)?;
-        let after = self.counts()?;
-        let counted = before.iter().zip(&after).position(|(before, after)| before != after);
-        let verdict = counted.and_then(|index| Verdict::ALL.get(index).copied()).unwrap_or(Verdict::Broken);
+        let verdict = changed(&before, &self.counts()?).unwrap_or(Verdict::Broken);
         let generation = self.settings()?.generation;
         Ok(Explained { verdict, action: result.action, frame: result.frame, generation })
     }

@@ -38,6 +38,7 @@ mod counters;
 mod dataplane;
 mod error;
 mod explain;
+pub mod frames;
 mod log;
 mod maps;
 mod netlink;

@@ -193,12 +193,24 @@ pub(crate) fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Takes the lock on a directory for as long as the file lives; `None` if another process has it.
-pub(crate) fn lock(directory: &Path) -> io::Result<Option<File>> {
+/// The lock on a directory. Given back by name, for a child that is about to run another program has a copy of the
+/// descriptor for a moment, and closing ours would leave the lock with it.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // SAFETY: an open descriptor. Should it fail, the lock ends with the last copy.
+        unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };
+    }
+}
+
+/// Takes the lock on a directory for as long as the value lives; `None` if another process has it.
+pub(crate) fn lock(directory: &Path) -> io::Result<Option<Lock>> {
     let file = File::open(directory)?;
     // SAFETY: an open descriptor.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(Some(file));
+        return Ok(Some(Lock(file)));
     }
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }

@@ -200,7 +200,7 @@ impl Table {
             match &name.below {
                 Below::UserSpace => {}
                 Below::Denied(denied) => rings.push((Role::Below, Some(ring(denied)?))),
-                Below::Wildcard => wildcard = Some([b"\x01*", wire.as_slice()].concat()),
+                Below::Wildcard => wildcard = Some(wildcard_of(&wire)),
             }
             rings.sort_by_key(|(role, _)| *role);
             if names.insert(wire, CheckedName { service: name.service, rings, wildcard }).is_some() {
@@ -346,6 +346,11 @@ pub(crate) fn wire_of(entry: &NameEntry) -> Vec<u8> {
     let mut wire: Vec<u8> = entry.text.iter().flat_map(|chunk| chunk.to_ne_bytes()).collect();
     wire.truncate(entry.wire_len as usize);
     wire
+}
+
+/// The wildcard below a name.
+pub(crate) fn wildcard_of(wire: &[u8]) -> Vec<u8> {
+    [b"\x01*", wire].concat()
 }
 
 /// A name for people, as far as its wire form can be read.

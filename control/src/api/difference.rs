@@ -120,43 +120,15 @@ fn plain(value: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
-    use crate::model::{AddressPair, Backend, InstanceId, ServiceName};
+    use std::sync::Arc;
+
+    use crate::model::fixtures::{self, backend, service, zone};
 
     fn snapshot() -> Snapshot {
-        let zone = Zone {
-            authority: None,
-            apex: "edge.test.".into(),
-            primary: "ns.edge.test.".into(),
-            contact: "admin.edge.test.".into(),
-            nameservers: vec!["ns.edge.test.".into()],
-            ttl_s: 60,
-            negative_ttl_s: 5,
-            nameserver_addresses: Vec::new(),
-            records: vec![ZoneRecord {
-                name: "info.edge.test.".into(),
-                rtype: 16,
-                ttl_s: 60,
-                rdata: b"\x03one".to_vec(),
-            }],
-        };
-        let backend = |number: u8| Backend {
-            instance: InstanceId::from_number(number.into()),
-            addresses: AddressPair { v4: Some([10, 0, 0, number].into()), v6: None },
-            weight: 1,
-        };
-        let video = PublishedService {
-            choice: crate::model::Choice::RoundRobin,
-            basis: crate::model::Basis::Serving,
-            addresses: Vec::new(),
-            last_good: Vec::new(),
-            name: ServiceName::new("video").unwrap(),
-            index: 0,
-            names: vec!["video.edge.test.".into()],
-            ttl_s: 5,
-            answers: 4,
-            backends: vec![backend(1), backend(2)],
-        };
-        Snapshot { generation: 1, zones: vec![zone], services: vec![video] }
+        let record = ZoneRecord { name: "info.edge.test.".into(), rtype: 16, ttl_s: 60, rdata: b"\x03one".to_vec() };
+        let zone = Zone { records: vec![record], ..zone() };
+        let video = service("video", vec![backend(1), backend(2)]);
+        fixtures::snapshot(1, vec![zone], vec![video])
     }
 
     fn text(from: &Snapshot, to: &Snapshot) -> Vec<String> {
@@ -173,8 +145,9 @@ mod tests {
     #[test]
     fn what_changed_is_said_and_nothing_else() {
         let mut to = snapshot();
-        to.zones[0].records[0].rdata = b"\x03two".to_vec();
-        to.zones[0].nameservers.push("ns2.edge.test.".into());
+        let zone = Arc::make_mut(&mut to.zones[0]);
+        zone.records[0].rdata = b"\x03two".to_vec();
+        zone.nameservers.push("ns2.edge.test.".into());
         to.services[0].backends.remove(0);
         to.services[0].ttl_s = 9;
         assert_eq!(

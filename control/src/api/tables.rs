@@ -73,14 +73,14 @@ pub struct ZoneContent {
     pub records: Vec<String>,
 }
 
-impl From<Zone> for ZoneContent {
-    fn from(zone: Zone) -> Self {
+impl From<&Zone> for ZoneContent {
+    fn from(zone: &Zone) -> Self {
         Self {
             records: zone.records.iter().map(record).collect(),
-            apex: zone.apex,
-            primary: zone.primary,
-            contact: zone.contact,
-            nameservers: zone.nameservers,
+            apex: zone.apex.clone(),
+            primary: zone.primary.clone(),
+            contact: zone.contact.clone(),
+            nameservers: zone.nameservers.clone(),
             ttl_s: zone.ttl_s,
             negative_ttl_s: zone.negative_ttl_s,
         }
@@ -190,7 +190,7 @@ pub(super) async fn show(
     Ok(Json(TableContent {
         summary: summary(header, now, held.as_ref()),
         written_at: Timestamp::now(),
-        zone_data: block_in_place(|| snapshot.zones.into_iter().map(ZoneContent::from).collect()),
+        zone_data: block_in_place(|| snapshot.zones.iter().map(|zone| ZoneContent::from(&**zone)).collect()),
         service_data: snapshot.services,
     }))
 }

@@ -12,7 +12,8 @@ use super::client::{self, ClientError};
 use super::*;
 use crate::datapath::Datapath;
 use crate::dns::DnsStats;
-use crate::model::{AddressPair, Backend, Hold, InstanceId, PublishedService, ServiceName, Snapshot, Timestamp};
+use crate::model::fixtures::{self, backend, service};
+use crate::model::{Hold, Snapshot, Timestamp};
 use crate::orchestrator::OrchestratorView;
 use crate::reconcile::{Command, HoldError, OperatorView, RolledBack};
 use crate::store::{FILE_NAME, Store};
@@ -25,25 +26,9 @@ struct Daemon {
     _stop: crate::stop::Stopper,
 }
 
-fn snapshot(generation: u64, backends: u32) -> Snapshot {
-    let backend = |number| Backend {
-        instance: InstanceId::from_number(number),
-        addresses: AddressPair { v4: Some([10, 0, 0, number as u8].into()), v6: None },
-        weight: 1,
-    };
-    let video = PublishedService {
-        choice: crate::model::Choice::RoundRobin,
-        basis: crate::model::Basis::Serving,
-        addresses: Vec::new(),
-        last_good: Vec::new(),
-        name: ServiceName::new("video").unwrap(),
-        index: 0,
-        names: vec!["video.edge.test.".into()],
-        ttl_s: 5,
-        answers: 4,
-        backends: (1..=backends).map(backend).collect(),
-    };
-    Snapshot { generation, zones: Vec::new(), services: vec![video] }
+fn snapshot(generation: u64, backends: u8) -> Snapshot {
+    let video = service("video", (1..=backends).map(backend).collect());
+    fixtures::snapshot(generation, Vec::new(), vec![video])
 }
 
 async fn daemon(tables: &[Snapshot]) -> Daemon {

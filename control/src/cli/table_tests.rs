@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::api::{Change, Line, ZoneContent};
-use crate::model::{AddressPair, Backend, Hold, InstanceId, ServiceName, Timestamp};
+use crate::model::fixtures::{backend, service};
+use crate::model::{AddressPair, Backend, Hold, Timestamp};
 
 fn header(first_generation: u64, generation: u64) -> TableHeader {
     TableHeader {
@@ -36,23 +37,8 @@ fn content() -> TableContent {
             "info.edge.test. 60 MX 10 mail.edge.test.".into(),
         ],
     };
-    let backend = Backend {
-        instance: InstanceId::from_number(1),
-        addresses: AddressPair { v4: Some([10, 0, 0, 1].into()), v6: Some("fd00::1".parse().unwrap()) },
-        weight: 3,
-    };
-    let video = PublishedService {
-        choice: crate::model::Choice::RoundRobin,
-        basis: crate::model::Basis::Serving,
-        addresses: Vec::new(),
-        last_good: Vec::new(),
-        name: ServiceName::new("video").unwrap(),
-        index: 0,
-        names: vec!["video.edge.test.".into()],
-        ttl_s: 5,
-        answers: 4,
-        backends: vec![backend],
-    };
+    let addresses = AddressPair { v4: Some([10, 0, 0, 1].into()), v6: Some("fd00::1".parse().unwrap()) };
+    let video = service("video", vec![Backend { addresses, weight: 3, ..backend(1) }]);
     TableContent { summary: summary(false), written_at: Timestamp(0), zone_data: vec![zone], service_data: vec![video] }
 }
 

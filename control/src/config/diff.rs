@@ -1,5 +1,7 @@
 //! What a changed file means for a running daemon.
 
+use std::sync::Arc;
+
 use super::sections::nameserver_default;
 use super::types::Config;
 use crate::model::{ServiceName, ServiceSpec, Zone};
@@ -97,11 +99,18 @@ impl Config {
 impl Config {
     /// The zones as a daemon has them that goes on listening where `old` says: name servers' addresses that follow
     /// `dns.listen` wait for it.
-    fn zones_for(&self, old: &Self) -> Vec<Zone> {
+    fn zones_for(&self, old: &Self) -> Vec<Arc<Zone>> {
         let (followed, fixed) = (nameserver_default(&self.listen), nameserver_default(&old.listen));
         let mut zones = self.zones.clone();
-        for zone in zones.iter_mut().filter(|zone| zone.nameserver_addresses == followed) {
-            zone.nameserver_addresses.clone_from(&fixed);
+        // What did not change stays the same by its pointer, too: comparing it costs nothing then.
+        for zone in &mut zones {
+            if let Some(same) = old.zones.iter().find(|known| *known == zone) {
+                zone.clone_from(same);
+            }
+        }
+        let following = zones.iter_mut().filter(|zone| zone.nameserver_addresses == followed && followed != fixed);
+        for zone in following {
+            Arc::make_mut(zone).nameserver_addresses.clone_from(&fixed);
         }
         zones
     }

@@ -1,6 +1,7 @@
 //! `[[zone.record]]`: a zone's records by themselves, and what they may not do to each other and to services.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::errors::Complaint;
 use super::names::{lies_in, owner_name};
@@ -11,11 +12,10 @@ use super::services::ServiceSection;
 use super::values::{text, whole32};
 use super::zone_file::FileSection;
 use crate::model::{Zone, ZoneRecord};
+use crate::zonefile::{CNAME, NS};
 
-const A: u16 = 1;
-const NS: u16 = 2;
-const CNAME: u16 = 5;
-const AAAA: u16 = 28;
+pub(super) const A: u16 = 1;
+pub(super) const AAAA: u16 = 28;
 
 /// A record with the places that checks over several sections need.
 pub(super) struct RecordSection {
@@ -36,11 +36,11 @@ pub(super) struct ZoneSection {
 
 impl ZoneSection {
     /// The zone whole. RRsets stand together; in them the file's order stays.
-    pub(super) fn finish(mut self) -> Zone {
+    pub(super) fn finish(mut self) -> Arc<Zone> {
         let zone = &mut self.zone.value;
         zone.records.extend(self.records.into_iter().map(|r| r.record));
         zone.records.sort_by(|a, b| (&a.name, a.rtype).cmp(&(&b.name, b.rtype)));
-        self.zone.value
+        Arc::new(self.zone.value)
     }
 }
 

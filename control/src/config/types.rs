@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -22,7 +23,7 @@ pub struct Config {
     /// How DNS is spoken.
     pub dns: Dns,
     /// Zones that we are authoritative for, by apex, none twice.
-    pub zones: Vec<Zone>,
+    pub zones: Vec<Arc<Zone>>,
     /// The daemon's own settings.
     pub control: Control,
     /// Hard bounds of this node.

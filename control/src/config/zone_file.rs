@@ -6,18 +6,12 @@ use std::path::PathBuf;
 use super::errors::Complaint;
 use super::names::lies_in;
 use super::reader::{Field, Reader, Section};
-use super::records::ZoneSection;
+use super::records::{A, AAAA, ZoneSection};
 use super::sections::ZONE_KEYS;
 use super::services::ServiceSection;
 use super::values::text;
 use crate::model::Zone;
-use crate::zonefile::{self, Place, type_text};
-
-const A: u16 = 1;
-const NS: u16 = 2;
-const CNAME: u16 = 5;
-const AAAA: u16 = 28;
-const DNAME: u16 = 39;
+use crate::zonefile::{self, CNAME, DNAME, NS, Place, type_text};
 
 /// Where a zone from a file has its parts.
 pub(super) struct FileSection {

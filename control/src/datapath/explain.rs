@@ -1,10 +1,9 @@
 //! What the program in the kernel would do with a frame: from its pins alone, and without a trace.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use xdp_balancer::RunAction;
-use xdp_balancer_common::Verdict;
+use xdp_balancer::frames::FrameBuilder;
 
 use super::DatapathError;
 
@@ -12,35 +11,17 @@ use super::DatapathError;
 pub struct Explainer(xdp_balancer::Explainer);
 
 /// What it did with a frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ran {
-    /// Why.
-    pub verdict: Verdict,
-    /// What the kernel was told.
-    pub action: RunAction,
-    /// The frame afterwards.
-    pub frame: Vec<u8>,
-    /// Generation of the tables.
-    pub generation: u64,
+pub use xdp_balancer::Explained as Ran;
+
+/// A frame with this datagram from a client; `None` where the two ends are not of one family, or it is too long. Built
+/// by code that shares nothing with the program that is asked about it.
+pub fn frame(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+    let possible = from.is_ipv4() == to.is_ipv4() && payload.len() <= LONGEST_PAYLOAD;
+    possible.then(|| FrameBuilder::new(from, to).payload(payload).build())
 }
 
-impl Ran {
-    /// `answered`, `passed`, or the number of another XDP action.
-    #[must_use]
-    pub fn action_label(&self) -> String {
-        match self.action {
-            RunAction::Answer => "answered".to_owned(),
-            RunAction::Pass => "passed".to_owned(),
-            RunAction::Other(number) => format!("XDP action {number}"),
-        }
-    }
-
-    /// Whether the frame goes back out.
-    #[must_use]
-    pub const fn is_answered(&self) -> bool {
-        matches!(self.action, RunAction::Answer)
-    }
-}
+/// With a UDP and an IPv4 header before it, as long as their lengths can say.
+const LONGEST_PAYLOAD: usize = u16::MAX as usize - 28;
 
 impl Explainer {
     /// Opens what is pinned there.
@@ -64,7 +45,6 @@ impl Explainer {
     /// # Errors
     /// [`DatapathError`] where the kernel refuses.
     pub fn run(&self, frame: &[u8]) -> Result<Ran, DatapathError> {
-        let xdp_balancer::Explained { verdict, action, frame, generation } = self.0.run(frame)?;
-        Ok(Ran { verdict, action, frame, generation })
+        Ok(self.0.run(frame)?)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::error::IndexError;
 use super::records::{FixedRrset, Soa};
@@ -163,7 +164,7 @@ impl Draft {
     /// A name server in a zone of ours exists and has addresses: those of a record or a service of its name, or
     /// those that the zones say which name it. With none at all it still exists, for NXDOMAIN would make
     /// resolvers take the delegation for broken.
-    fn add_nameservers(&mut self, zones: &[Zone]) -> Result<(), IndexError> {
+    fn add_nameservers(&mut self, zones: &[Arc<Zone>]) -> Result<(), IndexError> {
         let mut added: HashMap<Vec<u8>, (u32, Vec<IpAddr>)> = HashMap::new();
         // What a master file does not say is not there.
         for zone in zones.iter().filter(|zone| zone.authority.is_none()) {

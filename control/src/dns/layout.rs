@@ -144,7 +144,7 @@ pub(super) struct Layout {
 /// The part of a snapshot that makes a layout.
 #[derive(Debug, PartialEq, Eq)]
 struct Origin {
-    zones: Vec<Zone>,
+    zones: Vec<Arc<Zone>>,
     service_names: Vec<Vec<String>>,
 }
 

@@ -136,9 +136,8 @@ struct Endpoint {
 fn endpoints(service: &PublishedService, qtype: u16) -> Vec<Endpoint> {
     let instances = service.backends.iter().filter(|backend| backend.weight > 0).flat_map(|backend| {
         let identity = affinity::identity(backend.instance.as_str().as_bytes());
-        let addresses = [backend.addresses.v4.map(IpAddr::V4), backend.addresses.v6.map(IpAddr::V6)];
         let candidate = Candidate { identity, weight: backend.weight };
-        addresses.into_iter().flatten().map(move |address| Endpoint { address, candidate })
+        backend.addresses.iter().map(move |address| Endpoint { address, candidate })
     });
     let elsewhere = service.addresses.iter().map(|address| {
         let identity = affinity::identity(address.to_string().as_bytes());

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::sockets::{self, BindError};
 use super::{Context, DnsStats, Index, Pick, Policy, Transport, respond};
+use crate::model::Timestamp;
 
 /// Most TCP connections at a time, all addresses together.
 const CONNECTIONS: usize = 256;
@@ -94,16 +95,15 @@ impl Answerer {
     fn answer(&self, message: &[u8], transport: Transport, client: IpAddr) -> Option<Vec<u8>> {
         // Not held while answering: a borrow blocks the publisher.
         let (index, policy) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.policies.borrow()));
-        let response =
-            respond(message, &index, &Context { transport, client, time: now(), policy: &policy }, Pick::Next);
+        let response = respond(
+            message,
+            &index,
+            &Context { transport, client, time: Timestamp::now().seconds(), policy: &policy },
+            Pick::Next,
+        );
         self.stats.record(transport, response.outcome, response.service);
         response.bytes
     }
-}
-
-/// Seconds since 1970, modulo 2³². A clock before that year stands at its begin.
-fn now() -> u32 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }
 
 async fn serve_udp(socket: UdpSocket, answerer: Answerer) {

@@ -2,15 +2,7 @@
 
 use super::error::IndexError;
 use crate::model::parse_domain;
-
-/// The name itself and every ancestor with the offset at which it begins, down to the root.
-pub(super) fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let next = |at: &usize| match name.get(*at) {
-        None | Some(0) => None,
-        Some(length) => Some(at + 1 + usize::from(*length)),
-    };
-    std::iter::successors(Some(0), next).filter_map(|at| Some((at, name.get(at..)?)))
-}
+pub(super) use crate::model::suffixes;
 
 /// The wildcard below a name.
 pub(super) fn wildcard_of(name: &[u8]) -> Vec<u8> {

@@ -1,5 +1,4 @@
-//! Ethernet frames with a UDP datagram: made with right lengths and checksums, and looked into. What is built here
-//! shares nothing with the program that is asked about it.
+//! Ethernet frames with a UDP datagram, looked into.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,64 +12,6 @@ const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 const PROTOCOL_UDP: u8 = 17;
 const ETHERNET_BYTES: usize = 14;
 const UDP_BYTES: usize = 8;
-/// Of a client some hops away.
-const HOP_LIMIT: u8 = 61;
-/// Locally administered addresses: to us, from the client.
-const MACS: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-
-/// A frame with this datagram; `None` where the two ends are not of one family, or it is too long.
-pub(super) fn build(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
-    let udp_length = u16::try_from(UDP_BYTES + payload.len()).ok()?;
-    let mut frame = MACS.to_vec();
-    let (addresses, ip_at) = match (from.ip(), to.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            frame.extend_from_slice(&ETHERTYPE_V4.to_be_bytes());
-            let addresses = [source.octets(), destination.octets()].concat();
-            let mut header = vec![0x45, 0];
-            header.extend_from_slice(&udp_length.checked_add(20)?.to_be_bytes());
-            // Do not fragment.
-            header.extend_from_slice(&[0, 0, 0x40, 0, HOP_LIMIT, PROTOCOL_UDP, 0, 0]);
-            header.extend_from_slice(&addresses);
-            let sum = checksum(&[&header]).to_be_bytes();
-            header.get_mut(10..12)?.copy_from_slice(&sum);
-            frame.extend_from_slice(&header);
-            (addresses, 20)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            frame.extend_from_slice(&ETHERTYPE_V6.to_be_bytes());
-            let addresses = [source.octets(), destination.octets()].concat();
-            frame.extend_from_slice(&[0x60, 0, 0, 0]);
-            frame.extend_from_slice(&udp_length.to_be_bytes());
-            frame.extend_from_slice(&[PROTOCOL_UDP, HOP_LIMIT]);
-            frame.extend_from_slice(&addresses);
-            (addresses, 40)
-        }
-        _ => return None,
-    };
-    let udp_at = ETHERNET_BYTES + ip_at;
-    for word in [from.port(), to.port(), udp_length, 0] {
-        frame.extend_from_slice(&word.to_be_bytes());
-    }
-    frame.extend_from_slice(payload);
-    let pseudo = [&[0, PROTOCOL_UDP][..], &udp_length.to_be_bytes()].concat();
-    // Zero stands for "none" (RFC 768).
-    let sum = match checksum(&[&addresses, &pseudo, frame.get(udp_at..)?]) {
-        0 => 0xffff,
-        sum => sum,
-    };
-    frame.get_mut(udp_at + 6..udp_at + 8)?.copy_from_slice(&sum.to_be_bytes());
-    Some(frame)
-}
-
-/// The Internet checksum (RFC 1071) of parts that lie one behind the other; all but the last of even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | w.get(1).copied().map_or(0, u32::from)).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
 
 /// A UDP datagram in a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +61,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::datapath::explain::frame as build;
+
+    /// The Internet checksum (RFC 1071) of parts that lie one behind the other; all but the last of even length.
+    fn checksum(parts: &[&[u8]]) -> u16 {
+        let words = parts.iter().flat_map(|part| part.chunks(2));
+        let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | w.get(1).copied().map_or(0, u32::from)).sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
 
     fn ends(v6: bool) -> (SocketAddr, SocketAddr) {
         let (from, to) = if v6 { ("[2001:db8::1]:4000", "[fd00::53]:53") } else { ("192.0.2.1:4000", "10.0.0.53:53") };

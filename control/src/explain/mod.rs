@@ -13,14 +13,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::datapath::DatapathError;
-use crate::datapath::explain::{Explainer, Ran};
+use crate::datapath::explain::{self, Explainer, Ran};
 use crate::dns::client::QuestionError;
 use crate::dns::present::{self, Decoded};
 use crate::model::in_full;
 
 pub use crate::dns::present::type_code;
 pub use ask::Asked;
-use frame::{Datagram, build};
+use frame::Datagram;
 use hex::HexError;
 
 /// Where queries come from unless told otherwise; addresses for documentation (RFC 5737, RFC 3849).
@@ -166,7 +166,7 @@ fn frame_of(request: &Request, local: &[IpAddr]) -> Result<Vec<u8>, ExplainError
     let family = if client.is_ipv4() { "IPv4" } else { "IPv6" };
     let server = server.ok_or(ExplainError::NoServer { family, client })?;
     let query = present::query(QUERY_ID, &request.subject, request.qtype, request.edns)?;
-    let frame = build(SocketAddr::new(client, CLIENT_PORT), SocketAddr::new(server, frame::DNS_PORT), &query);
+    let frame = explain::frame(SocketAddr::new(client, CLIENT_PORT), SocketAddr::new(server, frame::DNS_PORT), &query);
     frame.ok_or(ExplainError::Families { client, server })
 }
 

@@ -5,6 +5,7 @@ use xdp_balancer_common::Verdict;
 
 use super::*;
 use crate::datapath::RunAction;
+use crate::datapath::explain::frame as build;
 use crate::dns::TYPE_A;
 
 fn ip(text: &str) -> IpAddr {

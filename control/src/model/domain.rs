@@ -80,6 +80,15 @@ pub fn unescape(text: &[u8]) -> Option<(u8, &[u8])> {
     Some((number.parse().ok()?, after))
 }
 
+/// A name in wire form and every ancestor of it, with the offset at which it begins, down to the root.
+pub fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let next = |at: &usize| match name.get(*at) {
+        None | Some(0) => None,
+        Some(length) => Some(at + 1 + usize::from(*length)),
+    };
+    std::iter::successors(Some(0), next).filter_map(|at| Some((at, name.get(at..)?)))
+}
+
 /// Writes a name that is in wire form, with the final dot and all escapes that it needs.
 #[must_use]
 pub fn show_domain(wire: &[u8]) -> String {

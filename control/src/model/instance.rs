@@ -1,6 +1,6 @@
 //! An instance's life as explicit transitions.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +122,13 @@ pub struct AddressPair {
     pub v4: Option<Ipv4Addr>,
     /// IPv6, where the pool has a prefix.
     pub v6: Option<Ipv6Addr>,
+}
+
+impl AddressPair {
+    /// Those that there are, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6)].into_iter().flatten()
+    }
 }
 
 /// One running copy of a service as the store keeps it.

@@ -2,6 +2,8 @@
 
 pub mod documents;
 pub mod domain;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod ids;
 pub mod instance;
 pub mod service;
@@ -12,7 +14,7 @@ mod text;
 pub mod window;
 
 pub use documents::{Desired, DesiredService, Observed, ObservedService};
-pub use domain::{DomainFault, parse_domain, show_domain, unescape};
+pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
 pub use service::{Choice, Limits, OnAllDown, ServiceSpec, Technology};

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -206,8 +207,9 @@ impl PublishedService {
 pub struct Snapshot {
     /// Rises with each snapshot, also over restarts; an older one never replaces a newer one.
     pub generation: u64,
-    /// Zones; none contains another's apex twice.
-    pub zones: Vec<Zone>,
+    /// Zones; none contains another's apex twice. Shared with the configuration, for they may be large and this is
+    /// compared and copied at each step of the operator.
+    pub zones: Vec<Arc<Zone>>,
     /// Services, by name.
     pub services: Vec<PublishedService>,
 }

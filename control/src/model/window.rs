@@ -19,6 +19,12 @@ impl Timestamp {
         Self(since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// Seconds since 1970, modulo 2³²: as RFC 9018 counts.
+    #[must_use]
+    pub const fn seconds(self) -> u32 {
+        (self.0 / 1000) as u32
+    }
+
     /// Milliseconds from `earlier` to `self`, zero where the clock went back.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {

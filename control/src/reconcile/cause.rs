@@ -63,26 +63,11 @@ fn of_service(old: &PublishedService, new: &PublishedService) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
-    use crate::model::{AddressPair, Backend, ServiceName};
+    use crate::model::fixtures::{backend, service};
 
-    fn snapshot(services: &[(&str, &[u32])]) -> Snapshot {
-        let backend = |number: &u32| Backend {
-            instance: InstanceId::from_number(*number),
-            addresses: AddressPair::default(),
-            weight: 1,
-        };
-        let service = |(name, backends): &(&str, &[u32])| PublishedService {
-            choice: crate::model::Choice::RoundRobin,
-            basis: crate::model::Basis::Serving,
-            addresses: Vec::new(),
-            last_good: Vec::new(),
-            name: ServiceName::new(*name).unwrap(),
-            index: 0,
-            names: Vec::new(),
-            ttl_s: 5,
-            answers: 4,
-            backends: backends.iter().map(backend).collect(),
-        };
+    fn snapshot(services: &[(&str, &[u8])]) -> Snapshot {
+        let service =
+            |(name, backends): &(&str, &[u8])| service(name, backends.iter().map(|number| backend(*number)).collect());
         Snapshot { services: services.iter().map(service).collect(), ..Snapshot::default() }
     }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::block_in_place;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::cause::cause;
 use super::lifecycle::QUARANTINE_GRACE;
 use super::{Operator, World};
 use crate::config::Config;
 use crate::model::{
-    AddressPair, Backend, Hold, Instance, InstanceState, PublishedService, ServiceName, Snapshot, Timestamp, in_full,
+    Backend, Hold, Instance, InstanceState, PublishedService, ServiceName, Snapshot, Timestamp, in_full,
 };
 use crate::store::StoreError;
 
@@ -132,24 +132,6 @@ impl Operator {
         Ok(self.snapshot.generation)
     }
 
-    /// While a table is held it alone is published, once.
-    pub(super) fn publish_held(&mut self) {
-        if self.published || self.refused.as_ref() == Some(&*self.snapshot) {
-            return;
-        }
-        match self.publish_snapshot(Snapshot::clone(&self.snapshot)) {
-            Ok(()) => {
-                self.refused = None;
-                self.mark_serving();
-            }
-            Err(error) => {
-                self.view.publish_failures += 1;
-                error!(error, "the held table was not published; answers stay as they are");
-                self.refused = Some(Snapshot::clone(&self.snapshot));
-            }
-        }
-    }
-
     /// Stores what was just published, before `self.snapshot` becomes it. A failure is no reason to take it back:
     /// only a restart and a rollback read it, and at a restart the kernel's tables still answer.
     pub(super) fn keep_table(&mut self, snapshot: &Snapshot) {
@@ -212,7 +194,9 @@ fn misfits(table: &Snapshot, config: &Config) -> Vec<String> {
 /// Addresses of a table that no instance which serves its service has.
 fn unserved<'i>(table: &Snapshot, instances: impl Iterator<Item = &'i Instance> + Clone) -> Vec<String> {
     let stray = |service: &PublishedService, backend: &Backend| -> Option<String> {
-        let strays: Vec<String> = addresses(&backend.addresses)
+        let strays: Vec<String> = backend
+            .addresses
+            .iter()
             .filter(|address| !serves(*address, &service.name, instances.clone()))
             .map(|address| match holder(address, instances.clone()) {
                 None => address.to_string(),
@@ -230,16 +214,12 @@ fn serves<'i>(address: IpAddr, service: &ServiceName, mut instances: impl Iterat
     instances.any(|i| {
         i.service == *service
             && matches!(i.state, InstanceState::Ready | InstanceState::Serving)
-            && addresses(&i.addresses).any(|a| a == address)
+            && i.addresses.iter().any(|a| a == address)
     })
 }
 
 fn holder<'i>(address: IpAddr, mut instances: impl Iterator<Item = &'i Instance>) -> Option<&'i Instance> {
-    instances.find(|i| addresses(&i.addresses).any(|a| a == address))
-}
-
-fn addresses(pair: &AddressPair) -> impl Iterator<Item = IpAddr> {
-    [pair.v4.map(IpAddr::from), pair.v6.map(IpAddr::from)].into_iter().flatten()
+    instances.find(|i| i.addresses.iter().any(|a| a == address))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::datapath::Datapath;
 use crate::dns::Index;
-use crate::model::{InstanceId, NodeName, Observed, OwnerId, Technology};
+use crate::model::{AddressPair, InstanceId, NodeName, Observed, OwnerId, Technology};
 use crate::netlink::Net;
 use crate::reconcile::{Command, OperatorChannels, OperatorView};
 use crate::store::{FILE_NAME, Store};

@@ -89,8 +89,7 @@ impl Operator {
         let of_instances = self.instances.values().map(|t| t.record.addresses);
         let of_tables = self.snapshot.services.iter().flat_map(|s| s.backends.iter().map(|b| b.addresses));
         for pair in of_instances.chain(of_tables) {
-            in_use.extend(pair.v4.map(IpAddr::from));
-            in_use.extend(pair.v6.map(IpAddr::from));
+            in_use.extend(pair.iter());
         }
         match tokio::task::block_in_place(|| self.world.store.quarantined(now)) {
             Ok(resting) => lease(pool.v4, pool.v6, pool.gateway, &in_use, &resting),

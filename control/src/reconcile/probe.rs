@@ -1,7 +1,7 @@
 //! The tiny request that tells whether an instance serves: HTTP through the address that is, or will be,
 //! published. A process that exists is not health.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http_body_util::Empty;
@@ -53,9 +53,7 @@ impl Probe {
     /// [`ProbeError`] of the first address that did not answer with a status below 400.
     pub async fn ask(&self) -> Result<Duration, ProbeError> {
         let start = Instant::now();
-        let v4 = self.addresses.v4.map(IpAddr::from);
-        let v6 = self.addresses.v6.map(IpAddr::from);
-        for address in [v4, v6].into_iter().flatten() {
+        for address in self.addresses.iter() {
             let target = SocketAddr::new(address, self.port);
             match timeout(self.timeout, ask(target, &self.path)).await {
                 Ok(result) => result?,

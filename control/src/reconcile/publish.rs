@@ -28,7 +28,7 @@ pub(super) struct Content {
 /// says. `instances` are those that answers may name, so without those that are being removed. A service that left
 /// the configuration is left out.
 pub(super) fn content<'a>(
-    zones: &[Zone],
+    zones: &[Arc<Zone>],
     services: impl Iterator<Item = (&'a ServiceSpec, u32)>,
     instances: &BTreeMap<ServiceName, Vec<&Instance>>,
     current: &Snapshot,
@@ -106,14 +106,18 @@ fn by_policy(spec: &ServiceSpec, there: Vec<Backend>, last_good: &[Backend]) -> 
 }
 
 fn share_address(a: &AddressPair, b: &AddressPair) -> bool {
-    a.v4.is_some() && a.v4 == b.v4 || a.v6.is_some() && a.v6 == b.v6
+    a.iter().any(|address| b.iter().any(|other| other == address))
 }
 
 impl Operator {
     /// Makes tables and the daemon's DNS say what is so, if they do not yet.
     pub(super) fn publish(&mut self) {
         if self.hold.is_some() {
-            return self.publish_held();
+            // While a table is held it alone is published, once.
+            if !self.published {
+                self.put_in_force(Snapshot::clone(&self.snapshot));
+            }
+            return;
         }
         let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
         for tracked in self.instances.values().filter(|t| !t.is_leaving()) {
@@ -133,21 +137,26 @@ impl Operator {
         let refused = made.last_good.iter().filter(|s| !self.view.last_good.contains(s)).count();
         self.view.refused_empty += refused as u64;
         self.view.last_good = made.last_good;
-        if self.published && made.snapshot == *self.snapshot {
+        if !(self.published && made.snapshot == *self.snapshot) {
+            self.put_in_force(made.snapshot);
+        }
+    }
+
+    /// Publishes what was decided, unless that was refused before.
+    fn put_in_force(&mut self, content: Snapshot) {
+        if self.refused.as_ref() == Some(&content) {
             return;
         }
-        if self.refused.as_ref() == Some(&made.snapshot) {
-            return;
-        }
-        match self.publish_snapshot(made.snapshot.clone()) {
+        match self.publish_snapshot(content.clone()) {
             Ok(()) => {
                 self.refused = None;
                 self.mark_serving();
             }
             Err(error) => {
                 self.view.publish_failures += 1;
-                error!(error, "not published; answers stay as they are");
-                self.refused = Some(made.snapshot);
+                let what = if self.hold.is_some() { "the held table was not published" } else { "not published" };
+                error!(error, "{what}; answers stay as they are");
+                self.refused = Some(content);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! them; the same content under a new generation is the same table.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -189,7 +190,7 @@ impl Store {
         let (rest, zones) = self.texts_of(operation, &row)?;
         let key = generation.to_string();
         let rest: Snapshot = self.decode(operation, &key, &rest)?;
-        let zones: Vec<Zone> = self.decode(operation, &key, &zones)?;
+        let zones: Vec<Arc<Zone>> = self.decode(operation, &key, &zones)?;
         Ok((row.header, Snapshot { generation, zones, ..rest }))
     }
 

@@ -2,45 +2,20 @@
 //! The last tables, what they share, and the hold.
 
 use super::tables::{HOLD, META, META_TEXT, SCHEMA, SNAPSHOT, TABLE_HEADERS, TABLE_ZONES};
-use super::tests::{Place, service};
+use super::tests::Place;
 use super::*;
-use crate::model::{AddressPair, Backend, Hold, InstanceId, PublishedService, Snapshot, TableHeader, Zone, ZoneRecord};
+use crate::model::{Hold, Snapshot, TableHeader, Zone, ZoneRecord, fixtures};
 use redb::ReadableTableMetadata;
 
 fn zone(records: u32) -> Zone {
     let record =
         |number| ZoneRecord { name: format!("r{number}.edge.test."), rtype: 1, ttl_s: 60, rdata: vec![192, 0, 2, 1] };
-    Zone {
-        authority: None,
-        apex: "edge.test.".into(),
-        primary: "ns.edge.test.".into(),
-        contact: "admin.edge.test.".into(),
-        nameservers: vec!["ns.edge.test.".into()],
-        ttl_s: 60,
-        negative_ttl_s: 5,
-        nameserver_addresses: Vec::new(),
-        records: (0..records).map(record).collect(),
-    }
+    Zone { records: (0..records).map(record).collect(), ..fixtures::zone() }
 }
 
-fn snapshot(generation: u64, zones: Vec<Zone>, backends: &[u32]) -> Snapshot {
-    let backend = |number: &u32| {
-        let addresses = AddressPair { v4: Some([10, 0, 0, *number as u8].into()), v6: None };
-        Backend { instance: InstanceId::from_number(*number), addresses, weight: 1 }
-    };
-    let video = PublishedService {
-        choice: crate::model::Choice::RoundRobin,
-        basis: crate::model::Basis::Serving,
-        addresses: Vec::new(),
-        last_good: Vec::new(),
-        name: service("video"),
-        index: 0,
-        names: vec!["video.edge.test.".into()],
-        ttl_s: 5,
-        answers: 4,
-        backends: backends.iter().map(backend).collect(),
-    };
-    Snapshot { generation, zones, services: vec![video] }
+fn snapshot(generation: u64, zones: Vec<Zone>, backends: &[u8]) -> Snapshot {
+    let video = fixtures::service("video", backends.iter().map(|number| fixtures::backend(*number)).collect());
+    fixtures::snapshot(generation, zones, vec![video])
 }
 
 fn keep(store: &Store, snapshot: &Snapshot) {
@@ -65,7 +40,7 @@ fn the_last_tables_are_kept_whole() {
     let place = Place::new();
     let store = place.open();
     assert_eq!((store.snapshot().unwrap(), store.tables().unwrap()), (None, Vec::new()));
-    let all: Vec<_> = (1..=6u32).map(|n| snapshot(n.into(), vec![zone(n / 4)], &[n])).collect();
+    let all: Vec<_> = (1..=6u8).map(|n| snapshot(n.into(), vec![zone((n / 4).into())], &[n])).collect();
     all.iter().for_each(|snapshot| keep(&store, snapshot));
     let crashed = place.crashed(&store);
     assert_eq!(generations(&crashed), [(3, 3), (4, 4), (5, 5), (6, 6)]);
@@ -78,7 +53,7 @@ fn the_last_tables_are_kept_whole() {
     assert_eq!(crashed.table(7).unwrap(), None);
     // Zones are stored once for all tables that have them, as long as one does.
     assert_eq!(zones_stored(&crashed), [1, 4]);
-    (7..=8u32).for_each(|n| keep(&store, &snapshot(n.into(), vec![zone(1)], &[n])));
+    (7..=8u8).for_each(|n| keep(&store, &snapshot(n.into(), vec![zone(1)], &[n])));
     assert_eq!((zones_stored(&store), generations(&store).len()), (vec![4], 4));
 }
 
@@ -150,7 +125,7 @@ fn a_store_of_schema_1_is_taken_over() {
 #[test]
 fn what_is_not_understood_is_left_out_but_for_the_newest() {
     let store = Place::new().open();
-    (1..=3u32).for_each(|n| keep(&store, &snapshot(n.into(), Vec::new(), &[n])));
+    (1..=3u8).for_each(|n| keep(&store, &snapshot(n.into(), Vec::new(), &[n])));
     let spoil = |generation: u64| {
         let spoil = |txn: &WriteTransaction| Ok(txn.open_table(TABLE_HEADERS)?.insert(generation, "{}")?.map(drop));
         store.write("test", spoil).unwrap();

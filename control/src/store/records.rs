@@ -414,7 +414,7 @@ fn release(
     at: Timestamp,
     until: Timestamp,
 ) -> Result<(), redb::StorageError> {
-    for address in [addresses.v4.map(IpAddr::from), addresses.v6.map(IpAddr::from)].into_iter().flatten() {
+    for address in addresses.iter() {
         let key = address.to_string();
         // Whoever wants it to rest longest has it.
         let until = table.get(key.as_str())?.map_or(until.0, |known| known.value().1.max(until.0));

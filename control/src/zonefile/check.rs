@@ -5,7 +5,7 @@ use std::path::Path;
 use super::load::Loaded;
 use super::types::type_text;
 use super::{CNAME, DNAME, Fault, NS, Place, SOA, ZoneFile};
-use crate::model::{Authority, ZoneRecord, show_domain};
+use crate::model::{Authority, ZoneRecord, show_domain, suffixes};
 
 /// Types that may stand beside a CNAME (RFC 2181, 10.1; RFC 4034, 2.5): SIG, KEY, RRSIG, NSEC.
 const BESIDE_CNAME: [u16; 4] = [24, 25, 46, 47];
@@ -126,23 +126,10 @@ fn alone<'r>(of_name: &[&'r Loaded], name: &str, mut complain: impl FnMut(&'r Lo
 
 /// Whether a name in wire form is the apex or below it; both lower case.
 fn lies_in(name: &[u8], apex: &[u8]) -> bool {
-    let mut rest = name;
-    loop {
-        match rest.split_first() {
-            _ if rest == apex => return true,
-            Some((length @ 1..=63, after)) => rest = after.get(usize::from(*length)..).unwrap_or_default(),
-            _ => return false,
-        }
-    }
+    suffixes(name).any(|(_, suffix)| suffix == apex)
 }
 
-/// Where the name that stands at the start ends.
+/// Where the name that stands at the start ends: behind its root.
 fn end_of_name(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        match *bytes.get(at)? {
-            0 => return Some(at + 1),
-            length => at += 1 + usize::from(length),
-        }
-    }
+    suffixes(bytes).last().map(|(root, _)| root + 1)
 }

@@ -26,10 +26,12 @@ use crate::model::{Authority, ZoneRecord, parse_domain};
 pub use types::type_text;
 
 /// TYPE of delegations and of a zone's own servers.
-const NS: u16 = 2;
-const CNAME: u16 = 5;
+pub const NS: u16 = 2;
+/// TYPE of aliases.
+pub const CNAME: u16 = 5;
 const SOA: u16 = 6;
-const DNAME: u16 = 39;
+/// TYPE of aliases of whole subtrees (RFC 6672).
+pub const DNAME: u16 = 39;
 
 /// Most faults that are told of one zone: a file of another kind would have one in every line.
 const MOST_FAULTS: usize = 20;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::frames::{FrameBuilder, Query, address_record, wire};
 use crate::table::{Below, Name, Rendered, Ring, Rrset, Table};
-use crate::testing::{FrameBuilder, Query, address_record, wire};
 
 /// AA.
 const FLAGS: u16 = 0x0400;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use xdp_balancer_common::{Verdict, bench as common, object};
 
+use crate::counters::changed;
 use crate::dataplane::{Dataplane, Options, RunAction};
 use crate::error::Error;
 use crate::maps::Sizes;
@@ -179,10 +180,7 @@ fn describe(plane: &Dataplane, harness: &mut Harness, case: &cases::Case) -> Res
     let before = plane.counters(0)?;
     let alone = plane.run(&case.frame)?;
     let after = plane.counters(0)?;
-    let verdict = Verdict::ALL
-        .iter()
-        .find(|verdict| after.verdict(**verdict) != before.verdict(**verdict))
-        .map_or("none", |verdict| verdict.label());
+    let verdict = changed(&before.verdicts, &after.verdicts).map_or("none", Verdict::label);
     harness.set_frame(&case.frame, 0, 0)?;
     harness.aim(plane, object::XDP)?;
     // More than once: the second run meets what the first one left.

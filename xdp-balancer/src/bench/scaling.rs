@@ -8,9 +8,9 @@ use super::harness::{Harness, Timed};
 use super::{BenchOptions, ScalingReport, cases, open, scaling_dir};
 use crate::dataplane::Dataplane;
 use crate::error::Error;
+use crate::frames::wire;
 use crate::maps::Sizes;
 use crate::table::{Below, Name, Rrset, Table};
-use crate::testing::wire;
 
 /// Behind eight letters that number the names; 30 bytes in wire form with them.
 const SUFFIX: &str = ".bench.edge.example";

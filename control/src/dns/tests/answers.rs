@@ -353,10 +353,10 @@ fn odd_snapshots_are_refused_with_the_reason() {
     let twice = service(0, "v.edge.test.", vec![]);
     assert_eq!(label(&snapshot(vec![twice.clone(), PublishedService { index: 1, ..twice }])), "duplicate_name");
     let mut zones = snapshot(vec![]);
-    zones.zones.push(zone("edge.test."));
+    zones.zones.push(zone("edge.test.").into());
     assert_eq!(label(&zones), "duplicate_zone");
     zones.zones.pop();
-    zones.zones[0].nameservers.clear();
+    Arc::make_mut(&mut zones.zones[0]).nameservers.clear();
     assert_eq!(label(&zones), "no_nameserver");
 }
 
@@ -364,7 +364,7 @@ fn odd_snapshots_are_refused_with_the_reason() {
 fn a_root_zone_is_a_zone() {
     let mut root = zone("edge.test.");
     root.apex = ".".to_owned();
-    let index = Index::new(&Snapshot { generation: 1, zones: vec![root], services: vec![] }).unwrap();
+    let index = Index::new(&fixtures::snapshot(1, vec![root], vec![])).unwrap();
     let response = respond(&bytes(&query("a.b.", RecordType::A)), &index, Transport::Udp, Pick::Next);
     assert_eq!(response.outcome, Outcome::NxDomain);
     let message = Message::from_vec(&response.bytes.unwrap()).unwrap();

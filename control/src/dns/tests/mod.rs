@@ -16,9 +16,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 
 use super::*;
-use crate::model::{
-    AddressPair, Backend, Basis, Choice, InstanceId, PublishedService, ServiceName, Snapshot, Zone, ZoneRecord,
-};
+use crate::model::{AddressPair, Backend, Basis, Choice, PublishedService, Snapshot, Zone, ZoneRecord, fixtures};
 
 pub(crate) fn zone(apex: &str) -> Zone {
     Zone {
@@ -28,19 +26,14 @@ pub(crate) fn zone(apex: &str) -> Zone {
         nameservers: vec![format!("ns1.{apex}"), "ns.elsewhere.example.".to_owned()],
         ttl_s: 3600,
         negative_ttl_s: 60,
-        nameserver_addresses: vec![],
-        authority: None,
-        records: vec![],
+        ..fixtures::zone()
     }
 }
 
 /// Backend `number` has the addresses 10.7.0.`number` and fd07::`number`.
 pub(crate) fn backend(number: u8, weight: u16) -> Backend {
-    Backend {
-        instance: InstanceId::from_number(number.into()),
-        addresses: AddressPair { v4: Some(v4(number)), v6: Some(v6(number)) },
-        weight,
-    }
+    let addresses = AddressPair { v4: Some(v4(number)), v6: Some(v6(number)) };
+    Backend { addresses, weight, ..fixtures::backend(number) }
 }
 
 pub(crate) fn v4(number: u8) -> Ipv4Addr {
@@ -53,21 +46,16 @@ pub(crate) fn v6(number: u8) -> Ipv6Addr {
 
 pub(crate) fn service(index: u32, name: &str, backends: Vec<Backend>) -> PublishedService {
     PublishedService {
-        name: ServiceName::new(format!("s{index}")).unwrap(),
         index,
         names: vec![name.to_owned()],
         ttl_s: 30,
         answers: 2,
-        choice: Choice::RoundRobin,
-        basis: Basis::Serving,
-        backends,
-        addresses: vec![],
-        last_good: vec![],
+        ..fixtures::service(&format!("s{index}"), backends)
     }
 }
 
 pub(crate) fn snapshot(services: Vec<PublishedService>) -> Snapshot {
-    Snapshot { generation: 7, zones: vec![zone("edge.test."), zone("inner.edge.test.")], services }
+    fixtures::snapshot(7, vec![zone("edge.test."), zone("inner.edge.test.")], services)
 }
 
 /// What most tests ask: a service of three, one in the inner zone that is deep, one without backends,

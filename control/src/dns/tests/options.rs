@@ -355,8 +355,9 @@ fn a_policy_may_say_a_code_or_nothing() {
     ]);
     let zones = {
         let mut zones = snapshot.zones.clone();
-        zones[0].records.push(zone_data::alias("www.edge.test.", "fails.edge.test."));
-        zones[0].records.push(zone_data::alias("quiet.edge.test.", "silent.edge.test."));
+        let zone = Arc::make_mut(&mut zones[0]);
+        zone.records.push(zone_data::alias("www.edge.test.", "fails.edge.test."));
+        zone.records.push(zone_data::alias("quiet.edge.test.", "silent.edge.test."));
         zones
     };
     let index = Index::with(&Snapshot { zones, ..snapshot }, |service: &PublishedService| {

@@ -35,7 +35,7 @@ fn name_servers_of_ours_have_addresses() {
     let mut inner = with_addresses("inner.edge.test.");
     inner.nameservers.push("ns2.edge.test.".into());
     inner.ttl_s = 77;
-    let snapshot = Snapshot { generation: 7, zones: vec![with_addresses("edge.test."), inner], services: vec![] };
+    let snapshot = fixtures::snapshot(7, vec![with_addresses("edge.test."), inner], vec![]);
     let index = Index::new(&snapshot).unwrap();
     for (name, ttl) in [("ns1.edge.test.", 3600), ("ns2.edge.test.", 3600), ("NS1.inner.edge.test.", 77)] {
         for transport in Transport::ALL {
@@ -57,7 +57,7 @@ fn name_servers_of_ours_have_addresses() {
 
 #[test]
 fn ns_answers_bring_the_addresses_that_fit() {
-    let snapshot = Snapshot { generation: 7, zones: vec![with_addresses("edge.test.")], services: vec![] };
+    let snapshot = fixtures::snapshot(7, vec![with_addresses("edge.test.")], vec![]);
     let index = Index::new(&snapshot).unwrap();
     let message = with_edns(query("Edge.test.", RecordType::NS), 1232);
     for transport in Transport::ALL {
@@ -70,7 +70,7 @@ fn ns_answers_bring_the_addresses_that_fit() {
     // They are left out without TC where the answer itself fits.
     let mut many = with_addresses("edge.test.");
     many.nameservers = (0..10).map(|n| format!("name-server-{n}.edge.test.")).collect();
-    let index = Index::new(&Snapshot { generation: 7, zones: vec![many], services: vec![] }).unwrap();
+    let index = Index::new(&fixtures::snapshot(7, vec![many], vec![])).unwrap();
     let (_, message) = ask(&index, "edge.test.", RecordType::NS);
     let (all, some) = (message.answers.len(), message.additionals.len());
     assert!(!message.metadata.truncation && all == 10 && (1..20).contains(&some), "{all} {some}");
@@ -84,7 +84,7 @@ fn a_service_or_a_record_tells_a_name_servers_addresses_itself() {
     let zone = Zone { records: vec![record], ..with_addresses("edge.test.") };
     let inner = with_addresses("inner.edge.test.");
     let services = vec![service(0, "ns1.inner.edge.test.", vec![backend(1, 1)])];
-    let index = Index::new(&Snapshot { generation: 7, zones: vec![zone, inner], services }).unwrap();
+    let index = Index::new(&fixtures::snapshot(7, vec![zone, inner], services)).unwrap();
     let (_, message) = ask(&index, "ns1.edge.test.", RecordType::A);
     assert_eq!(texts(&message.answers), ["ns1.edge.test. 9 A 10.9.9.9"]);
     assert_eq!(ask(&index, "ns1.edge.test.", RecordType::AAAA).0, Outcome::NoData);
@@ -139,7 +139,7 @@ pub(super) fn with_records() -> Index {
     let other = Zone { records: vec![record("deep.other.test.", RecordType::TXT, b"\x04deep")], ..zone("other.test.") };
     let zones = vec![Zone { records, ..with_addresses("edge.test.") }, other];
     let services = vec![service(3, "video.edge.test.", vec![backend(1, 1), backend(2, 1), backend(3, 1)])];
-    Index::new(&Snapshot { generation: 7, zones, services }).unwrap()
+    Index::new(&fixtures::snapshot(7, zones, services)).unwrap()
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn large_sets_are_cut_and_come_whole_over_tcp() {
     let part = [&[200u8][..], &[b'x'; 200]].concat();
     let records = (0..5).map(|n| record("big.edge.test.", RecordType::TXT, &[&[1, b'0' + n], &part[..]].concat()));
     let zone = Zone { records: records.collect(), ..zone("edge.test.") };
-    let index = Index::new(&Snapshot { generation: 7, zones: vec![zone], services: vec![] }).unwrap();
+    let index = Index::new(&fixtures::snapshot(7, vec![zone], vec![])).unwrap();
     let (outcome, message) = ask(&index, "big.edge.test.", RecordType::TXT);
     assert_eq!((outcome, message.answers.len(), message.metadata.truncation), (Outcome::Truncated, 2, true));
     let (outcome, message) = reply(&index, &query("big.edge.test.", RecordType::TXT), Transport::Tcp);
@@ -295,7 +295,7 @@ fn a_delegations_ds_are_the_parents() {
     let zones = vec![Zone { records: vec![ds, ns, alias("to.edge.test.", "sub.edge.test.")], ..zone("edge.test.") }];
     let mut zones = [zones, vec![zone("inner.edge.test.")]].concat();
     zones[1].negative_ttl_s = 9;
-    let index = Index::new(&Snapshot { generation: 7, zones, services: vec![] }).unwrap();
+    let index = Index::new(&fixtures::snapshot(7, zones, vec![])).unwrap();
     for (name, answers) in [("sub.edge.test.", 1), ("to.edge.test.", 2)] {
         let (outcome, message) = ask(&index, name, RecordType::from(43));
         assert_eq!((outcome, message.answers.len()), (Outcome::Answered, answers), "{name}");
@@ -323,7 +323,7 @@ fn large_delegations_bring_the_addresses_that_they_need() {
     let inside = delegated("sub.edge.test.", servers("sub.edge.test.").collect());
     let beside = delegated("other.edge.test.", servers("edge.test.").collect());
     let zones = vec![Zone { records: [inside, beside].concat(), ..zone("edge.test.") }];
-    let index = Index::new(&Snapshot { generation: 7, zones, services: vec![] }).unwrap();
+    let index = Index::new(&fixtures::snapshot(7, zones, vec![])).unwrap();
     for (name, needed) in [("x.sub.edge.test.", true), ("x.other.edge.test.", false)] {
         // Thirteen servers with two addresses each fit where EDNS is spoken.
         let (outcome, message) = reply(&index, &with_edns(query(name, RecordType::A), 1232), Transport::Udp);
@@ -356,7 +356,7 @@ fn a_master_files_zone_is_served_as_it_stands() {
         records,
         ..zone("edge.test.")
     };
-    let index = Index::new(&Snapshot { generation: 7, zones: vec![zone], services: vec![] }).unwrap();
+    let index = Index::new(&fixtures::snapshot(7, vec![zone], vec![])).unwrap();
     let soa = "Hidden.Edge.Test. john\\.doe.edge.test. 2026010101 1 2 3 60";
     let (_, message) = ask(&index, "edge.test.", RecordType::SOA);
     assert_eq!(texts(&message.answers), [format!("edge.test. 3600 SOA {soa}")]);
@@ -388,7 +388,7 @@ fn a_circle_of_aliases_is_told_the_same_whoever_comes_first() {
     let zone = Zone { records, ..zone("edge.test.") };
     // The order of names differs from index to index.
     for generation in 0..40 {
-        let index = Index::new(&Snapshot { generation, zones: vec![zone.clone()], services: vec![] }).unwrap();
+        let index = Index::new(&fixtures::snapshot(generation, vec![zone.clone()], vec![])).unwrap();
         for (name, aliases) in [("a.edge.test.", 2), ("b.edge.test.", 1)] {
             let (_, message) = ask(&index, name, RecordType::A);
             assert_eq!(message.answers.len(), aliases, "{name}");
