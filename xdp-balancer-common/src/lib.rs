@@ -4,12 +4,12 @@
 //! The way of a query through the tables:
 //!
 //! ```text
-//! QNAME ─fold+hash─> TABLE[0] ─> pilot ─> slot: name (verified byte for byte), set
-//! POOL: set ─QTYPE─> RRset ─> word: ring or answer ─ turn (CURSORS per CPU, or the client's address) ─> answer
+//! POOL: root ─> table ─QNAME, folded and hashed─> pilot ─> slot: name (verified byte for byte), set
+//!       set ─QTYPE─> RRset ─> word: ring or answer ─ turn (CURSORS per CPU, or the client's address) ─> answer
 //! ```
 //!
 //! Publishing other answers writes them into free grains of the pool and stores one word per RRset; publishing other
-//! names swaps the inner map of `TABLE`. What a program may be reading is not written again before a grace period has
+//! names builds another table and stores one word in the root. What a program may be reading is not written again before a grace period has
 //! passed, so it sees the old answer or the new one, never a mixture.
 
 #![no_std]
@@ -29,35 +29,28 @@ pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, cook
 pub use counts::{FlowCount, ServiceCount};
 pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameEntry, NameHash, keep_bytes, same_chunk};
 pub use pool::{
-    ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, RingWord, Rrset,
-    TYPE_SLOTS, TypeSet, TypeSlot, grains_of,
+    ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, ROOT_AT, RingWord,
+    Root, Rrset, TYPE_SLOTS, TypeSet, TypeSlot, grains_of,
 };
 pub use settings::{LOCAL_ADDRESSES, Settings};
-pub use slots::{
-    LINE_BYTES, LINE_PILOTS, LINES, MAX_NAMES, PILOT_LINES, PILOTS, PilotLine, SLOT_CHUNKS, SLOTS, Slot, TAIL_CHUNKS,
-    pilot_of, slot_of,
-};
+pub use slots::{MAX_NAMES, MAX_SLOTS, PILOTS_AT, SLOT_TEXT, Slot, TableHead};
 pub use verdict::{Action, Verdict};
 
 /// Number of these layouts. Part of the pin path, so tables of another layout are never reinterpreted.
 /// A test holds sizes and offsets against it: change one, raise the other.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// UDP payload size that we advertise in OPT and never exceed (DNS flag day 2020).
 pub const EDNS_PAYLOAD: u16 = 1232;
 
 /// Names of the maps and programs inside the object, and of their pins.
 pub mod object {
-    /// Array of maps with one element: the array of lines in force, pilots and [`Slot`](crate::Slot)s.
-    pub const TABLE: &str = "TABLE";
     /// Array with one [`Pool`](crate::Pool), memory-mapped by user space.
     pub const POOL: &str = "POOL";
     /// Per-CPU array of `u32` round-robin positions, by RRset.
     pub const CURSORS: &str = "CURSORS";
-    /// Array with one [`Settings`](crate::Settings).
-    pub const SETTINGS: &str = "SETTINGS";
-    /// Array with one `u64`, the wall clock in seconds, memory-mapped by user space.
-    pub const CLOCK: &str = "CLOCK";
+    /// Array of maps that no program looks into: a write to it returns when none is running that ran before.
+    pub const FENCE: &str = "FENCE";
     /// Per-CPU array of `u64` by [`Verdict`](crate::Verdict).
     pub const VERDICTS: &str = "VERDICTS";
     /// Per-CPU array of [`ServiceCount`](crate::ServiceCount) by service index.

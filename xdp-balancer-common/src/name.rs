@@ -1,6 +1,6 @@
 //! Domain names in the tables: exact, case-blind, up to 255 bytes.
 
-use crate::SLOT_CHUNKS;
+use crate::SLOT_TEXT;
 
 /// Longest name in wire form, root label included (RFC 1035, 2.3.4).
 pub const MAX_NAME_BYTES: usize = 255;
@@ -43,19 +43,22 @@ impl NameEntry {
         Some(Self { wire_len: wire.len() as u32, text })
     }
 
+    /// Its bytes.
+    pub fn bytes(&self) -> impl Iterator<Item = u8> {
+        self.text.iter().flat_map(|chunk| chunk.to_ne_bytes()).take(self.wire_len as usize)
+    }
+
     /// The part of it that its slot holds.
     #[must_use]
-    pub fn head(&self) -> [u64; SLOT_CHUNKS] {
-        let mut head = [0; SLOT_CHUNKS];
-        head.copy_from_slice(&self.text[..SLOT_CHUNKS]);
+    pub fn head(&self) -> [u8; SLOT_TEXT] {
+        let mut head = [0; SLOT_TEXT];
+        head.iter_mut().zip(self.bytes()).for_each(|(to, byte)| *to = byte);
         head
     }
 
-    /// Chunks of it that its slot does not hold.
-    #[must_use]
-    pub fn tail(&self) -> &[u64] {
-        let chunks = (self.wire_len as usize).div_ceil(8);
-        self.text.get(SLOT_CHUNKS..chunks).unwrap_or_default()
+    /// The bytes of it that its slot does not hold.
+    pub fn tail(&self) -> impl Iterator<Item = u8> {
+        self.bytes().skip(SLOT_TEXT)
     }
 
     /// The hash of this name under `secret`: the same steps as the program takes.
@@ -205,10 +208,7 @@ mod tests {
                 label[0] = 31;
             }
             let Some(entry) = entry(&wire[..labels * 32 + 1]) else { panic!("well-formed") };
-            let chunks = (labels * 32 + 1).div_ceil(8);
-            assert_eq!(entry.tail().len(), chunks.saturating_sub(SLOT_CHUNKS));
-            let both = entry.head().into_iter().chain(entry.tail().iter().copied());
-            assert!(both.zip(entry.text).all(|(part, whole)| part == whole));
+            assert!(entry.head().into_iter().chain(entry.tail()).eq(wire[..labels * 32 + 1].iter().copied()));
         }
     }
 

@@ -1,7 +1,11 @@
-//! One memory for all that names lead to: sets of types, RRsets, rings, answers, ends of long names. What lies in it
-//! is found by the number of its first grain and is as long as it needs to be.
+//! One memory for all that the program reads: tables of names and what they lead to (sets of types, RRsets, rings,
+//! answers, ends of long names). What lies in it is found by the number of its first grain and is as long as it needs
+//! to be. Behind the grains lies the [`Root`], where the program begins.
 //!
-//! Nothing in it changes while a program can reach it, but for the [`RingWord`] of an RRset, which changes in one store.
+//! Nothing in it changes while a program can reach it, but for the root, each word of which stands alone, and the
+//! [`RingWord`] of an RRset, which changes in one store.
+
+use crate::{Settings, TableHead};
 
 /// Bytes that are handed out together; everything in the pool begins at a multiple of it.
 pub const GRAIN: usize = 16;
@@ -12,9 +16,24 @@ pub const POOL_BYTES: usize = POOL_GRAINS as usize * GRAIN;
 /// Bytes behind the last grain, so that what begins at any grain is inside: more than the longest thing.
 pub const POOL_MARGIN: usize = 8192;
 
+/// Where the program begins.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Root {
+    /// Grain of the table of names in force; changes in one store.
+    pub table: u64,
+    /// The wall clock in seconds, as user space says.
+    pub clock: u64,
+    /// What to do besides.
+    pub settings: Settings,
+}
+
+/// Offset of the [`Root`] in the pool.
+pub const ROOT_AT: usize = POOL_BYTES + POOL_MARGIN;
+
 /// The pool, as the map's one element.
 #[repr(C, align(8))]
-pub struct Pool(pub [u8; POOL_BYTES + POOL_MARGIN]);
+pub struct Pool(pub [u8; ROOT_AT + size_of::<Root>()]);
 
 /// Longest run of answer records (answer, authority and additional sections, without OPT). With header and question it
 /// fits an EDNS payload of 1232 bytes while the name has 20 bytes at most; a longer one is found out in time.
@@ -43,26 +62,30 @@ pub struct AnswerHead {
     pub sum: u16,
     /// Bits to set in the header's second word, network order: AA and RCODE.
     pub flags: u16,
+    /// The same sum of the three counts.
+    pub counts: u16,
     /// ANCOUNT, network order.
     pub ancount: u16,
     /// NSCOUNT, network order.
     pub nscount: u16,
     /// ARCOUNT without an OPT, network order.
     pub arcount: u16,
-    /// Explicit padding, zero.
-    pub _pad: [u16; 2],
+    /// The [`Verdict`](crate::Verdict) that this answer is.
+    pub verdict: u16,
 }
 
-/// What a name holds; then `types` of [`TypeSlot`]. Names that hold the same share one.
+/// What a name holds; then `types` of [`TypeSlot`]. Names that hold the same and end alike share one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypeSet {
     /// Index of the service's counters.
-    pub service: u32,
+    pub service: u16,
     /// Number of types that follow, at most [`TYPE_SLOTS`].
-    pub types: u16,
+    pub types: u8,
     /// What `below` is: one of [`TypeSet::BELOW_USER_SPACE`] and the like.
-    pub below_kind: u16,
+    pub below_kind: u8,
+    /// The rest of a name that its slot does not hold, in the pool, zero after its end; zero: none.
+    pub tail: u32,
     /// The RRset that all other types have, which says that there are none; 0: user space answers.
     pub others: u32,
     /// What names below this one have that do not exist and have no nearer ancestor.
@@ -71,11 +94,11 @@ pub struct TypeSet {
 
 impl TypeSet {
     /// User space answers.
-    pub const BELOW_USER_SPACE: u16 = 0;
+    pub const BELOW_USER_SPACE: u8 = 0;
     /// `below` is the RRset that says that they do not exist.
-    pub const BELOW_DENIED: u16 = 1;
+    pub const BELOW_DENIED: u8 = 1;
     /// `below` is the set of a wildcard.
-    pub const BELOW_WILDCARD: u16 = 2;
+    pub const BELOW_WILDCARD: u8 = 2;
 }
 
 /// An RRset of a name.
@@ -222,8 +245,18 @@ macro_rules! bytes {
     };
 }
 
-bytes!(AnswerHead { len: u16, sum: u16, flags: u16, ancount: u16, nscount: u16, arcount: u16 });
-bytes!(TypeSet { service: u32, types: u16, below_kind: u16, others: u32, below: u32 });
+bytes!(TableHead { pilot_mask: u32, slot_mask: u32, slots_at: u32, _pad: u32, secret: u64 });
+bytes!(AnswerHead {
+    len: u16,
+    sum: u16,
+    flags: u16,
+    counts: u16,
+    ancount: u16,
+    nscount: u16,
+    arcount: u16,
+    verdict: u16
+});
+bytes!(TypeSet { service: u16, types: u8, below_kind: u8, tail: u32, others: u32, below: u32 });
 bytes!(TypeSlot { qtype: u16, _pad: u16, rrset: u32 });
 bytes!(Rrset { word: RingWord, cursor: u32 });
 
@@ -256,9 +289,11 @@ mod tests {
 
     #[test]
     fn bytes_and_back() {
-        let head = AnswerHead { len: 1, sum: 2, flags: 3, ancount: 4, nscount: 5, arcount: 6, _pad: [0; 2] };
+        let head = AnswerHead { len: 1, sum: 2, flags: 3, counts: 4, ancount: 5, nscount: 6, arcount: 7, verdict: 8 };
+        let table = TableHead::of(1000, 7);
+        assert_eq!(TableHead::from_bytes(&table.to_bytes()), Some(table));
         assert_eq!(AnswerHead::from_bytes(&head.to_bytes()), Some(head));
-        let set = TypeSet { service: 1, types: 2, below_kind: 3, others: 4, below: 5 };
+        let set = TypeSet { service: 1, types: 2, below_kind: 3, tail: 6, others: 4, below: 5 };
         assert_eq!(TypeSet::from_bytes(&set.to_bytes()), Some(set));
         let slot = TypeSlot { qtype: 1, _pad: 0, rrset: 2 };
         assert_eq!(TypeSlot::from_bytes(&slot.to_bytes()), Some(slot));

@@ -9,8 +9,6 @@ pub const LOCAL_ADDRESSES: usize = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Secret of the name hash.
-    pub secret: u64,
     /// Random number of this set of maps, never zero once they are set up: counters continue as
     /// long as it stays. The program does not read it.
     pub epoch: u64,
@@ -25,7 +23,7 @@ pub struct Settings {
     /// IPv4 addresses that we answer for, as they stand in the packet.
     pub local4: [u32; LOCAL_ADDRESSES],
     /// IPv6 addresses that we answer for, as they stand in the packet.
-    pub local6: [[u32; 4]; LOCAL_ADDRESSES],
+    pub local6: [[u64; 2]; LOCAL_ADDRESSES],
 }
 
 impl Settings {

@@ -1,57 +1,109 @@
 //! Where a name's entry is found: a perfect hash. A name's hash leads to a pilot, and both to the one slot where the
 //! name can be; the builder has chosen the pilots so that no two names meet (hash and displace).
 //!
-//! A slot is a line of the cache and holds the name, so that even in a large table a question costs one access that
-//! the cache does not have; all pilots together stay in it.
+//! A table lies in the pool: its [`TableHead`], its pilots, its slots. It is as large as its names need, so that few
+//! names stay close to the processor, and half a line of the cache holds a slot: of a long name the beginning, in which
+//! names differ. What names end with is mostly the same, and stands once.
 
-/// Bytes of a line, and of a slot.
-pub const LINE_BYTES: usize = 64;
-/// Pilots; a power of two.
-pub const PILOTS: u32 = 1 << 15;
-/// Pilots of a line.
-pub const LINE_PILOTS: usize = LINE_BYTES / 2;
-/// Lines of pilots; the slots follow.
-pub const PILOT_LINES: u32 = PILOTS / LINE_PILOTS as u32;
-/// Slots; a power of two. Tables in force are exchanged, and the kernel looks into them without a call only if all
-/// are of one size.
-pub const SLOTS: u32 = 1 << 17;
-/// Lines of a table.
-pub const LINES: u32 = PILOT_LINES + SLOTS;
+/// Bytes of a name that its slot holds.
+pub const SLOT_TEXT: usize = 28;
+/// Most slots; a power of two.
+pub const MAX_SLOTS: u32 = 1 << 17;
 /// Most names in a table; a fuller one would take long to build.
-pub const MAX_NAMES: u32 = SLOTS / 10 * 9;
+pub const MAX_NAMES: u32 = MAX_SLOTS / 10 * 9;
+/// Offset of the pilots in a table.
+pub const PILOTS_AT: usize = 64;
+/// Slots to a pilot.
+const SLOTS_OF_PILOT: u32 = 8;
+/// Fewest pilots: those of one line of the cache.
+const MIN_PILOTS: u32 = 32;
 
-/// Eight-byte chunks of a name in its slot.
-pub const SLOT_CHUNKS: usize = 7;
-/// Chunks that follow elsewhere, at most.
-pub const TAIL_CHUNKS: usize = crate::NAME_CHUNKS - SLOT_CHUNKS;
+/// A table of names; then, from [`PILOTS_AT`] on, its pilots of two bytes each, and its slots. The pool's first grain,
+/// which is nobody's, reads as a table of one slot without a name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableHead {
+    /// Number of pilots, a power of two, less one.
+    pub pilot_mask: u32,
+    /// Number of slots, a power of two, less one.
+    pub slot_mask: u32,
+    /// Offset of the slots in the table.
+    pub slots_at: u32,
+    /// Explicit padding, zero.
+    pub _pad: u32,
+    /// Secret of the name hash.
+    pub secret: u64,
+}
+
+impl TableHead {
+    /// Of a table for so many names, at most [`MAX_NAMES`].
+    #[must_use]
+    pub const fn of(names: u32, secret: u64) -> Self {
+        let mut slots = MIN_PILOTS * SLOTS_OF_PILOT;
+        while slots < MAX_SLOTS && slots / 10 * 9 < names {
+            slots *= 2;
+        }
+        let pilots = slots / SLOTS_OF_PILOT;
+        let slots_at = PILOTS_AT as u32 + pilots * 2;
+        Self { pilot_mask: pilots - 1, slot_mask: slots - 1, slots_at, _pad: 0, secret }
+    }
+
+    /// Which pilot a hash leads to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pilot_of(&self, hash: u64) -> u32 {
+        hash as u32 & self.pilot_mask
+    }
+
+    /// Which slot a hash and its pilot lead to. The bits that choose the pilot have no part in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot_of(&self, hash: u64, pilot: u16) -> u32 {
+        let step = (hash >> 40) | 1;
+        ((hash >> 15).wrapping_add(step.wrapping_mul(pilot as u64))) as u32 & self.slot_mask
+    }
+
+    /// Pilots.
+    #[must_use]
+    pub const fn pilots(&self) -> usize {
+        self.pilot_mask as usize + 1
+    }
+
+    /// Slots.
+    #[must_use]
+    pub const fn slots(&self) -> usize {
+        self.slot_mask as usize + 1
+    }
+
+    /// Bytes of the table.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.slots_at as usize + self.slots() * size_of::<Slot>()
+    }
+}
 
 /// A name.
-#[repr(C, align(8))]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
-    /// What the name holds, in the pool; zero: no name here.
+    /// What the name holds and, if it is longer than `text`, how it ends, in the pool; zero: no name here.
     pub set: u32,
-    /// The rest of a name that is longer than `text`, in the pool; zero: none.
-    pub tail: u32,
-    /// The name in lower case, eight bytes in memory order each, zero after its end. There is no length: a stored name
-    /// has one zero byte, its last, and a name that is the same up to there is as long.
-    pub text: [u64; SLOT_CHUNKS],
+    /// The name in lower case, in wire form, zero after its end. There is no length: a stored name has one zero byte,
+    /// its last, and a name that is the same up to there is as long.
+    pub text: [u8; SLOT_TEXT],
 }
 
-/// Pilots that lie together.
-pub type PilotLine = [u16; LINE_PILOTS];
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Which pilot a hash leads to.
-#[inline(always)]
-#[must_use]
-pub const fn pilot_of(hash: u64) -> u32 {
-    hash as u32 & (PILOTS - 1)
-}
-
-/// Which slot a hash and its pilot lead to. The bits that choose the pilot have no part in it.
-#[inline(always)]
-#[must_use]
-pub const fn slot_of(hash: u64, pilot: u16) -> u32 {
-    let step = (hash >> 40) | 1;
-    ((hash >> 15).wrapping_add(step.wrapping_mul(pilot as u64))) as u32 & (SLOTS - 1)
+    #[test]
+    fn a_table_has_room_for_its_names() {
+        for names in [0, 1, 230, 231, 1000, 100_000, MAX_NAMES] {
+            let head = TableHead::of(names, 7);
+            assert!(head.slots() * 9 / 10 >= names as usize && head.slots() <= MAX_SLOTS as usize, "{names}");
+            assert!(names < 231 || head.slots() < names as usize * 5 / 2, "{names}");
+            assert!((head.slots_at as usize).is_multiple_of(64));
+        }
+    }
 }

@@ -5,16 +5,16 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    ANSWER_BYTES, CLIENT_COOKIE, COOKIE_OPTION, EDNS_PAYLOAD, MAX_NAME_BYTES, SERVER_COOKIE, Verdict, cookie_head,
+    ANSWER_BYTES, AnswerHead, CLIENT_COOKIE, COOKIE_OPTION, EDNS_PAYLOAD, MAX_NAME_BYTES, SERVER_COOKIE, Verdict,
+    cookie_head,
 };
 
 use crate::checksum::{Sum, at_offset, fold};
 use crate::cookie;
 use crate::family::Family;
 use crate::lookup::Found;
-use crate::packet::{Cursor, Frame, load, opaque, store, unlinked};
+use crate::packet::{Cursor, Frame, load, opaque, shift_down, store, unlinked};
 use crate::parse::{DNS, DNS_ONE, ETHERNET, LINK_MASK, Message, TAG, UDP, headers};
-use crate::pool::Base;
 use crate::question::{ADDITIONAL_MASK, COOKIE, MAX_ADDITIONAL, OPT, OWN_OPT_MASK, Question, TYPE_CLASS};
 
 const DNS_QR: u16 = 0x8000_u16.to_be();
@@ -35,7 +35,6 @@ pub fn write<F: Family>(
     message: &Message,
     question: &Question,
     found: &Found,
-    pool: Base,
 ) -> Result<(), Verdict> {
     // Anew, for the same reason as behind the search for the name's end.
     let frame = Frame::of(ctx);
@@ -65,7 +64,7 @@ pub fn write<F: Family>(
         let question_len = question.name_len + TYPE_CLASS;
         move_question(frame, shift, dns + DNS, question_len)?;
     }
-    copy_answer(frame, question_end, found, pool)?;
+    copy_answer(frame, question_end, found)?;
     opt.write(frame, question_end + found.len)
 }
 
@@ -87,7 +86,7 @@ impl Opt {
             let ip = headers::<F>(frame.cursor(message.link))?;
             // SAFETY: stepped over above.
             let (client, [high, low]) = unsafe { (load::<u64>(client), F::sender(ip)) };
-            let now = cookie::now();
+            let now = cookie::now(message.pool);
             let v4 = F::CHECKSUM_OPTIONAL;
             let hash = cookie::selvedge_cookie_hash(client, high, low, u64::from(now) << 1 | u64::from(v4));
             cookies = [client, cookie_head(now), hash];
@@ -186,8 +185,9 @@ fn resize(ctx: &XdpContext, delta: i64) -> Result<usize, Verdict> {
     Ok(0)
 }
 
-/// Bytes per round of [`copy_answer`], and of [`move_question`].
-const STRIDE: usize = 32;
+/// Bytes per round where much is copied.
+const STRIDE: usize = 64;
+/// Bytes per round of [`move_question`]: the bytes of most questions.
 const HALF: usize = STRIDE / 2;
 
 /// A place in the frame, at most so far from its first byte that the verifier can follow.
@@ -200,49 +200,35 @@ fn place<const N: usize>(frame: Frame, offset: usize) -> Result<usize, Verdict> 
 /// rounds before may overwrite where the way is short, are read first.
 #[inline(always)]
 fn move_question(frame: Frame, shift: usize, to: usize, len: usize) -> Result<(), Verdict> {
-    const { assert!(MAX_NAME_BYTES + TYPE_CLASS < 17 * HALF) };
     let from = to + shift;
-    if len >= HALF {
-        let last = place::<HALF>(frame, from + len - HALF)?;
+    if len >= 8 {
+        let last = place::<8>(frame, from + len - 8)?;
         // SAFETY: stepped over above.
-        let (low, high) = unsafe { (load::<u64>(last), load::<u64>(last + 8)) };
-        let (mut source, mut target) = (frame.cursor(from & OFFSET_MASK), frame.cursor(to));
+        let last = unsafe { load::<u64>(last) };
+        let (mut source, mut target) = (frame.cursor(from & OFFSET_MASK), frame.cursor(to & OFFSET_MASK));
         let mut left = unlinked::<0x1ff>(len);
         let mut round = 0;
-        while round < MAX_NAME_BYTES.div_ceil(HALF) + 1 {
+        while round < (MAX_NAME_BYTES + TYPE_CLASS) / HALF {
             if left < HALF {
                 break;
             }
-            let (source, target) = (source.step::<HALF>()?, target.step::<HALF>()?);
-            // SAFETY: stepped over above.
-            unsafe {
-                let (low, high) = (load::<u64>(source), load::<u64>(source + 8));
-                store(target, low);
-                store(target + 8, high);
-            }
+            move_up::<HALF>(&mut source, &mut target)?;
             left -= HALF;
             round += 1;
         }
-        let last = place::<HALF>(frame, to + len - HALF)?;
-        // SAFETY: stepped over above.
-        unsafe {
-            store(last, low);
-            store(last + 8, high);
+        let left = unlinked::<0x1f>(len);
+        if left & 16 != 0 {
+            move_up::<16>(&mut source, &mut target)?;
         }
+        if left & 8 != 0 {
+            move_up::<8>(&mut source, &mut target)?;
+        }
+        let to = place::<8>(frame, to + len - 8)?;
+        // SAFETY: stepped over above.
+        unsafe { store(to, last) };
         return Ok(());
     }
     // Two overlapping halves; the shortest question is the root's, of five bytes.
-    if len >= 8 {
-        let (first, last) = (place::<8>(frame, from)?, place::<8>(frame, from + len - 8)?);
-        let (to_first, to_last) = (place::<8>(frame, to)?, place::<8>(frame, to + len - 8)?);
-        // SAFETY: stepped over above.
-        unsafe {
-            let (low, high) = (load::<u64>(first), load::<u64>(last));
-            store(to_first, low);
-            store(to_last, high);
-        }
-        return Ok(());
-    }
     let (first, last) = (place::<4>(frame, from)?, place::<4>(frame, from + len - 4)?);
     let (to_first, to_last) = (place::<4>(frame, to)?, place::<4>(frame, to + len - 4)?);
     // SAFETY: stepped over above.
@@ -254,51 +240,60 @@ fn move_question(frame: Frame, shift: usize, to: usize, len: usize) -> Result<()
     Ok(())
 }
 
-/// Copies the records: in strides of a constant length, which cost one bounds check each and no counting inside,
-/// and a last one that overlaps the one before.
+/// Steps over `N` bytes in both places and copies them, in words one after another.
 #[inline(always)]
-fn copy_answer(frame: Frame, to: usize, found: &Found, pool: Base) -> Result<(), Verdict> {
-    let (from, len) = (found.records, found.len);
-    if len >= STRIDE {
-        let (mut source, mut target) = (pool.byte(from), frame.cursor(to & OFFSET_MASK));
-        let mut left = unlinked::<OFFSET_MASK>(len);
-        let mut round = 0;
-        while round < ANSWER_BYTES / STRIDE {
-            if left < STRIDE {
-                break;
-            }
-            let target = target.step::<STRIDE>().map_err(|_| Verdict::Broken)?;
-            // SAFETY: stepped over above; inside the pool.
-            unsafe { copy::<STRIDE>(source, target) };
-            source += STRIDE;
-            left -= STRIDE;
-            round += 1;
+fn move_up<const N: usize>(source: &mut Cursor, target: &mut Cursor) -> Result<(), Verdict> {
+    let (source, target) = (source.step::<N>()?, target.step::<N>()?);
+    // SAFETY: stepped over above.
+    unsafe { copy::<N>(source, target) };
+    Ok(())
+}
+
+/// Copies the records: in strides of a constant length, which cost one bounds check each and no counting inside,
+/// and a last word that overlaps the one before.
+#[inline(always)]
+fn copy_answer(frame: Frame, to: usize, found: &Found) -> Result<(), Verdict> {
+    let len = found.len;
+    let (mut source, mut target) = (opaque(found.records()), frame.cursor(to & OFFSET_MASK));
+    let mut left = unlinked::<OFFSET_MASK>(len);
+    let mut round = 0;
+    while round < ANSWER_BYTES / STRIDE {
+        if left < STRIDE {
+            break;
         }
-        if left != 0 {
-            let target = place::<STRIDE>(frame, to + len - STRIDE)?;
-            // SAFETY: as above.
-            unsafe { copy::<STRIDE>(pool.byte(from + len - STRIDE), target) };
-        }
+        copy_over::<STRIDE>(&mut source, &mut target)?;
+        left -= STRIDE;
+        round += 1;
+    }
+    let left = unlinked::<{ STRIDE - 1 }>(len);
+    if left == 0 {
         return Ok(());
     }
-    if len >= HALF {
-        let (first, last) = (place::<HALF>(frame, to)?, place::<HALF>(frame, to + len - HALF)?);
-        // SAFETY: as above.
-        unsafe {
-            copy::<HALF>(pool.byte(from), first);
-            copy::<HALF>(pool.byte(from + len - HALF), last);
-        }
-        return Ok(());
+    if left & 32 != 0 {
+        copy_over::<32>(&mut source, &mut target)?;
     }
-    // No record is shorter than eleven bytes.
-    if len >= 8 {
-        let (first, last) = (place::<8>(frame, to)?, place::<8>(frame, to + len - 8)?);
-        // SAFETY: as above.
-        unsafe {
-            copy::<8>(pool.byte(from), first);
-            copy::<8>(pool.byte(from + len - 8), last);
-        }
+    if left & 16 != 0 {
+        copy_over::<16>(&mut source, &mut target)?;
     }
+    if left & 8 != 0 {
+        copy_over::<8>(&mut source, &mut target)?;
+    }
+    if left & 7 != 0 {
+        // No record is shorter than eleven bytes.
+        let target = place::<8>(frame, to + len - 8)?;
+        // SAFETY: stepped over above; the head is in front of the records.
+        unsafe { copy::<8>(found.at + len + size_of::<AnswerHead>() - 8, target) };
+    }
+    Ok(())
+}
+
+/// Copies `N` bytes of records and steps over them.
+#[inline(always)]
+fn copy_over<const N: usize>(source: &mut usize, target: &mut Cursor) -> Result<(), Verdict> {
+    let target = target.step::<N>().map_err(|_| Verdict::Broken)?;
+    // SAFETY: stepped over above; inside the pool.
+    unsafe { copy::<N>(*source, target) };
+    *source += N;
     Ok(())
 }
 
@@ -343,12 +338,6 @@ fn sum_additional(frame: Frame, offset: usize, len: usize) -> Result<u16, Verdic
         sum = sum.add_chunk(shift_down(last, 8 - rest as u32));
     }
     Ok(fold(sum))
-}
-
-/// A chunk without its first `n` (1–7) bytes.
-#[inline(always)]
-fn shift_down(chunk: u64, n: u32) -> u64 {
-    if cfg!(target_endian = "little") { chunk >> ((n * 8) & 63) } else { chunk << ((n * 8) & 63) }
 }
 
 /// Exchanges the hardware addresses and keeps type and tags. Read at one place and written at another, which may
@@ -398,7 +387,7 @@ unsafe fn turn_headers<F: Family>(
     found: &Found,
     opt: &Opt,
 ) {
-    let head = &found.head;
+    let head = found.head();
     let udp_len = (UDP + dns_len) as u16;
     let opt_count = if opt.is_there() { DNS_ONE } else { 0 };
     // SAFETY: all inside the headers, see above.
@@ -418,9 +407,7 @@ unsafe fn turn_headers<F: Family>(
                 .replace(old_flags, flags)
                 .replace(old_len, new_len)
                 .replace(old_len, new_len)
-                .add(head.ancount)
-                .add(head.nscount)
-                .add(head.arcount)
+                .add(head.counts)
                 .add(at_offset(head.sum, odd));
             if opt.is_there() {
                 let opt_odd = (question.name_len ^ found.len) & 1 != 0;

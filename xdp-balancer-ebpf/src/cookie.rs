@@ -3,12 +3,12 @@
 
 use xdp_balancer_common::server_cookie;
 
-use crate::maps::{CLOCK, SETTINGS};
+use crate::pool::Base;
 
 /// The time that goes into a cookie.
 #[inline(always)]
-pub fn now() -> u32 {
-    CLOCK.get(0).map_or(0, |now| *now as u32)
+pub fn now(pool: Base) -> u32 {
+    pool.root().clock as u32
 }
 
 /// The hash of the server's cookie for a client's, its address, and a time with the family's bit below it.
@@ -16,6 +16,12 @@ pub fn now() -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn selvedge_cookie_hash(client: u64, high: u64, low: u64, time_and_v4: u64) -> u64 {
-    let Some(settings) = SETTINGS.get(0) else { return 0 };
-    server_cookie(settings.cookie_secret, client, (time_and_v4 >> 1) as u32, [high, low], time_and_v4 & 1 != 0)[1]
+    let Ok(pool) = Base::get() else { return 0 };
+    server_cookie(
+        pool.root().settings.cookie_secret,
+        client,
+        (time_and_v4 >> 1) as u32,
+        [high, low],
+        time_and_v4 & 1 != 0,
+    )[1]
 }

@@ -70,25 +70,25 @@ impl Family for V4 {
     #[inline(always)]
     unsafe fn addressed(ip: usize, settings: &Settings) -> Result<(), Verdict> {
         // SAFETY: inside the IP header.
-        let (source, to) = unsafe { (load::<u32>(ip + 12), load::<u32>(ip + 16)) };
-        // 0.0.0.0/8, 127.0.0.0/8 and everything from multicast up.
-        let first = (u32::from_be(source) >> 24) as u8;
-        let odd = first == 0 || first == 127 || first >= 224;
+        let to = unsafe { load::<u32>(ip + 16) };
         let mut i = 0;
-        while i < LOCAL_ADDRESSES {
-            if i as u32 >= settings.local_lens[0] {
+        loop {
+            if i >= LOCAL_ADDRESSES || i as u32 >= settings.local_lens[0] {
+                // Not for the groups and the broadcast address.
+                if settings.features & Settings::TRANSPARENT == 0 || (u32::from_be(to) >> 24) as u8 >= 224 {
+                    return Err(Verdict::NotLocal);
+                }
                 break;
             }
             if settings.local4[i] == to {
-                return if odd { Err(Verdict::OddSource) } else { Ok(()) };
+                break;
             }
             i += 1;
         }
-        // Not for the groups and the broadcast address.
-        if settings.features & Settings::TRANSPARENT == 0 || (u32::from_be(to) >> 24) as u8 >= 224 {
-            return Err(Verdict::NotLocal);
-        }
-        if odd { Err(Verdict::OddSource) } else { Ok(()) }
+        // 0.0.0.0/8, 127.0.0.0/8 and everything from multicast up.
+        // SAFETY: inside the IP header.
+        let first = unsafe { load::<u8>(ip + 12) };
+        if first == 0 || first == 127 || first >= 224 { Err(Verdict::OddSource) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -144,25 +144,26 @@ impl Family for V6 {
     #[inline(always)]
     unsafe fn addressed(ip: usize, settings: &Settings) -> Result<(), Verdict> {
         // SAFETY: inside the IP header.
-        let source = unsafe { [load::<u32>(ip + 8), load::<u32>(ip + 12), load::<u32>(ip + 16)] };
-        // SAFETY: see above.
-        let to = unsafe { [load::<u32>(ip + 24), load::<u32>(ip + 28), load::<u32>(ip + 32), load::<u32>(ip + 36)] };
-        // Multicast; `::`, `::1` and the IPv4-compatible addresses.
-        let odd = (u32::from_be(source[0]) >> 24) == 0xff || source == [0; 3];
+        let to = unsafe { [load::<u64>(ip + 24), load::<u64>(ip + 32)] };
         let mut i = 0;
-        while i < LOCAL_ADDRESSES {
-            if i as u32 >= settings.local_lens[1] {
+        loop {
+            if i >= LOCAL_ADDRESSES || i as u32 >= settings.local_lens[1] {
+                // SAFETY: see above.
+                if settings.features & Settings::TRANSPARENT == 0 || unsafe { load::<u8>(ip + 24) } == 0xff {
+                    return Err(Verdict::NotLocal);
+                }
                 break;
             }
-            let ours = &settings.local6[i];
-            if ours[3] == to[3] && ours[2] == to[2] && ours[1] == to[1] && ours[0] == to[0] {
-                return if odd { Err(Verdict::OddSource) } else { Ok(()) };
+            if settings.local6[i][1] == to[1] && settings.local6[i][0] == to[0] {
+                break;
             }
             i += 1;
         }
-        if settings.features & Settings::TRANSPARENT == 0 || (u32::from_be(to[0]) >> 24) == 0xff {
-            return Err(Verdict::NotLocal);
-        }
+        // Multicast; `::`, `::1` and the IPv4-compatible addresses.
+        // SAFETY: see above.
+        let (high, low) = unsafe { (load::<u64>(ip + 8), load::<u32>(ip + 16)) };
+        // SAFETY: see above.
+        let odd = unsafe { load::<u8>(ip + 8) } == 0xff || (high == 0 && low == 0);
         if odd { Err(Verdict::OddSource) } else { Ok(()) }
     }
 

@@ -2,12 +2,12 @@
 
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Choice, GRAIN, POOL_BYTES, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot, Verdict,
+    ANSWER_BYTES, AnswerHead, Choice, GRAIN, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot, Verdict,
 };
 
 use crate::family::Family;
 use crate::maps::{CURSORS, SERVICES};
-use crate::names::{closest_encloser, in_force, same, slot};
+use crate::names::{Table, closest_encloser, same};
 use crate::packet::{Frame, load, opaque};
 use crate::parse::{DNS, Message, headers};
 use crate::pool::Base;
@@ -20,36 +20,49 @@ const LAST_META: u16 = 255;
 
 /// An answer to give.
 pub struct Found {
-    /// Its head.
-    pub head: AnswerHead,
+    /// Address of its [`AnswerHead`]; its records follow.
+    pub at: usize,
     /// Length of its records, at most [`ANSWER_BYTES`].
     pub len: usize,
-    /// Where in the pool they begin.
-    pub records: usize,
-    /// What is said with it, as an index.
-    pub verdict: u32,
     /// The service that the name belongs to.
     service: *mut ServiceCount,
-    /// How often the answer counts for it: once, or, where there is no such name, not at all.
-    counts: u64,
 }
 
 impl Found {
-    /// Counts the answer for its service.
+    /// Its head.
     #[inline(always)]
-    pub fn count_answered(&self) {
-        // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-        unsafe { (*self.service).answered += self.counts };
+    pub fn head(&self) -> &'static AnswerHead {
+        // SAFETY: inside the pool, and any bytes are a head.
+        unsafe { &*(opaque(self.at) as *const AnswerHead) }
+    }
+
+    /// Address of its records.
+    #[inline(always)]
+    pub fn records(&self) -> usize {
+        self.at + size_of::<AnswerHead>()
+    }
+
+    /// What is said with it, as an index. Counts it for the service.
+    #[inline(always)]
+    pub fn answered(&self) -> u32 {
+        let verdict = u32::from(self.head().verdict);
+        // A name that does not exist is no service's.
+        if verdict != Verdict::NxDomain as u32 {
+            // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
+            unsafe { (*self.service).answered += 1 };
+        }
+        verdict
     }
 }
 
 /// Finds what to answer.
 #[inline(always)]
-pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question, pool: Base) -> Result<Found, Verdict> {
-    let found = slot(in_force()?, question.hash)?;
+pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question) -> Result<Found, Verdict> {
+    let pool = message.pool;
+    let slot = Table::in_force(pool).slot(pool, question.hash);
     let start = message.link + F::DNS + DNS;
-    let (mut set, mut denied) = (found.set, 0);
-    if set == 0 || !same(Frame::of(ctx).cursor(start), question.name_len, found, pool) {
+    let (mut set, mut denied) = (slot.set, 0);
+    if set == 0 || !same(Frame::of(ctx), start, question.name_len, slot, pool) {
         set = closest_encloser(ctx, start, question.name_len);
         if set == 0 {
             return Err(Verdict::UnknownName);
@@ -64,59 +77,52 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question,
     }
     // SAFETY: as above.
     let held = unsafe { &*(pool.grain(set) as *const TypeSet) };
-    let service = SERVICES.get_ptr_mut(held.service).ok_or(Verdict::Broken)?;
-    // A name that does not exist is no service's.
-    let counts = u64::from(denied == 0);
-    // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-    unsafe { (*service).queries += counts };
-    let (rrset, verdict) = of_type(held, denied, question.qtype)?;
-    let at = select::<F>(ctx, message, rrset, pool)?;
+    let service = SERVICES.get_ptr_mut(held.service.into()).ok_or(Verdict::Broken)?;
+    let rrset = if denied == 0 {
+        // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
+        unsafe { (*service).queries += 1 };
+        of_type(held, question.qtype)?
+    } else {
+        if is_meta(question.qtype) {
+            return Err(Verdict::UnknownType);
+        }
+        denied
+    };
+    let at = pool.byte(select::<F>(ctx, message, rrset, pool)?);
     // SAFETY: inside the pool, and any bytes are a head.
-    let head = unsafe { load::<AnswerHead>(pool.byte(at)) };
-    let len = usize::from(head.len);
+    let len = usize::from(unsafe { load::<u16>(at) });
     if len > ANSWER_BYTES {
         return Err(Verdict::Broken);
     }
-    // Whatever is said, it is one way for the verifier.
-    let frame = Frame::of(ctx);
-    let verdict = frame.blurred::<ANSWERS_MASK>(verdict as usize) as u32;
-    let counts = frame.blurred::<1>(counts as usize) as u64;
-    let records = frame.blurred::<{ POOL_BYTES - 1 }>(at + size_of::<AnswerHead>());
-    Ok(Found { head, len: opaque(len), records, verdict, service, counts })
+    Ok(Found { at, len: opaque(len), service })
 }
 
-/// Bounds the verdicts that are answers.
-const ANSWERS_MASK: usize = 3;
-const _: () =
-    assert!(Verdict::Answered as usize | Verdict::NoData as usize | Verdict::NxDomain as usize <= ANSWERS_MASK);
+const _: () = assert!(core::mem::offset_of!(AnswerHead, len) == 0);
 
-/// The RRset of a type, or the one that says that there is none: no such type, or (`denied`, if not 0) no such name.
+/// Whether it asks for something else than data of a type.
 #[inline(always)]
-fn of_type(set: &TypeSet, denied: u32, qtype: u16) -> Result<(u32, Verdict), Verdict> {
+fn is_meta(qtype: u16) -> bool {
+    let qtype = u16::from_be(qtype);
+    qtype == TYPE_OPT || (FIRST_META..=LAST_META).contains(&qtype)
+}
+
+/// The RRset of a type, or the one that says that there is none.
+#[inline(always)]
+fn of_type(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
     let first = set as *const TypeSet as usize + size_of::<TypeSet>();
     let mut i = 0;
     while i < TYPE_SLOTS {
-        if i >= usize::from(set.types) || denied != 0 {
+        if i >= usize::from(set.types) {
             break;
         }
         // SAFETY: inside the pool.
         let held = unsafe { &*((first + i * size_of::<TypeSlot>()) as *const TypeSlot) };
         if held.qtype == qtype {
-            return Ok((held.rrset, Verdict::Answered));
+            return Ok(held.rrset);
         }
         i += 1;
     }
-    let qtype = u16::from_be(qtype);
-    if qtype == TYPE_OPT || (FIRST_META..=LAST_META).contains(&qtype) {
-        return Err(Verdict::UnknownType);
-    }
-    if denied != 0 {
-        return Ok((denied, Verdict::NxDomain));
-    }
-    if set.others == 0 {
-        return Err(Verdict::UnknownType);
-    }
-    Ok((set.others, Verdict::NoData))
+    if set.others == 0 || is_meta(qtype) { Err(Verdict::UnknownType) } else { Ok(set.others) }
 }
 
 /// Where in the pool the answer is whose turn it is.

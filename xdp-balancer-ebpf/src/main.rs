@@ -46,7 +46,6 @@ mod entry {
 
     use crate::family::{Family, V4, V6};
     use crate::packet::Frame;
-    use crate::pool::Base;
     use crate::{answer, count, flow, lookup, parse, question};
 
     /// Answers what it fully understands and holds an answer for; passes the rest untouched.
@@ -90,11 +89,9 @@ mod entry {
         let frame = Frame::of(ctx);
         let message = parse::message::<F>(frame, link)?;
         let question = question::read::<F>(ctx, frame, &message)?;
-        let pool = Base::get()?;
-        let found = lookup::find::<F>(ctx, &message, &question, pool)?;
-        answer::write::<F>(ctx, &message, &question, &found, pool)?;
-        found.count_answered();
-        Ok(found.verdict)
+        let found = lookup::find::<F>(ctx, &message, &question)?;
+        answer::write::<F>(ctx, &message, &question, &found)?;
+        Ok(found.answered())
     }
 }
 

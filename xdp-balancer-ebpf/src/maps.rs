@@ -4,33 +4,15 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
-use xdp_balancer_common::{FlowCount, LINE_BYTES, LINES, Pool, ServiceCount, Settings, Verdict};
+use xdp_balancer_common::{FlowCount, Pool, ServiceCount, Verdict};
 
-/// Pilots or a slot.
-pub type Line = [u64; LINE_BYTES / 8];
-
-/// One generation of names. Filled before it is put into [`TABLE`] and never written afterwards.
-pub type Names = Array<Line, { LINES as usize }, { BPF_F_MMAPABLE as usize }>;
-
-/// Element 0 is the generation in force.
-#[btf_map]
-pub static TABLE: ArrayOfMaps<Names, 1> = ArrayOfMaps::new();
-
-/// What the names lead to.
+/// All that the program reads.
 #[btf_map]
 pub static POOL: Array<Pool, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Round-robin position of each RRset on this CPU.
 #[btf_map]
 pub static CURSORS: PerCpuArray<u32, 8192> = PerCpuArray::new();
-
-/// The one [`Settings`].
-#[btf_map]
-pub static SETTINGS: Array<Settings, 1> = Array::new();
-
-/// Seconds, as user space's clock says.
-#[btf_map]
-pub static CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Packets by verdict on this CPU.
 #[btf_map]
@@ -44,3 +26,7 @@ pub static SERVICES: PerCpuArray<ServiceCount, 4096> = PerCpuArray::new();
 /// bring back one that was given up.
 #[btf_map]
 pub static FLOWS: PerCpuHashMap<u32, FlowCount, 1024> = PerCpuHashMap::new();
+
+/// Looked into by nobody: user space writes to it to wait for programs.
+#[btf_map]
+pub static FENCE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();

@@ -3,84 +3,127 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    LINE_PILOTS, MAX_NAME_BYTES, NAME_CHUNKS, NameHash, PILOT_LINES, SLOT_CHUNKS, Slot, TAIL_CHUNKS, Verdict,
-    keep_bytes, pilot_of, same_chunk, slot_of,
+    GRAIN, MAX_NAME_BYTES, NAME_CHUNKS, NameHash, PILOTS_AT, SLOT_TEXT, Slot, TableHead, TypeSet, Verdict, same_chunk,
 };
 
-use crate::maps::{Names, SETTINGS, TABLE};
-use crate::packet::{Cursor, Frame, LAST_CHUNK, load, unlinked};
+use crate::packet::{Frame, LAST_CHUNK, load, shift_down, unlinked};
 use crate::pool::Base;
 
 /// Labels that are taken off a name in search of an ancestor.
 const MAX_LABELS: usize = 8;
 /// Bounds an offset of the question in the frame: link, IPv6, UDP and DNS header, and the name.
 const QUESTION_MASK: usize = 0x1ff;
+/// Bounds the length of a name.
+const NAME_MASK: usize = 0xff;
 /// Longest label (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
+/// Chunks of a name's tail.
+const TAIL_CHUNKS: usize = (MAX_NAME_BYTES - SLOT_TEXT).div_ceil(8);
 
-/// The slot where a name with this hash is, if it is in the table.
-#[inline(always)]
-pub fn slot(names: &'static Names, hash: u64) -> Result<&'static Slot, Verdict> {
-    let pilot = pilot_of(hash);
-    let line = names.get(pilot / LINE_PILOTS as u32).ok_or(Verdict::Broken)?;
-    let at = line.as_ptr() as usize + (pilot as usize % LINE_PILOTS) * 2;
-    // SAFETY: one of the line's pilots.
-    let pilot = unsafe { load::<u16>(at) };
-    let line = names.get(PILOT_LINES + slot_of(hash, pilot)).ok_or(Verdict::Broken)?;
-    // SAFETY: a line behind the pilots is a slot, which is as long and as aligned, and any bytes are one.
-    Ok(unsafe { &*line.as_ptr().cast::<Slot>() })
+/// A table of names.
+#[derive(Clone, Copy)]
+pub struct Table {
+    /// Offset in the pool.
+    at: usize,
+    head: &'static TableHead,
 }
 
-/// The names in force.
-#[inline(always)]
-pub fn in_force() -> Result<&'static Names, Verdict> {
-    TABLE.get(0).ok_or(Verdict::Broken)
+impl Table {
+    /// The one in force.
+    #[inline(always)]
+    pub fn in_force(pool: Base) -> Self {
+        let grain = pool.root().table as usize * GRAIN;
+        // SAFETY: inside the pool, and any bytes are a head.
+        let head = unsafe { &*(pool.byte(grain) as *const TableHead) };
+        Self { at: grain, head }
+    }
+
+    /// Secret of its hashes.
+    #[inline(always)]
+    pub fn secret(self) -> u64 {
+        self.head.secret
+    }
+
+    /// The slot where a name with this hash is, if it is in the table.
+    #[inline(always)]
+    pub fn slot(self, pool: Base, hash: u64) -> &'static Slot {
+        let pilot = self.at + PILOTS_AT + self.head.pilot_of(hash) as usize * 2;
+        // SAFETY: inside the pool, as for the slot.
+        let pilot = unsafe { load::<u16>(pool.byte(pilot)) };
+        let slot = self.head.slot_of(hash, pilot) as usize * size_of::<Slot>();
+        // SAFETY: any bytes are a slot.
+        unsafe { &*(pool.byte(self.at + self.head.slots_at as usize + slot) as *const Slot) }
+    }
 }
 
 /// Compares a name in the frame with the one in a slot: every byte, letters in either case.
 #[inline(always)]
-pub fn same(mut cursor: Cursor, name_len: usize, slot: &Slot, pool: Base) -> bool {
-    let mut left = unlinked::<0xff>(name_len);
+pub fn same(frame: Frame, at: usize, name_len: usize, slot: &Slot, pool: Base) -> bool {
+    let len = unlinked::<NAME_MASK>(name_len);
+    let text = slot.text.as_ptr() as usize;
+    let Some(end) = end_of(frame, at + len) else { return false };
+    if len < 8 {
+        // SAFETY: inside the slot.
+        return same_chunk(shift_down(end, 8 - len as u32), unsafe { load::<u64>(text) });
+    }
+    let mut cursor = frame.cursor(at);
     let mut i = 0;
-    while i < SLOT_CHUNKS {
-        let Some(chunk) = cursor.chunk() else { return same_last(cursor, left, slot.text[i]) };
-        if left <= 8 {
-            // With the bytes behind the name masked, this is a zero byte at the same place too.
-            return same_chunk(chunk & keep_bytes(left as u32), slot.text[i]);
+    while i < SLOT_TEXT / 8 {
+        if len < (i + 1) * 8 {
+            break;
         }
-        if !same_chunk(chunk, slot.text[i]) {
+        let Some(chunk) = cursor.chunk() else { return false };
+        // SAFETY: inside the slot.
+        if !same_chunk(chunk, unsafe { load::<u64>(text + i * 8) }) {
             return false;
         }
-        left -= 8;
-        cursor.at += 8;
         i += 1;
     }
-    if slot.tail == 0 {
+    if len <= SLOT_TEXT {
+        // SAFETY: inside the slot, or in the pool behind it.
+        return same_chunk(end, unsafe { load::<u64>(text + len - 8) });
+    }
+    let Some(chunk) = end_of(frame, at + SLOT_TEXT) else { return false };
+    // SAFETY: inside the slot.
+    if !same_chunk(chunk, unsafe { load::<u64>(text + SLOT_TEXT - 8) }) {
         return false;
     }
-    let tail = pool.grain(slot.tail);
+    // SAFETY: inside the pool, and any bytes are a set.
+    let tail = unsafe { (*(pool.grain(slot.set) as *const TypeSet)).tail };
+    tail != 0 && same_tail(frame, at + SLOT_TEXT, len - SLOT_TEXT, end, pool.grain(tail))
+}
+
+/// Compares the rest of a name, whose last eight bytes are `end`.
+#[inline(always)]
+fn same_tail(frame: Frame, at: usize, len: usize, end: u64, text: usize) -> bool {
+    let len = unlinked::<NAME_MASK>(len);
+    if len < 8 {
+        // SAFETY: inside the pool.
+        return same_chunk(shift_down(end, 8 - len as u32), unsafe { load::<u64>(text) });
+    }
+    let mut cursor = frame.cursor(at);
+    let mut left = unlinked::<NAME_MASK>(len);
     let mut i = 0;
     while i < TAIL_CHUNKS {
-        // SAFETY: inside the pool.
-        let stored = unsafe { load::<u64>(tail + i * 8) };
-        let Some(chunk) = cursor.chunk() else { return same_last(cursor, left, stored) };
-        if left <= 8 {
-            return same_chunk(chunk & keep_bytes(left as u32), stored);
+        if left < 8 {
+            break;
         }
-        if !same_chunk(chunk, stored) {
+        let Some(chunk) = cursor.chunk() else { return false };
+        // SAFETY: inside the pool.
+        if !same_chunk(chunk, unsafe { load::<u64>(text + i * 8) }) {
             return false;
         }
         left -= 8;
-        cursor.at += 8;
         i += 1;
     }
-    false
+    // SAFETY: as above.
+    same_chunk(end, unsafe { load::<u64>(text + len - 8) })
 }
 
+/// The eight bytes before an offset behind the headers.
 #[inline(always)]
-fn same_last(cursor: Cursor, left: usize, stored: u64) -> bool {
-    let Some(chunk) = cursor.last_chunk() else { return false };
-    left <= LAST_CHUNK && same_chunk(chunk & keep_bytes(left as u32), stored)
+fn end_of(frame: Frame, offset: usize) -> Option<u64> {
+    frame.cursor((offset - 8) & QUESTION_MASK).chunk()
 }
 
 /// The set of a name's nearest ancestor; 0 where none is found. `at` is the name's offset in the frame.
@@ -97,7 +140,8 @@ pub fn closest_encloser(ctx: &XdpContext, at: usize, name_len: usize) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn selvedge_closest_encloser(ctx: *mut xdp_md, at: u64, name_len: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    let (mut at, mut left) = (at as usize & QUESTION_MASK, name_len as usize & 0xff);
+    let Ok(pool) = Base::get() else { return 0 };
+    let (mut at, mut left) = (at as usize & QUESTION_MASK, name_len as usize & NAME_MASK);
     let mut label = 0;
     while label < MAX_LABELS {
         let frame = Frame::of(&ctx);
@@ -111,8 +155,8 @@ extern "C" fn selvedge_closest_encloser(ctx: *mut xdp_md, at: u64, name_len: u64
             return 0;
         }
         at = frame.blurred::<QUESTION_MASK>(at + label_len + 1);
-        left = frame.blurred::<0xff>(left - label_len - 1);
-        match ancestor(&ctx, at, left) {
+        left = frame.blurred::<NAME_MASK>(left - label_len - 1);
+        match ancestor(&ctx, pool, at, left) {
             Ok(0) => {}
             Ok(set) => return u64::from(set),
             Err(_) => return 0,
@@ -124,11 +168,11 @@ extern "C" fn selvedge_closest_encloser(ctx: *mut xdp_md, at: u64, name_len: u64
 
 /// The set of a name that is expected to end after `len` bytes; 0 if it is not in the table.
 #[inline(always)]
-fn ancestor(ctx: &XdpContext, at: usize, len: usize) -> Result<u32, Verdict> {
-    let secret = SETTINGS.get(0).ok_or(Verdict::Broken)?.secret;
+fn ancestor(ctx: &XdpContext, pool: Base, at: usize, len: usize) -> Result<u32, Verdict> {
+    let table = Table::in_force(pool);
     let mut cursor = Frame::of(ctx).cursor(at);
-    let mut hash = NameHash::new(secret);
-    let mut left = unlinked::<0xff>(len);
+    let mut hash = NameHash::new(table.secret());
+    let mut left = unlinked::<NAME_MASK>(len);
     let mut round = 0;
     while round < NAME_CHUNKS {
         let Some(chunk) = cursor.chunk() else {
@@ -145,13 +189,12 @@ fn ancestor(ctx: &XdpContext, at: usize, len: usize) -> Result<u32, Verdict> {
         }
         hash = hash.add(chunk, 8);
         left -= 8;
-        cursor.at += 8;
         round += 1;
     }
     const { assert!(NAME_CHUNKS * 8 > MAX_NAME_BYTES) };
-    let found = slot(in_force()?, hash.finish(len as u32))?;
+    let found = table.slot(pool, hash.finish(len as u32));
     // The frame anew, so that the verifier forgets how far the hash has looked.
-    if found.set == 0 || !same(Frame::of(ctx).cursor(at), len, found, Base::get()?) {
+    if found.set == 0 || !same(Frame::of(ctx), at, len, found, pool) {
         return Ok(0);
     }
     Ok(found.set)

@@ -31,7 +31,12 @@ impl Frame {
     /// addresses. So ways that differ only in this value are walked once.
     #[inline(always)]
     pub fn blurred<const MASK: usize>(self, value: usize) -> usize {
-        (opaque(self.data + value) - self.data) & MASK
+        let mut address = value;
+        // SAFETY: an addition.
+        unsafe {
+            asm!("{0} += {1}", inout(reg) address, in(reg) self.data, options(pure, nomem, nostack, preserves_flags))
+        };
+        (address - self.data) & MASK
     }
 
     /// A cursor that stands `offset` bytes into the frame.
@@ -67,22 +72,31 @@ impl Cursor {
     /// address anew for each use, unchecked.
     #[inline(always)]
     pub fn step<const N: usize>(&mut self) -> Result<usize, Verdict> {
-        let at = opaque(self.at);
-        if opaque(at + N) > self.end {
+        let (at, next): (usize, usize);
+        // SAFETY: a copy and an addition.
+        unsafe {
+            asm!(
+                "{1} = {0}",
+                "{1} += {2}",
+                inout(reg) self.at => at,
+                out(reg) next,
+                const N,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        if next > self.end {
             return Err(Verdict::ShortFrame);
         }
-        self.at = at + N;
+        self.at = next;
         Ok(at)
     }
 
-    /// The next eight bytes.
+    /// Steps over the next eight bytes and returns them.
     #[inline(always)]
-    pub fn chunk(&self) -> Option<u64> {
-        if self.at + 8 > self.end {
-            return None;
-        }
-        // SAFETY: eight bytes are inside the frame.
-        Some(unsafe { load::<u64>(self.at) })
+    pub fn chunk(&mut self) -> Option<u64> {
+        let at = self.step::<8>().ok()?;
+        // SAFETY: stepped over above.
+        Some(unsafe { load::<u64>(at) })
     }
 
     /// The next four bytes and zeros, for the end of a frame, where eight would leave it. Enough for names: four bytes
@@ -125,12 +139,19 @@ pub unsafe fn store<T: Copy>(at: usize, value: T) {
     unsafe { *(at as *mut T) = value };
 }
 
+/// A chunk without its first `n` (1–8) bytes, and zeros behind.
+#[inline(always)]
+pub fn shift_down(chunk: u64, n: u32) -> u64 {
+    if cfg!(target_endian = "little") { chunk >> ((n * 8) & 63) } else { chunk << ((n * 8) & 63) }
+}
+
 /// The same value, of which the compiler knows nothing. Keeps it from dropping a bounds check that
 /// it can prove and the verifier cannot, and from replacing a pointer difference by a loop counter,
 /// which would make the verifier walk the rest of the program once per round.
 #[inline(always)]
 pub fn opaque(value: usize) -> usize {
     let mut value = value;
+    // An instruction it has to be: the kernel takes no second line of the source for one address.
     // SAFETY: a move of a register onto itself.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
     value
@@ -140,5 +161,8 @@ pub fn opaque(value: usize) -> usize {
 /// other. The verifier would otherwise walk the rest of the program once for each outcome of a loop.
 #[inline(always)]
 pub fn unlinked<const MASK: usize>(value: usize) -> usize {
-    opaque(value) & MASK
+    let mut value = value;
+    // SAFETY: a bitwise and.
+    unsafe { asm!("{0} &= {1}", inout(reg) value, const MASK, options(pure, nomem, nostack, preserves_flags)) };
+    value
 }

@@ -1,11 +1,11 @@
 //! Ethernet, IP and UDP headers, and the DNS header's fixed part. Order matters: what is no DNS
 //! leaves after the fewest loads.
 
-use xdp_balancer_common::{Settings, Verdict};
+use xdp_balancer_common::Verdict;
 
 use crate::family::Family;
-use crate::maps::SETTINGS;
 use crate::packet::{Cursor, Frame, load};
+use crate::pool::Base;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
@@ -55,8 +55,8 @@ pub struct Network {
 
 /// A DNS query's place and size, its header checked.
 pub struct Message {
-    /// Settings in force.
-    pub settings: &'static Settings,
+    /// All that was published.
+    pub pool: Base,
     /// Offset of the IP header.
     pub link: usize,
     /// UDP length, header included.
@@ -145,26 +145,31 @@ pub fn network(frame: Frame) -> Result<Network, Verdict> {
 /// UDP and the DNS header: a query to one of our addresses.
 #[inline(always)]
 pub fn message<F: Family>(frame: Frame, link: usize) -> Result<Message, Verdict> {
-    let ip = frame.data + link;
+    let mut cursor = frame.cursor(link);
+    let ip = match F::UDP {
+        IPV4 => cursor.step::<{ IPV4 + UDP }>(),
+        _ => cursor.step::<{ IPV6 + UDP }>(),
+    }?;
     let udp = ip + F::UDP;
-    let mut cursor = Cursor { at: ip, end: frame.end };
-    match F::UDP {
-        IPV4 => cursor.take::<{ IPV4 + UDP }>()?,
-        _ => cursor.take::<{ IPV6 + UDP }>()?,
-    };
     // SAFETY: taken above.
     if unsafe { load::<u16>(udp + 2) } != PORT_DNS {
         return Err(Verdict::NotDns);
     }
+    // One more look at the end, for all that follows: a datagram that is shorter is not answered whatever it is.
+    cursor = Cursor { at: ip, end: frame.end };
+    match F::UDP {
+        IPV4 => cursor.take::<{ IPV4 + UDP + DNS }>(),
+        _ => cursor.take::<{ IPV6 + UDP + DNS }>(),
+    }?;
 
-    let settings = SETTINGS.get(0).ok_or(Verdict::Broken)?;
+    let pool = Base::get()?;
     // A group address on the outside says that the sender did not mean us alone.
     // SAFETY: the headers up to UDP are inside the frame.
     if unsafe { load::<u8>(frame.data) } & 1 != 0 {
         return Err(Verdict::NotLocal);
     }
     // SAFETY: see above.
-    unsafe { F::addressed(ip, settings) }?;
+    unsafe { F::addressed(ip, &pool.root().settings) }?;
     // SAFETY: see above.
     if unsafe { load::<u16>(udp) } == 0 {
         return Err(Verdict::OddSource);
@@ -190,7 +195,7 @@ pub fn message<F: Family>(frame: Frame, link: usize) -> Result<Message, Verdict>
         return Err(Verdict::ShortFrame);
     }
 
-    let dns = cursor.take::<DNS>()?;
+    let dns = udp + UDP;
     // SAFETY: taken above.
     let flags = unsafe { load::<u16>(dns + 2) };
     if flags & !DNS_ALLOWED != 0 {
@@ -202,5 +207,5 @@ pub fn message<F: Family>(frame: Frame, link: usize) -> Result<Message, Verdict>
     if counts != DNS_COUNTS || authority != 0 || additional & !DNS_ONE != 0 {
         return Err(Verdict::OddCounts);
     }
-    Ok(Message { settings, link, udp_len, additional: additional != 0 })
+    Ok(Message { pool, link, udp_len, additional: additional != 0 })
 }

@@ -1,7 +1,7 @@
-//! Reading what names lead to. Any number of a grain is inside the pool once it is masked, so that a
+//! Reading what user space has put there. Any number of a grain is inside the pool once it is masked, so that a
 //! broken table can lead to nonsense, but not out of it.
 
-use xdp_balancer_common::{GRAIN, POOL_BYTES, Verdict};
+use xdp_balancer_common::{GRAIN, POOL_BYTES, ROOT_AT, Root, Verdict};
 
 use crate::maps::POOL;
 
@@ -14,6 +14,13 @@ impl Base {
     #[inline(always)]
     pub fn get() -> Result<Self, Verdict> {
         Ok(Self(POOL.get_ptr(0).ok_or(Verdict::Broken)? as usize))
+    }
+
+    /// Where all begins.
+    #[inline(always)]
+    pub fn root(self) -> &'static Root {
+        // SAFETY: a live map element, of which any bytes are a root.
+        unsafe { &*((self.0 + ROOT_AT) as *const Root) }
     }
 
     /// Address of a grain.

@@ -6,6 +6,7 @@ use xdp_balancer_common::{
 };
 
 use crate::family::Family;
+use crate::names::Table;
 use crate::packet::{Cursor, Frame, LAST_CHUNK, load, opaque, unlinked};
 use crate::parse::{DNS, Message, UDP};
 
@@ -87,7 +88,7 @@ impl Question {
 #[inline(always)]
 pub fn read<F: Family>(ctx: &XdpContext, frame: Frame, message: &Message) -> Result<Question, Verdict> {
     let start = message.link + F::DNS + DNS;
-    let (name_len, hash) = scan_name(frame.cursor(start), message.settings.secret)?;
+    let (name_len, hash) = scan_name(frame.cursor(start), Table::in_force(message.pool).secret())?;
 
     // Anew, so that the verifier forgets how far the search has looked: as many ways would go on from here.
     let frame = Frame::of(ctx);
@@ -119,7 +120,7 @@ pub fn read<F: Family>(ctx: &XdpContext, frame: Frame, message: &Message) -> Res
         cookie_at: 0,
     };
     if message.additional {
-        read_opt(frame, &mut cursor, message.settings.features, &mut question)?;
+        read_opt(frame, &mut cursor, message.pool.root().settings.features, &mut question)?;
     } else if additional_len != 0 {
         return Err(Verdict::OddAdditional);
     }
@@ -144,22 +145,21 @@ fn scan_name(mut cursor: Cursor, secret: u64) -> Result<(usize, u64), Verdict> {
             if used as usize > LAST_CHUNK {
                 return Err(Verdict::ShortFrame);
             }
-            return end_of_name(start, cursor, hash, chunk, used);
+            return end_of_name(cursor.at - start, hash, chunk, used);
         };
         let zeros = zero_bytes(chunk);
         if zeros != 0 {
-            return end_of_name(start, cursor, hash, chunk, first_of(zeros) + 1);
+            return end_of_name(cursor.at - 8 - start, hash, chunk, first_of(zeros) + 1);
         }
         hash = hash.add(chunk, 8);
-        cursor.at += 8;
         round += 1;
     }
     Err(Verdict::OddName)
 }
 
 #[inline(always)]
-fn end_of_name(start: usize, cursor: Cursor, hash: NameHash, chunk: u64, used: u32) -> Result<(usize, u64), Verdict> {
-    let len = opaque(cursor.at) - start + used as usize;
+fn end_of_name(before: usize, hash: NameHash, chunk: u64, used: u32) -> Result<(usize, u64), Verdict> {
+    let len = before + used as usize;
     if len > MAX_NAME_BYTES {
         return Err(Verdict::OddName);
     }

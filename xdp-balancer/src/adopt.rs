@@ -1,23 +1,25 @@
 //! Reads back what is installed, as a process before us left it.
 
 use std::collections::HashMap;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, LINE_BYTES, LINES, MAX_NAME_BYTES, NameEntry, PILOT_LINES,
-    Rrset, SLOT_CHUNKS, TYPE_SLOTS, TypeSet, TypeSlot, grains_of, object,
+    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, MAX_NAME_BYTES, MAX_NAMES, NameEntry, Rrset, SLOT_TEXT, Slot,
+    TYPE_SLOTS, TableHead, TypeSet, TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;
-use crate::maps::{self, Maps};
-use crate::plan::{Installed, InstalledName, InstalledRrset, ring_grains};
+use crate::maps::Maps;
+use crate::plan::{Installed, InstalledName, InstalledRrset, ring_grains, tail_grains};
 use crate::sys::Memory;
-use crate::table::{CheckedRing, Role, wildcard_of, wire_of};
+use crate::table::{CheckedRing, Role, wildcard_of};
 
 /// What was read of a set.
 #[derive(Clone)]
 struct ReadSet {
     service: u32,
+    tail: u32,
     rings: Vec<(Role, u32)>,
     wildcard: Option<u32>,
 }
@@ -38,25 +40,32 @@ impl Maps {
     pub(crate) fn read_installed(&self, grains: u32) -> Result<Installed, Error> {
         let installed = Installed::new(grains, self.cursors);
         let mut reader = Reader { pool: &self.pool, services: self.services.len(), installed, sets: HashMap::new() };
-        let Some(names) = self.names()? else { return Ok(reader.installed) };
-        let lines = maps::lines(&names)?;
+        let Some(head) = self.table_head() else { return Ok(reader.installed) };
+        let table = self.table();
+        let most = TableHead::of(MAX_NAMES, 0);
+        if head.slot_mask > most.slot_mask || head.slots_at > most.slots_at {
+            return Err(damaged(table, "no table of names"));
+        }
+        let run = (table, grains_of(head.bytes()));
+        reader.claim(run.0, run.1)?;
+        reader.installed.table = run;
         let mut wildcards = Vec::new();
-        for line in PILOT_LINES..LINES {
-            let slot = lines.read(line as usize * LINE_BYTES, LINE_BYTES).unwrap_or_default();
-            let word = |at: usize| slot.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-            let (set, tail) = (word(0), word(4));
+        for slot in 0..head.slots() {
+            let slot = reader.read(table, head.slots_at as usize + slot * size_of::<Slot>(), size_of::<Slot>())?;
+            let (set, text) = slot.split_at(offset_of!(Slot, text));
+            let set = set.try_into().map_or(0, u32::from_ne_bytes);
             if set == 0 {
                 continue;
             }
-            let wire = reader.name(&slot[8..], tail)?;
             let read = reader.set(set)?;
+            let wire = reader.name(text, read.tail)?;
             if let Some(wildcard) = read.wildcard {
                 wildcards.push((wire.clone(), wildcard));
             }
-            let ReadSet { service, rings, .. } = read;
-            let name = InstalledName { service, set, tail, rings, wildcard: None };
-            reader.installed.names.insert(wire, name);
+            let ReadSet { service, tail, rings, .. } = read;
+            reader.installed.names.insert(wire, InstalledName { service, set, tail, rings, wildcard: None });
         }
+        reader.installed.keep_spare(run.1);
         for (wire, set) in wildcards {
             let wildcard = wildcard_of(&wire);
             if reader.installed.names.get(&wildcard).is_none_or(|name| name.set != set) {
@@ -86,15 +95,22 @@ impl Reader<'_> {
     /// A name in wire form.
     fn name(&mut self, head: &[u8], tail: u32) -> Result<Vec<u8>, Error> {
         let mut wire = head.to_vec();
-        if tail != 0 {
-            wire.extend(self.read(tail, 0, MAX_NAME_BYTES + 1 - SLOT_CHUNKS * 8)?);
+        // A name that ends in its slot may share a set, but has no tail.
+        if !head.contains(&0) {
+            wire.extend(self.read(tail, 0, MAX_NAME_BYTES + 1 - SLOT_TEXT)?);
         }
         wire.truncate(wire.iter().position(|byte| *byte == 0).map_or(0, |root| root + 1));
-        let entry = NameEntry::new(&wire).ok_or_else(|| damaged(tail, "no name"))?;
-        if !entry.tail().is_empty() {
-            self.claim(tail, grains_of(size_of_val(entry.tail())))?;
+        if NameEntry::new(&wire).is_none_or(|entry| !entry.bytes().eq(wire.iter().copied())) {
+            return Err(damaged(tail, "no name"));
         }
-        Ok(wire_of(&entry))
+        if let Some(text) = wire.get(SLOT_TEXT..).filter(|text| !text.is_empty()) {
+            match self.installed.tails.insert(text.to_vec(), tail) {
+                None => self.claim(tail, tail_grains(text))?,
+                Some(other) if other == tail => {}
+                Some(_) => return Err(damaged(tail, "an end of names that is there twice")),
+            }
+        }
+        Ok(wire)
     }
 
     fn set(&mut self, grain: u32) -> Result<ReadSet, Error> {
@@ -104,7 +120,7 @@ impl Reader<'_> {
         let bytes = self.read(grain, 0, size_of::<TypeSet>())?;
         let set = TypeSet::from_bytes(&bytes).ok_or_else(|| damaged(grain, "no set"))?;
         let types = usize::from(set.types);
-        if types > TYPE_SLOTS || set.service >= self.services {
+        if types > TYPE_SLOTS || u32::from(set.service) >= self.services {
             return Err(damaged(grain, "no set"));
         }
         let slots = self.read(grain, size_of::<TypeSet>(), types * size_of::<TypeSlot>())?;
@@ -125,7 +141,7 @@ impl Reader<'_> {
         for (_, rrset) in &rings {
             self.rrset(*rrset)?;
         }
-        let read = ReadSet { service: set.service, rings, wildcard };
+        let read = ReadSet { service: set.service.into(), tail: set.tail, rings, wildcard };
         self.sets.insert(grain, read.clone());
         Ok(read)
     }

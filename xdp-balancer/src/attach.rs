@@ -317,7 +317,7 @@ pub fn show(pin_dir: &Path) -> Result<Option<Pinned>, Error> {
     let maps = Maps::open(&pins)?;
     Ok(Some(Pinned {
         attachments: pins.links()?.iter().filter_map(attachment_of).collect(),
-        generation: maps.settings()?.generation,
+        generation: maps.settings().generation,
         counters: maps.counters(u32::MAX)?,
     }))
 }

@@ -12,7 +12,6 @@ use crate::maps::{Maps, Sizes, random, shapes};
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::plan::Installed;
-use crate::slots;
 use crate::sys;
 use crate::table::Rings;
 
@@ -116,15 +115,10 @@ impl Dataplane {
 
         let mut maps = Maps::open(&pins)?;
         let adopted = found == shapes.len();
-        let settings = maps.settings()?;
+        let settings = maps.settings();
         if !adopted || settings.epoch == 0 {
             // A part that is new makes the whole a new one to those who compare counters.
-            let secret = if settings.secret == 0 { random()? } else { settings.secret };
-            maps.set_settings(&Settings { secret, epoch: random()?, ..settings })?;
-        }
-        if maps.names()?.is_none() {
-            let empty = Maps::build_names(&[], &slots::find(0, 1, |_, _| 0, random)?)?;
-            maps.swap_names(&empty)?;
+            maps.set_settings(&Settings { epoch: random()?, ..settings });
         }
         // What the process before us gave up shortly before its end may still be read.
         maps.grace()?;

@@ -180,6 +180,9 @@ pub enum Problem {
     /// A name whose wildcard is not in the table.
     #[error("the wildcard below it is not in the table")]
     Wildcard,
+    /// An answer that says that there is no such name, where there is one, or another answer where there is none.
+    #[error("says that there is no such name where there is one, or the other way round")]
+    Denied,
     /// Flags other than AA and RCODE.
     #[error("answer flags {0:#06x} other than AA and RCODE")]
     Flags(u16),

@@ -4,16 +4,17 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::maps::{Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
-use xdp_balancer_common::{Settings, Verdict, object};
+use xdp_balancer_common::{Verdict, object};
 
 use crate::counters::changed;
 use crate::dataplane::{RunAction, test_run};
 use crate::error::Error;
-use crate::maps::{Sizes, shapes};
+use crate::maps::{Sizes, open_pool, settings_in, shapes};
 use crate::object as elf;
 use crate::pins::Pins;
+use crate::sys::Memory;
 
 /// Maps that the program writes.
 const WRITTEN: [&str; 4] = [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS];
@@ -21,6 +22,7 @@ const WRITTEN: [&str; 4] = [object::VERDICTS, object::SERVICES, object::FLOWS, o
 /// The program, loaded once more onto the pinned tables.
 pub struct Explainer {
     object: Ebpf,
+    pool: Memory,
 }
 
 /// What the program makes of a frame.
@@ -71,22 +73,23 @@ impl Explainer {
         }
         let mut object = elf::load(&mut loader)?;
         elf::xdp(&mut object, object::XDP)?;
-        Ok(Self { object })
+        Ok(Self { object, pool: open_pool(&pins)? })
     }
 
     /// Addresses that queries are answered for.
-    pub fn local(&self) -> Result<Vec<IpAddr>, Error> {
-        let settings = self.settings()?;
+    #[must_use]
+    pub fn local(&self) -> Vec<IpAddr> {
+        let settings = settings_in(&self.pool);
         let used = |family: usize| settings.local_lens[family] as usize;
         let v4 = settings.local4.iter().take(used(0)).map(|address| IpAddr::from(address.to_ne_bytes()));
         let v6 = settings.local6.iter().take(used(1)).map(|words| {
             let mut bytes = [0; 16];
-            for (part, word) in bytes.chunks_mut(4).zip(words) {
+            for (part, word) in bytes.chunks_mut(8).zip(words) {
                 part.copy_from_slice(&word.to_ne_bytes());
             }
             IpAddr::from(bytes)
         });
-        Ok(v4.chain(v6).collect())
+        v4.chain(v6).collect()
     }
 
     /// Runs one frame (14 to about 3,500 bytes).
@@ -94,13 +97,8 @@ impl Explainer {
         let before = self.counts()?;
         let result = test_run(elf::loaded_xdp(&self.object)?, frame, 1)?;
         let verdict = changed(&before, &self.counts()?).unwrap_or(Verdict::Broken);
-        let generation = self.settings()?.generation;
+        let generation = settings_in(&self.pool).generation;
         Ok(Explained { verdict, action: result.action, frame: result.frame, generation })
-    }
-
-    fn settings(&self) -> Result<Settings, Error> {
-        let map: Array<&MapData, Settings> = self.map(object::SETTINGS)?;
-        map.get(&0, 0).map_err(Error::system("read", object::SETTINGS))
     }
 
     fn counts(&self) -> Result<Vec<u64>, Error> {

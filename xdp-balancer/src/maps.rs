@@ -1,11 +1,13 @@
 //! The pinned maps with their types, and the check that they are what this version expects.
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
-    FlowCount, GRAIN, LINE_BYTES, LINES, PILOT_LINES, POOL_GRAINS, Pool, ServiceCount, Settings, Verdict, object,
+    Bytes as _, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, ServiceCount, Settings, Slot, TableHead,
+    Verdict, object,
 };
 
 use crate::error::Error;
@@ -55,16 +57,14 @@ pub(crate) struct Shape {
 }
 
 /// All pinned maps.
-pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 8] {
+pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 6] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, flags: 0, entries, fixed: false };
     let fixed = |name, kind, value, entries| Shape { fixed: true, ..shape(name, kind, 4, value, entries) };
     let mapped = |name, value| Shape { flags: BPF_F_MMAPABLE, ..fixed(name, MapType::Array, value, 1) };
     [
-        fixed(object::TABLE, MapType::ArrayOfMaps, 4, 1),
         mapped(object::POOL, size_of::<Pool>()),
+        fixed(object::FENCE, MapType::ArrayOfMaps, 4, 1),
         shape(object::CURSORS, MapType::PerCpuArray, 4, 4, sizes.cursors),
-        fixed(object::SETTINGS, MapType::Array, size_of::<Settings>(), 1),
-        mapped(object::CLOCK, 8),
         fixed(object::VERDICTS, MapType::PerCpuArray, 8, Verdict::ALL.len() as u32),
         shape(object::SERVICES, MapType::PerCpuArray, 4, size_of::<ServiceCount>(), sizes.services),
         shape(object::FLOWS, MapType::PerCpuHash, 4, size_of::<FlowCount>(), sizes.flows),
@@ -117,39 +117,44 @@ fn typed<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> 
     T::try_from(map).map_err(Error::system("open the pinned map", name))
 }
 
-/// A generation of names.
-pub(crate) type Names = MapData;
-
 /// The pinned maps.
 pub(crate) struct Maps {
-    pub table: ArrayOfMaps<MapData, Names>,
     pub pool: Memory,
-    pub clock: Memory,
+    /// What is written to the fence, again and again.
+    fence: (ArrayOfMaps<MapData, MapData>, MapData),
     pub cursors: u32,
-    pub settings: Array<MapData, Settings>,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub services: PerCpuArray<MapData, ServiceCount>,
     pub flows: PerCpuHashMap<MapData, u32, FlowCount>,
     pub flows_capacity: u32,
 }
 
+/// The settings in a mapped pool.
+pub(crate) fn settings_in(pool: &Memory) -> Settings {
+    // It is mapped whole.
+    pool.get(ROOT_AT + offset_of!(Root, settings)).unwrap_or_default()
+}
+
+/// The pinned pool.
+pub(crate) fn open_pool(pins: &Pins) -> Result<Memory, Error> {
+    let map = require(pins, object::POOL)?;
+    Memory::map(map.fd().as_fd(), size_of::<Pool>()).map_err(Error::system("map into memory", object::POOL))
+}
+
 impl Maps {
     /// Opens them all; they must exist.
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
-        let mapped = |name, len| {
-            let map = require(pins, name)?;
-            Memory::map(map.fd().as_fd(), len).map_err(Error::system("map into memory", name))
-        };
         let entries = |name| {
             let info = require(pins, name)?.info().map_err(Error::system("inspect the map", name))?;
             Ok(info.max_entries())
         };
+        let nothing = sys::create_array(size_of::<u32>(), 1, 0)
+            .and_then(|fd| MapData::from_fd(fd).map_err(io::Error::other))
+            .map_err(Error::system("create", object::FENCE))?;
         Ok(Self {
-            table: typed(pins, object::TABLE)?,
-            pool: mapped(object::POOL, size_of::<Pool>())?,
-            clock: mapped(object::CLOCK, 8)?,
+            pool: open_pool(pins)?,
+            fence: (typed(pins, object::FENCE)?, nothing),
             cursors: entries(object::CURSORS)?,
-            settings: typed(pins, object::SETTINGS)?,
             verdicts: typed(pins, object::VERDICTS)?,
             services: typed(pins, object::SERVICES)?,
             flows: typed(pins, object::FLOWS)?,
@@ -158,57 +163,60 @@ impl Maps {
     }
 
     /// The settings in force.
-    pub(crate) fn settings(&self) -> Result<Settings, Error> {
-        self.settings.get(&0, 0).map_err(Error::system("read", object::SETTINGS))
+    pub(crate) fn settings(&self) -> Settings {
+        settings_in(&self.pool)
     }
 
     /// Replaces the settings.
-    pub(crate) fn set_settings(&mut self, settings: &Settings) -> Result<(), Error> {
-        self.settings.set(0, *settings, 0).map_err(Error::system("write", object::SETTINGS))
+    pub(crate) fn set_settings(&mut self, settings: &Settings) {
+        self.pool.put(ROOT_AT + offset_of!(Root, settings), settings);
     }
 
-    /// The names in force; `None` before the first ones were put there.
-    pub(crate) fn names(&self) -> Result<Option<Names>, Error> {
-        match self.table.get(&0, 0) {
-            Ok(names) => Ok(Some(names)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(Error::system("read", object::TABLE)(error)),
-        }
+    /// Tells the time in seconds.
+    pub(crate) fn set_clock(&self, seconds: u64) {
+        self.pool.store(ROOT_AT + offset_of!(Root, clock), seconds);
     }
 
-    /// Makes a table of these names, not yet in force.
-    pub(crate) fn build_names(names: &[Placed], places: &Places) -> Result<Names, Error> {
-        let created = sys::create_array(LINE_BYTES, LINES, BPF_F_MMAPABLE)
-            .map_err(Error::system("create", "a table of names"))?;
-        let table = Names::from_fd(created).map_err(Error::system("create", "a table of names"))?;
-        let mut lines = lines(&table)?;
-        for (index, pilot) in places.pilots.iter().enumerate().filter(|(_, pilot)| **pilot != 0) {
-            lines.write(index * size_of::<u16>(), &pilot.to_ne_bytes());
+    /// Grain of the table of names in force; 0 before there was one.
+    pub(crate) fn table(&self) -> u32 {
+        // Grains are numbered with 32 bits.
+        self.pool.get::<u64>(ROOT_AT + offset_of!(Root, table)).unwrap_or_default() as u32
+    }
+
+    /// The head of the table of names in force; `None` before there was one.
+    pub(crate) fn table_head(&self) -> Option<TableHead> {
+        let grain = self.table() as usize;
+        let bytes = self.pool.read(grain * GRAIN, size_of::<TableHead>())?;
+        (grain != 0).then(|| TableHead::from_bytes(&bytes)).flatten()
+    }
+
+    /// Puts a table of names in force. Programs that run may still read the one before.
+    pub(crate) fn set_table(&self, grain: u32) {
+        self.pool.store(ROOT_AT + offset_of!(Root, table), grain.into());
+    }
+
+    /// Writes a table of these names into free grains, from `grain` on.
+    pub(crate) fn build_table(&mut self, grain: u32, names: &[Placed], places: &Places) {
+        let (head, at) = (&places.head, grain as usize * GRAIN);
+        let mut bytes = vec![0; head.bytes()];
+        let mut put = |offset: usize, part: &[u8]| bytes[offset..offset + part.len()].copy_from_slice(part);
+        put(0, head.to_bytes().as_ref());
+        for (index, pilot) in places.pilots.iter().enumerate() {
+            put(PILOTS_AT + index * size_of::<u16>(), &pilot.to_ne_bytes());
         }
         for (name, slot) in names.iter().zip(&places.slots) {
-            let mut bytes = [0; LINE_BYTES];
-            bytes[..4].copy_from_slice(&name.set.to_ne_bytes());
-            bytes[4..8].copy_from_slice(&name.tail.to_ne_bytes());
-            for (to, chunk) in bytes[8..].chunks_exact_mut(8).zip(name.entry.head()) {
-                to.copy_from_slice(&chunk.to_ne_bytes());
-            }
-            lines.write((PILOT_LINES + slot) as usize * LINE_BYTES, &bytes);
+            let slot = head.slots_at as usize + *slot as usize * size_of::<Slot>();
+            put(slot + offset_of!(Slot, set), &name.set.to_ne_bytes());
+            put(slot + offset_of!(Slot, text), &name.entry.head());
         }
-        Ok(table)
-    }
-
-    /// Puts a table of names in force. The kernel returns when no program reads the one before.
-    pub(crate) fn swap_names(&mut self, names: &Names) -> Result<(), Error> {
-        self.table.set(0, names, 0).map_err(Error::system("write", object::TABLE))
+        self.pool.write(at, &bytes);
     }
 
     /// Waits until no program reads what it could read before the call. Writing to a map of maps does
     /// that, whatever is written (since Linux 4.19).
     pub(crate) fn grace(&mut self) -> Result<(), Error> {
-        match self.names()? {
-            Some(names) => self.swap_names(&names),
-            None => Ok(()),
-        }
+        let (fence, nothing) = &mut self.fence;
+        fence.set(0, nothing, 0).map_err(Error::system("write", object::FENCE))
     }
 
     /// Writes into free grains.
@@ -227,12 +235,6 @@ impl Maps {
             self.pool.store(*grain as usize * GRAIN, word.0);
         }
     }
-}
-
-/// A table's lines in memory.
-pub(crate) fn lines(names: &Names) -> Result<Memory, Error> {
-    let fd = names.fd().as_fd();
-    Memory::map(fd, LINES as usize * LINE_BYTES).map_err(Error::system("map into memory", "a table of names"))
 }
 
 /// A random secret or epoch.

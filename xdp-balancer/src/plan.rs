@@ -7,11 +7,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use xdp_balancer_common::{Bytes as _, GRAIN, NameEntry, RingWord, Rrset, TypeSet, TypeSlot, grains_of, object};
+use xdp_balancer_common::{
+    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, SLOT_TEXT, TypeSet, TypeSlot, grains_of, object,
+};
 
 use crate::error::Error;
 use crate::runs::Runs;
+use crate::slots;
 use crate::table::{Checked, CheckedName, CheckedRing, Role, Shared};
+
+/// Grains at whose multiples a table of names begins: then a line of the cache holds whole slots.
+const TABLE_ALIGN: u32 = 4;
 
 /// What the tables hold.
 #[derive(Clone, Debug)]
@@ -20,6 +26,12 @@ pub(crate) struct Installed {
     pub names: BTreeMap<Vec<u8>, InstalledName>,
     /// By grain.
     pub rrsets: HashMap<u32, InstalledRrset>,
+    /// Ends of long names, which others may share: their grains.
+    pub tails: HashMap<Vec<u8>, u32>,
+    /// Grains of the table of names in force.
+    pub table: (u32, u32),
+    /// Grains for the next one, which no program reads: kept, so that there is always room for as many names.
+    pub spare: (u32, u32),
     /// Grains of the pool.
     pub pool: Runs,
     /// Positions of round robin.
@@ -32,7 +44,7 @@ pub(crate) struct InstalledName {
     pub service: u32,
     /// Grain of its set, which others may share.
     pub set: u32,
-    /// Grain of the rest of its text; 0: there is none.
+    /// Grain of the rest of its text, which others may share; 0: there is none.
     pub tail: u32,
     /// Grains of its RRsets, which others may share; in the order of the roles.
     pub rings: Vec<(Role, u32)>,
@@ -76,7 +88,6 @@ pub(crate) enum Plan {
 pub(crate) struct Placed {
     pub entry: NameEntry,
     pub set: u32,
-    pub tail: u32,
 }
 
 /// What makes RRsets one: rings of a checked table are the same where they are meant to be shared.
@@ -96,13 +107,15 @@ impl Key {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SetKey {
     service: u32,
+    tail: u32,
     rings: Vec<(Role, u32)>,
     wildcard: Option<u32>,
 }
 
 impl SetKey {
     fn bytes(&self) -> Vec<u8> {
-        let mut set = TypeSet { service: self.service, ..TypeSet::default() };
+        // Checked: no more services than 16 bits can tell apart.
+        let mut set = TypeSet { service: self.service as u16, tail: self.tail, ..TypeSet::default() };
         if let Some(wildcard) = self.wildcard {
             (set.below_kind, set.below) = (TypeSet::BELOW_WILDCARD, wildcard);
         }
@@ -170,7 +183,9 @@ impl Installed {
         let mut pool = Runs::new(grains);
         // Number 0 says "none".
         pool.claim(0, 1);
-        Self { names: BTreeMap::new(), rrsets: HashMap::new(), pool, cursors: Runs::new(cursors) }
+        let cursors = Runs::new(cursors);
+        let (names, rrsets, tails) = (BTreeMap::new(), HashMap::new(), HashMap::new());
+        Self { names, rrsets, tails, table: (0, 0), spare: (0, 0), pool, cursors }
     }
 
     /// Whether a grace period would make room.
@@ -286,10 +301,11 @@ impl Installed {
     /// A new table of names. What does not change keeps its place.
     fn rebuild(&self, wanted: &Checked) -> Result<Plan, Error> {
         let mut next = Self { names: BTreeMap::new(), ..self.clone() };
+        next.turn_tables(grains_of(slots::bytes(wanted.names.len())?))?;
         let mut writes = Writes::default();
         let rrsets = self.keep(wanted);
         let kept: HashSet<u32> = rrsets.values().copied().collect();
-        let mut builder = Builder { current: self, wanted, rrsets, sets: HashMap::new(), old_sets: self.sets() };
+        let mut builder = Builder { wanted, rrsets, sets: HashMap::new(), old_sets: self.sets() };
         for (wire, name) in &wanted.names {
             builder.place(wire, name, &mut next, &mut writes)?;
         }
@@ -307,16 +323,38 @@ impl Installed {
         for (key, set) in builder.old_sets.iter().filter(|(_, set)| !kept.contains(set)) {
             next.pool.retire(*set, grains_of(key.bytes().len()));
         }
-        let gone = self.names.iter().filter(|(wire, old)| old.tail != 0 && !wanted.names.contains_key(*wire));
-        for (entry, old) in gone.filter_map(|(wire, old)| Some((NameEntry::new(wire)?, old))) {
-            next.pool.retire(old.tail, grains_of(size_of_val(entry.tail())));
+        let kept: HashSet<u32> = next.names.values().map(|name| name.tail).collect();
+        for (text, grain) in self.tails.iter().filter(|(_, grain)| !kept.contains(grain)) {
+            next.tails.remove(text);
+            next.pool.retire(*grain, tail_grains(text));
         }
         // Always some: the form was checked.
-        let place = |(wire, name): (&Vec<u8>, &InstalledName)| {
-            Some(Placed { entry: NameEntry::new(wire)?, set: name.set, tail: name.tail })
-        };
+        let place =
+            |(wire, name): (&Vec<u8>, &InstalledName)| Some(Placed { entry: NameEntry::new(wire)?, set: name.set });
         let placed = next.names.iter().filter_map(place).collect();
         Ok(Plan::Rebuild(writes, placed, Box::new(next)))
+    }
+
+    /// Takes the spare grains for a table of `len`, and those of the table in force as the next spare ones.
+    fn turn_tables(&mut self, len: u32) -> Result<(), Error> {
+        (self.table, self.spare) = (self.spare, self.table);
+        if self.table.1 < len {
+            self.pool.release(self.table.0, self.table.1);
+            let first = self.pool.allocate_last(len, TABLE_ALIGN).ok_or_else(|| pool_full(&self.pool, len))?;
+            self.table = (first, len);
+        }
+        self.keep_spare(len);
+        Ok(())
+    }
+
+    /// Sees to it that there are spare grains for a table of `len`, if there is room.
+    pub(crate) fn keep_spare(&mut self, len: u32) {
+        if self.spare.1 < len
+            && let Some(first) = self.pool.allocate_last(len, TABLE_ALIGN)
+        {
+            self.pool.retire(self.spare.0, self.spare.1);
+            self.spare = (first, len);
+        }
     }
 
     /// RRsets that go on to say what they say, for the rings that are wanted.
@@ -344,7 +382,7 @@ impl Installed {
     fn sets(&self) -> HashMap<SetKey, u32> {
         let key = |name: &InstalledName| {
             let wildcard = name.wildcard.as_ref().and_then(|wire| Some(self.names.get(wire)?.set));
-            (SetKey { service: name.service, rings: name.rings.clone(), wildcard }, name.set)
+            (SetKey { service: name.service, tail: name.tail, rings: name.rings.clone(), wildcard }, name.set)
         };
         self.names.values().map(key).collect()
     }
@@ -352,7 +390,6 @@ impl Installed {
 
 /// Builds a table of names.
 struct Builder<'a> {
-    current: &'a Installed,
     wanted: &'a Checked,
     rrsets: HashMap<Key, u32>,
     sets: HashMap<SetKey, u32>,
@@ -377,7 +414,8 @@ impl Builder<'_> {
         for (role, ring) in &name.rings {
             rings.push((*role, self.rrset(name.service, *role, ring.as_ref(), next, writes)?));
         }
-        let key = SetKey { service: name.service, rings: rings.clone(), wildcard };
+        let tail = tail(wire, next, writes)?;
+        let key = SetKey { service: name.service, tail, rings: rings.clone(), wildcard };
         let set = match (self.sets.get(&key), self.old_sets.get(&key)) {
             (Some(set), _) | (None, Some(set)) => *set,
             (None, None) => {
@@ -389,10 +427,6 @@ impl Builder<'_> {
             }
         };
         self.sets.insert(key, set);
-        let tail = match self.current.names.get(wire) {
-            Some(old) => old.tail,
-            None => tail(wire, next, writes)?,
-        };
         let placed = InstalledName { service: name.service, set, tail, rings, wildcard: name.wildcard.clone() };
         next.names.insert(wire.to_vec(), placed);
         Ok(set)
@@ -420,17 +454,25 @@ impl Builder<'_> {
     }
 }
 
-/// The rest of a name that its slot has no room for.
+/// The rest of a name that its slot has no room for: that of another name, or a new one.
 fn tail(wire: &[u8], next: &mut Installed, writes: &mut Writes) -> Result<u32, Error> {
-    let Some(entry) = NameEntry::new(wire) else { return Ok(0) };
-    if entry.tail().is_empty() {
-        return Ok(0);
+    let Some(text) = wire.get(SLOT_TEXT..).filter(|text| !text.is_empty()) else { return Ok(0) };
+    if let Some(grain) = next.tails.get(text) {
+        return Ok(*grain);
     }
-    let bytes: Vec<u8> = entry.tail().iter().flat_map(|chunk| chunk.to_ne_bytes()).collect();
-    let len = grains_of(bytes.len());
+    let len = tail_grains(text);
     let first = next.pool.allocate(len).ok_or_else(|| pool_full(&next.pool, len))?;
+    let mut bytes = text.to_vec();
+    // The program reads eight bytes of the shortest.
+    bytes.resize(len as usize * GRAIN, 0);
     writes.bytes.push((first, bytes));
+    next.tails.insert(text.to_vec(), first);
     Ok(first)
+}
+
+/// Grains that the rest of a name takes.
+pub(crate) fn tail_grains(text: &[u8]) -> u32 {
+    grains_of(text.len())
 }
 
 #[cfg(test)]

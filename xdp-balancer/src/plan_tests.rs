@@ -4,17 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use xdp_balancer_common::{AnswerHead, CLIENT_TURNS, Choice, MAX_NAME_BYTES, SLOT_CHUNKS};
+use xdp_balancer_common::{AnswerHead, CLIENT_TURNS, Choice, MAX_NAME_BYTES, SLOT_TEXT};
 
 use super::*;
 use crate::table::{Below, Name, Rendered, Ring, Rings, Rrset as Wanted, Table};
 
 const GRAINS: u32 = 4096;
+/// Grains of a small table of names; two of them are there at a time.
+const TABLE: u32 = 4 + 4 + 512;
 const CURSORS: u32 = 32;
 
 /// An answer that says `content`, of a length of its own.
 fn rendered(content: u8) -> Rendered {
     Rendered { ancount: content.into(), bytes: vec![content; 8 + usize::from(content) * 5], ..Rendered::default() }
+}
+
+/// One that says that there is no such name.
+fn denied(content: u8) -> Rendered {
+    Rendered { flags: 3, ancount: 0, nscount: content.into(), ..rendered(content) }
 }
 
 fn ring(contents: &[u8]) -> Arc<Ring> {
@@ -52,6 +59,8 @@ type View = BTreeMap<Vec<u8>, Said>;
 struct Kernel {
     pool: Vec<u8>,
     table: Vec<Placed>,
+    /// Its grains.
+    run: (u32, u32),
 }
 
 /// What has been read, and where.
@@ -67,7 +76,8 @@ struct Reading {
 
 impl Kernel {
     fn new() -> Self {
-        Self { pool: vec![0; GRAINS as usize * GRAIN + MAX_NAME_BYTES], table: Vec::new() }
+        let grains = (GRAINS + 2 * TABLE) as usize;
+        Self { pool: vec![0; grains * GRAIN + MAX_NAME_BYTES], table: Vec::new(), run: (0, 0) }
     }
 
     fn bytes(&self, reading: &mut Reading, grain: u32, offset: usize, len: usize) -> &[u8] {
@@ -84,7 +94,8 @@ impl Kernel {
         let head = AnswerHead::from_bytes(self.bytes(reading, grain, 0, 16)).unwrap();
         let bytes = self.bytes(reading, grain, 16, head.len.into()).to_vec();
         let content = bytes[0];
-        assert_eq!((bytes, u16::from_be(head.ancount)), (rendered(content).bytes, content.into()), "one answer");
+        let wanted = [rendered(content), denied(content)].map(|rendered| (rendered.head().unwrap(), rendered.bytes));
+        assert!(wanted.contains(&(head, bytes)), "one answer");
         reading.answers.insert(grain, content);
         content
     }
@@ -120,18 +131,20 @@ impl Kernel {
             TypeSet::BELOW_WILDCARD => wildcard = Some(Box::new(self.said(reading, head.below))),
             kind => assert_eq!((kind, head.below), (TypeSet::BELOW_USER_SPACE, 0)),
         }
-        Said { service: head.service, rings, wildcard }
+        Said { service: head.service.into(), rings, wildcard }
     }
 
     /// What the table in force says, and where it is read.
     fn read(&self) -> (View, Reading) {
         let (mut view, mut reading) = (BTreeMap::new(), Reading::default());
+        reading.grains.extend(self.run.0..self.run.0 + self.run.1);
         for name in &self.table {
-            let tail = name.entry.tail();
-            assert_eq!(name.tail == 0, tail.is_empty());
-            if !tail.is_empty() {
-                let wanted: Vec<u8> = tail.iter().flat_map(|chunk| chunk.to_ne_bytes()).collect();
-                assert_eq!(self.bytes(&mut reading, name.tail, 0, wanted.len()), wanted, "the rest of a name");
+            let at = name.set as usize * GRAIN;
+            let set = TypeSet::from_bytes(&self.pool[at..at + GRAIN]).unwrap();
+            let wanted: Vec<u8> = name.entry.tail().collect();
+            assert_eq!(set.tail == 0, wanted.is_empty());
+            if !wanted.is_empty() {
+                assert_eq!(self.bytes(&mut reading, set.tail, 0, wanted.len()), wanted, "the rest of a name");
             }
             view.insert(crate::table::wire_of(&name.entry), self.said(&mut reading, name.set));
         }
@@ -176,6 +189,8 @@ fn of_either(seen: &Said, old: &Said, new: &Said) -> bool {
 /// A kernel and what user space knows of it.
 struct World {
     kernel: Kernel,
+    /// Grains that something else has.
+    others: u32,
     installed: Installed,
     rings: Rings,
     /// Grains that a program which began after the last grace period may be reading.
@@ -188,7 +203,8 @@ impl World {
     fn new(grains: u32, cursors: u32) -> Self {
         Self {
             kernel: Kernel::new(),
-            installed: Installed::new(grains, cursors),
+            others: 0,
+            installed: Installed::new(grains + 2 * TABLE, cursors),
             rings: Rings::default(),
             readable: BTreeSet::new(),
             found: BTreeMap::new(),
@@ -222,7 +238,7 @@ impl World {
             assert!(used.insert(*grain), "RRset {grain} lies in something else");
         }
         // Padding at the end of a ring's turns belongs to it too, but is never a whole grain.
-        assert_eq!(used.len() as u32 + 1, self.installed.pool.used());
+        assert_eq!(used.len() as u32 + 1 + self.installed.spare.1 + self.others, self.installed.pool.used());
         let held: Vec<u32> = self.installed.rrsets.values().filter_map(|rrset| rrset.cursor).collect();
         assert_eq!(held.len(), held.iter().collect::<BTreeSet<_>>().len(), "a position of two RRsets");
         assert_eq!(held.len() as u32, self.installed.cursors.used());
@@ -284,7 +300,11 @@ impl World {
         if let Plan::Rebuild(_, placed, next) = &plan {
             assert!(writes.words.is_empty() && writes.cursors.is_empty());
             assert_eq!(self.kernel.read().0, old, "the old table says something else before the swap");
-            self.kernel.table = placed.clone();
+            for grain in next.table.0..next.table.0 + next.table.1 {
+                assert!(written.insert(grain), "grain {grain} is written twice");
+                assert!(!self.readable.contains(&grain), "grain {grain} is written while it may be read");
+            }
+            (self.kernel.table, self.kernel.run) = (placed.clone(), next.table);
             self.installed = (**next).clone();
             self.grace();
         }
@@ -351,11 +371,11 @@ fn a_ring_that_becomes_empty_stores_an_empty_word_and_keeps_its_position() {
 
 #[test]
 fn full_tables_are_an_error_with_numbers() {
-    let mut world = World::new(8, 1);
     let wanted = checked(vec![name(0, 0, &[(1, Some(ring(&[1, 2, 3])))])]);
-    let error = world.installed.plan(&wanted).unwrap_err();
+    let error = Installed::new(TABLE + 8, 1).plan(&wanted).unwrap_err();
     // The RRset is placed; its ring is not, of one grain and answers of two, three and three.
-    assert!(matches!(error, Error::Full { map: object::POOL, used: 2, needed: 11, capacity: 8 }), "{error}");
+    let Error::Full { map: object::POOL, used, needed, capacity } = error else { panic!("{error}") };
+    assert_eq!([used, needed, capacity], [2, 11, 8].map(|grains| TABLE + grains));
     let two = |content| name(content, 0, &[(1, Some(ring(&[content, content + 1])))]);
     let error = World::new(64, 1).installed.plan(&checked(vec![two(1), two(3)])).unwrap_err();
     assert!(matches!(error, Error::Full { map: object::CURSORS, used: 1, needed: 2, capacity: 1 }), "{error}");
@@ -396,9 +416,12 @@ fn names_that_hold_one_ring_share_it() {
 
 #[test]
 fn grains_come_back_after_grace_only() {
-    // Number 0, RRset, set, and two answers, of which one is in force.
-    let mut world = World::new(1 + 1 + 2 + 2 + 3, 8);
+    // Besides the table: number 0, RRset, set, and two answers, of which one is in force.
+    let mut world = World::new(0, 8);
+    world.installed = Installed::new(12 + TABLE, 8);
+    assert!(world.installed.pool.claim(1 + 1 + 2 + 2 + 3, 3));
     let names = |contents: &[u8]| Table { names: vec![name(0, 0, &[(1, Some(ring(contents)))])], ..Table::default() };
+    world.others = 3;
     for contents in [1, 2] {
         world.publish(&names(&[contents])).unwrap();
     }
@@ -416,7 +439,7 @@ fn host(index: u8) -> Vec<u8> {
         2 => [b"\x01*", wire(0).as_slice()].concat(),
         3 => [b"\x01*\x01*", wire(0).as_slice()].concat(),
         4 => long(63),
-        _ => long((SLOT_CHUNKS * 8 - 31 - 1) as u8),
+        _ => [b"\x0a".as_slice(), &[b'z'; 10], &[60 - SLOT_TEXT as u8], &[b'y'; 60 - SLOT_TEXT], &[0]].concat(),
     }
 }
 
@@ -441,28 +464,30 @@ fn any_table() -> impl Strategy<Value = BTreeMap<u8, HostSpec>> {
 }
 
 fn table_of(spec: &BTreeMap<u8, HostSpec>) -> Table {
-    let mut made: BTreeMap<Spec, Arc<Ring>> = BTreeMap::new();
-    let mut ring = |spec: &Spec| {
+    let mut made: BTreeMap<(Spec, bool), Arc<Ring>> = BTreeMap::new();
+    let mut ring_of = |spec: &Spec, denies: bool| {
         let make = || {
             let (contents, by_client, _) = spec;
-            let answers: Vec<Rendered> = contents.iter().map(|content| rendered(*content)).collect();
+            let render = if denies { denied } else { rendered };
+            let answers: Vec<Rendered> = contents.iter().map(|content| render(*content)).collect();
             let count = if *by_client { CLIENT_TURNS } else { answers.len() as u16 };
             let turns = (0..count).map(|turn| turn % answers.len() as u16).collect();
             Arc::new(Ring { answers, turns, by_client: *by_client })
         };
-        Arc::clone(made.entry(spec.clone()).or_insert_with(make))
+        Arc::clone(made.entry((spec.clone(), denies)).or_insert_with(make))
     };
     let mut names = Vec::new();
     for (index, (service, types, others, below)) in spec {
+        let mut ring = |spec: &Spec| ring_of(spec, false);
         let rrsets = types.iter().map(|(qtype, spec)| Wanted { qtype: *qtype, ring: spec.as_ref().map(&mut ring) });
         let rrsets = rrsets.collect();
+        let others = others.as_ref().map(&mut ring);
         let has_wildcard = matches!(index, 0 | 2) && spec.contains_key(&(if *index == 0 { 2 } else { 3 }));
         let below = match below {
-            Some(Some(denied)) => Below::Denied(ring(denied)),
+            Some(Some(denied)) => Below::Denied(ring_of(denied, true)),
             Some(None) if has_wildcard => Below::Wildcard,
             _ => Below::UserSpace,
         };
-        let others = others.as_ref().map(&mut ring);
         names.push(Name { wire: host(*index), service: *service, rrsets, others, below });
     }
     Table { names, ..Table::default() }
@@ -516,8 +541,12 @@ proptest! {
         }
         world.publish(&Table::default()).unwrap();
         world.grace();
-        prop_assert_eq!((world.installed.pool.used(), world.installed.cursors.used()), (1, 0));
-        prop_assert_eq!(world.installed.pool.allocate(grains - 1), Some(1), "all of it again, in one piece");
+        let tables = [world.installed.table, world.installed.spare];
+        prop_assert_eq!(world.installed.pool.used(), 1 + tables[0].1 + tables[1].1);
+        prop_assert_eq!(world.installed.cursors.used(), 0);
+        tables.into_iter().for_each(|(first, len)| world.installed.pool.release(first, len));
+        let all = grains + 2 * TABLE - 1;
+        prop_assert_eq!(world.installed.pool.allocate(all), Some(1), "all of it again, in one piece");
         prop_assert_eq!(world.installed.cursors.allocate(CURSORS), Some(0));
     }
 }

@@ -4,7 +4,7 @@ use xdp_balancer_common::{GRAIN, MAX_NAMES, Settings, object};
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
-use crate::maps::{Maps, random};
+use crate::maps::random;
 use crate::plan::{Installed, Plan};
 use crate::slots;
 use crate::table::Table;
@@ -27,7 +27,7 @@ pub struct Published {
 /// How full a map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
-    /// Name of the map.
+    /// Name of the map, or `names`.
     pub map: &'static str,
     /// Elements in use; of the pool, bytes.
     pub used: u32,
@@ -40,7 +40,7 @@ impl Dataplane {
     ///
     /// Each RRset changes at once. If names, types or services change, all RRsets change together.
     pub fn publish(&mut self, table: &Table) -> Result<Published, Error> {
-        let settings = self.maps.settings()?;
+        let settings = self.maps.settings();
         if table.generation <= settings.generation {
             return Err(Error::StaleGeneration { current: settings.generation, offered: table.generation });
         }
@@ -55,7 +55,6 @@ impl Dataplane {
             other => (other?, false),
         };
 
-        let mut secret = settings.secret;
         let (mut rrsets_changed, mut names_replaced) = (0, false);
         match plan {
             Plan::Renew(writes) => {
@@ -64,21 +63,27 @@ impl Dataplane {
                 rrsets_changed = writes.words.len();
             }
             Plan::Rebuild(writes, names, mut next) => {
+                let secret = self.maps.table_head().map_or_else(random, |head| Ok(head.secret))?;
                 let hash = |index: usize, secret| names[index].entry.hash(secret);
                 let places = slots::find(names.len(), secret, hash, random)?;
-                let built = Maps::build_names(&names, &places)?;
-                secret = places.secret;
                 // Into grains that no table in force leads to.
                 self.maps.fill_pool(&writes);
-                self.maps.swap_names(&built)?;
-                // The swap has waited for all programs.
+                let table = next.table.0;
+                self.maps.build_table(table, &names, &places);
+                let before = self.maps.table();
+                self.maps.set_table(table);
+                // Until no program reads the one before, its grains are not written.
+                if let Err(error) = self.maps.grace() {
+                    self.maps.set_table(before);
+                    return Err(error);
+                }
                 next.settle();
                 self.installed = *next;
                 names_replaced = true;
             }
         }
         let Settings { epoch, .. } = settings;
-        self.maps.set_settings(&Settings { secret, epoch, generation: wanted.generation, ..wanted.settings })?;
+        self.maps.set_settings(&Settings { epoch, generation: wanted.generation, ..wanted.settings });
         Ok(Published {
             generation: wanted.generation,
             names: self.installed.names.len(),
@@ -90,22 +95,22 @@ impl Dataplane {
 
     /// Generation in force; zero before the first publication.
     pub fn generation(&self) -> Result<u64, Error> {
-        Ok(self.maps.settings()?.generation)
+        Ok(self.maps.settings().generation)
     }
 
     /// The wall clock in seconds (modulo 2³², RFC 1982) that goes into server cookies; to be told once a second.
     pub fn set_time(&self, seconds: u32) {
-        self.maps.clock.store(0, seconds.into());
+        self.maps.set_clock(seconds.into());
     }
 
     /// How full the maps are.
     pub fn fill(&self) -> Result<Vec<Fill>, Error> {
-        use object::{CURSORS, FLOWS, POOL, SERVICES, TABLE};
+        use object::{CURSORS, FLOWS, POOL, SERVICES};
         let Installed { names, pool, cursors, .. } = &self.installed;
         let services = names.values().map(|name| name.service + 1).max().unwrap_or(0);
         let bytes = |grains: u32| grains.saturating_mul(GRAIN as u32);
         Ok(vec![
-            Fill { map: TABLE, used: names.len() as u32, capacity: MAX_NAMES },
+            Fill { map: "names", used: names.len() as u32, capacity: MAX_NAMES },
             Fill { map: POOL, used: bytes(pool.used()), capacity: bytes(pool.capacity()) },
             Fill { map: CURSORS, used: cursors.used(), capacity: cursors.capacity() },
             Fill { map: SERVICES, used: services, capacity: self.maps.services.len() },

@@ -49,6 +49,17 @@ impl Runs {
         Some(start)
     }
 
+    /// Takes the last free `len` elements from a multiple of `align` on: what is large and comes and goes stays apart
+    /// from what is small, and finds room in one piece again.
+    pub(crate) fn allocate_last(&mut self, len: u32, align: u32) -> Option<u32> {
+        let place = |(start, size): (&u32, &u32)| {
+            let at = (start + size).checked_sub(len)? / align * align;
+            (at >= *start).then_some(at)
+        };
+        let at = self.free.iter().rev().find_map(place)?;
+        self.claim(at, len).then_some(at)
+    }
+
     /// Marks a certain run as in use; false if part of it is already.
     pub(crate) fn claim(&mut self, start: u32, len: u32) -> bool {
         if len == 0 {
@@ -144,15 +155,16 @@ mod tests {
     proptest! {
         /// Whatever is done, no element is in use twice, and all come back in the end.
         #[test]
-        fn elements_are_never_shared_nor_lost(steps in prop::collection::vec((0_u8..4, 1_u32..6), 1..80)) {
+        fn elements_are_never_shared_nor_lost(steps in prop::collection::vec((0_u8..5, 1_u32..6), 1..80)) {
             let capacity = 24;
             let mut runs = Runs::new(capacity);
             let mut held: Vec<(u32, u32)> = Vec::new();
             let mut limbo: Vec<(u32, u32)> = Vec::new();
             for (step, len) in steps {
                 match step {
-                    0 => {
-                        if let Some(start) = runs.allocate(len) {
+                    0 | 4 => {
+                        let taken = if step == 0 { runs.allocate(len) } else { runs.allocate_last(len, 2) };
+                        if let Some(start) = taken {
                             prop_assert!(start + len <= capacity);
                             for (other, size) in held.iter().chain(&limbo) {
                                 prop_assert!(start + len <= *other || other + size <= start);

@@ -1,7 +1,7 @@
 //! Finds the pilots under which no two names meet in a slot: hash and displace, for a table that is built once and
 //! then only read.
 
-use xdp_balancer_common::{MAX_NAMES, PILOTS, SLOTS, pilot_of, slot_of};
+use xdp_balancer_common::{MAX_NAMES, TableHead};
 
 use crate::error::{Error, Problem};
 
@@ -11,57 +11,70 @@ const SECRETS: usize = 8;
 
 /// Where each name goes.
 pub(crate) struct Places {
-    /// The secret that the hashes were made with.
-    pub secret: u64,
+    /// Size of the table, and the secret that the hashes were made with.
+    pub head: TableHead,
     /// By number of the pilot.
     pub pilots: Vec<u16>,
     /// Slot of each name, in their order.
     pub slots: Vec<u32>,
 }
 
-/// Finds places for so many names, under the given secret or, if two cannot be told apart by it, under another one. A
-/// changed secret is in force a moment after its table; in between the names are unknown to the program, and user space
-/// answers.
+/// Bytes that a table of so many names takes.
+pub(crate) fn bytes(names: usize) -> Result<usize, Error> {
+    match u32::try_from(names) {
+        Ok(count) if count <= MAX_NAMES => Ok(TableHead::of(count, 0).bytes()),
+        _ => Err(Error::Invalid { name: "the table".into(), problem: Problem::Names(names) }),
+    }
+}
+
+/// Finds places for so many names (no more than [`bytes`] accepts), under the given secret or, if two cannot be told
+/// apart by it, under another one.
 pub(crate) fn find(
     names: usize,
     secret: u64,
     hash: impl Fn(usize, u64) -> u64,
     mut another: impl FnMut() -> Result<u64, Error>,
 ) -> Result<Places, Error> {
-    if names > MAX_NAMES as usize {
-        return Err(Error::Invalid { name: "the table".into(), problem: Problem::Names(names) });
-    }
     let mut secret = secret;
     for _ in 0..SECRETS {
+        let head = TableHead::of(u32::try_from(names).unwrap_or(MAX_NAMES), secret);
         let hashes: Vec<u64> = (0..names).map(|index| hash(index, secret)).collect();
-        if let Some((pilots, slots)) = place(&hashes) {
-            return Ok(Places { secret, pilots, slots });
+        if let Some((pilots, slots)) = place(&head, &hashes) {
+            return Ok(Places { head, pilots, slots });
         }
         secret = another()?;
     }
     Err(Error::Invalid { name: "the table".into(), problem: Problem::Hash })
 }
 
-fn place(hashes: &[u64]) -> Option<(Vec<u16>, Vec<u32>)> {
-    let mut groups: Vec<(u32, u32)> = (0_u32..).zip(hashes).map(|(index, hash)| (pilot_of(*hash), index)).collect();
+fn place(head: &TableHead, hashes: &[u64]) -> Option<(Vec<u16>, Vec<u32>)> {
+    let mut groups: Vec<(u32, u32)> =
+        (0_u32..).zip(hashes).map(|(index, hash)| (head.pilot_of(*hash), index)).collect();
     groups.sort_unstable();
     let mut groups: Vec<&[(u32, u32)]> = groups.chunk_by(|a, b| a.0 == b.0).collect();
     // The largest first, while there is much room.
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
-    let mut pilots = vec![0; PILOTS as usize];
+    let mut pilots = vec![0; head.pilots()];
     let mut slots = vec![0; hashes.len()];
-    let mut taken = vec![false; SLOTS as usize];
+    let mut taken = vec![false; head.slots()];
     for group in groups {
-        let found = (0..=u16::MAX).find(|pilot| settle(group, hashes, *pilot, &mut taken, &mut slots))?;
+        let found = (0..=u16::MAX).find(|pilot| settle(head, group, hashes, *pilot, &mut taken, &mut slots))?;
         pilots[group[0].0 as usize] = found;
     }
     Some((pilots, slots))
 }
 
 /// Takes the slots of a group under a pilot, if all are free and no two are the same.
-fn settle(group: &[(u32, u32)], hashes: &[u64], pilot: u16, taken: &mut [bool], slots: &mut [u32]) -> bool {
+fn settle(
+    head: &TableHead,
+    group: &[(u32, u32)],
+    hashes: &[u64],
+    pilot: u16,
+    taken: &mut [bool],
+    slots: &mut [u32],
+) -> bool {
     for (done, (_, index)) in group.iter().enumerate() {
-        let slot = slot_of(hashes[*index as usize], pilot);
+        let slot = head.slot_of(hashes[*index as usize], pilot);
         if taken[slot as usize] {
             for (_, index) in &group[..done] {
                 taken[slots[*index as usize] as usize] = false;
@@ -92,7 +105,7 @@ mod tests {
     fn names_that_cannot_be_told_apart_get_another_secret() {
         let meets = |index, secret| if secret == 7 { 1 << 50 } else { hash(index, secret) };
         let places = find(3, 7, meets, || Ok(8)).unwrap();
-        assert_eq!(places.secret, 8);
+        assert_eq!(places.head.secret, 8);
         assert_eq!(places.slots.iter().collect::<BTreeSet<_>>().len(), 3);
     }
 
@@ -112,14 +125,14 @@ mod tests {
             })
             .unwrap();
             assert!(tried < 2, "{tried} other secrets");
-            let mut met = vec![false; SLOTS as usize];
+            let mut met = vec![false; places.head.slots()];
             for (index, slot) in places.slots.iter().enumerate() {
-                let hash = hash(index, places.secret);
-                assert_eq!(slot_of(hash, places.pilots[pilot_of(hash) as usize]), *slot);
+                let hash = hash(index, places.head.secret);
+                assert_eq!(places.head.slot_of(hash, places.pilots[places.head.pilot_of(hash) as usize]), *slot);
                 assert!(!std::mem::replace(&mut met[*slot as usize], true));
             }
         }
-        let error = find(MAX_NAMES as usize + 1, 7, hash, || Ok(8)).err().unwrap();
+        let error = bytes(MAX_NAMES as usize + 1).unwrap_err();
         assert!(matches!(error, Error::Invalid { problem: Problem::Names(_), .. }), "{error}");
     }
 }

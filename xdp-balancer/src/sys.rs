@@ -354,6 +354,20 @@ impl Memory {
         }
     }
 
+    /// Reads a value as it lies there; `None` beyond the end.
+    pub(crate) fn get<T: aya::Pod>(&self, offset: usize) -> Option<T> {
+        let end = offset.checked_add(size_of::<T>())?;
+        // SAFETY: inside the mapping, and any bytes are a `T`.
+        (end <= self.len).then(|| unsafe { self.base.as_ptr().add(offset).cast::<T>().read_unaligned() })
+    }
+
+    /// Writes a value; a program that runs may meet a part of it.
+    pub(crate) fn put<T: aya::Pod>(&mut self, offset: usize, value: &T) {
+        // SAFETY: any value of it is bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+        self.write(offset, bytes);
+    }
+
     fn word(&self, offset: usize) -> Option<&AtomicU64> {
         let inside = offset.is_multiple_of(8) && offset.checked_add(8).is_some_and(|end| end <= self.len);
         // SAFETY: inside the mapping, which is page-aligned, at a multiple of eight.

@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, CLIENT_TURNS, CookieSecret, LOCAL_ADDRESSES, NameEntry, Settings, TYPE_SLOTS,
+    ANSWER_BYTES, AnswerHead, CLIENT_TURNS, CookieSecret, LOCAL_ADDRESSES, NameEntry, Settings, TYPE_SLOTS, Verdict,
 };
 
 use crate::error::{Error, Problem};
 
 /// Bits that an answer may set in the header: AA and RCODE.
 const ANSWER_FLAGS: u16 = 0x040f;
+const RCODE: u16 = 0x000f;
+const NXDOMAIN: u16 = 3;
 
 /// Everything that the program is to answer. What is not in it is passed on to user space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,6 +122,13 @@ pub(crate) struct CheckedRing {
     pub by_client: bool,
 }
 
+impl CheckedRing {
+    /// Whether any of its answers is this.
+    fn says(&self, verdict: Verdict) -> bool {
+        self.answers.iter().any(|(head, _)| head.verdict == verdict as u16)
+    }
+}
+
 /// What a ring of a name is for. The program looks through the types from the first on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
@@ -177,7 +186,7 @@ impl Table {
         for name in &self.names {
             let invalid = |problem| Error::Invalid { name: present(&name.wire), problem };
             let entry = NameEntry::new(&name.wire).ok_or_else(|| invalid(Problem::Name))?;
-            if name.service >= services {
+            if name.service >= services.min(u16::MAX.into()) {
                 return Err(invalid(Problem::Service(name.service)));
             }
             let mut ring = |ring: &Arc<Ring>| known.checked(ring, &mut now).map_err(invalid);
@@ -190,16 +199,31 @@ impl Table {
                 if rrset.qtype == 0 || rings.iter().any(|(other, _)| *other == role) {
                     return Err(invalid(Problem::Type(rrset.qtype)));
                 }
-                rings.push((role, rrset.ring.as_ref().map(&mut ring).transpose()?));
+                let ring = rrset.ring.as_ref().map(&mut ring).transpose()?;
+                // The program would take the name for one that does not exist.
+                if ring.as_ref().is_some_and(|ring| ring.says(Verdict::NxDomain)) {
+                    return Err(invalid(Problem::Denied));
+                }
+                rings.push((role, ring));
             }
             if let Some(others) = &name.others {
-                rings.push((Role::Others, Some(ring(others)?)));
+                let others = ring(others)?;
+                if others.says(Verdict::NxDomain) {
+                    return Err(invalid(Problem::Denied));
+                }
+                rings.push((Role::Others, Some(others)));
             }
             let wire = wire_of(&entry);
             let mut wildcard = None;
             match &name.below {
                 Below::UserSpace => {}
-                Below::Denied(denied) => rings.push((Role::Below, Some(ring(denied)?))),
+                Below::Denied(denied) => {
+                    let denied = ring(denied)?;
+                    if !denied.answers.iter().all(|(head, _)| head.verdict == Verdict::NxDomain as u16) {
+                        return Err(invalid(Problem::Denied));
+                    }
+                    rings.push((Role::Below, Some(denied)));
+                }
                 Below::Wildcard => wildcard = Some(wildcard_of(&wire)),
             }
             rings.sort_by_key(|(role, _)| *role);
@@ -229,12 +253,8 @@ impl Table {
             match address {
                 IpAddr::V4(address) => local4.push(u32::from_ne_bytes(address.octets())),
                 IpAddr::V6(address) => {
-                    let octets = address.octets();
-                    let mut words = [0; 4];
-                    for (word, bytes) in words.iter_mut().zip(octets.chunks_exact(4)) {
-                        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                    }
-                    local6.push(words);
+                    let [a, b, c, d, e, f, g, h, rest @ ..] = address.octets();
+                    local6.push([u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)]);
                 }
             }
         }
@@ -306,7 +326,8 @@ impl Ring {
 }
 
 impl Rendered {
-    fn head(&self) -> Result<AnswerHead, Problem> {
+    /// As it is told to the program.
+    pub(crate) fn head(&self) -> Result<AnswerHead, Problem> {
         // Shorter ones than a record are copied by another rule.
         if self.bytes.len() > ANSWER_BYTES || (1..8).contains(&self.bytes.len()) {
             return Err(Problem::Answer(self.bytes.len()));
@@ -317,15 +338,26 @@ impl Rendered {
         if self.arcount >= 0xff {
             return Err(Problem::Additional(self.arcount));
         }
+        let counts = [self.ancount.to_be_bytes(), self.nscount.to_be_bytes(), self.arcount.to_be_bytes()];
         Ok(AnswerHead {
             len: self.bytes.len() as u16,
             sum: sum(&self.bytes),
             flags: self.flags.to_be(),
+            counts: sum(counts.as_flattened()),
             ancount: self.ancount.to_be(),
             nscount: self.nscount.to_be(),
             arcount: self.arcount.to_be(),
-            ..AnswerHead::default()
+            verdict: self.verdict() as u16,
         })
+    }
+
+    /// What it says.
+    fn verdict(&self) -> Verdict {
+        match (self.ancount, self.flags & RCODE) {
+            (0, NXDOMAIN) => Verdict::NxDomain,
+            (0, 0) => Verdict::NoData,
+            _ => Verdict::Answered,
+        }
     }
 }
 

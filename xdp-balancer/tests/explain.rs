@@ -21,7 +21,7 @@ fn it_says_what_the_program_does_and_leaves_no_trace() {
     let before = dataplane.counters(16).unwrap();
 
     let explainer = Explainer::open(&pins.0).unwrap();
-    let mut addresses = explainer.local().unwrap();
+    let mut addresses = explainer.local();
     let mut wanted = local();
     addresses.sort();
     wanted.sort();

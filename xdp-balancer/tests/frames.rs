@@ -14,7 +14,7 @@ use support::rows::{OPTIONS, Row, groups};
 use support::zone::{TIME, TXT, expected, expected_payload};
 use support::{A, AAAA, PinDir, addresses, ip, name, privileged, query, stay_on_one_cpu, table};
 use xdp_balancer::testing::{Datagram, FrameBuilder, Query, wire};
-use xdp_balancer::{Below, Dataplane, Ring, RunAction, Table, Verdict};
+use xdp_balancer::{Below, Dataplane, Rendered, Ring, RunAction, Table, Verdict};
 use xdp_balancer_common::{CLIENT_TURNS, client_turn_v4, client_turn_v6};
 
 fn verdict_of(dataplane: &Dataplane, before: &[u64]) -> Vec<(Verdict, u64)> {
@@ -141,9 +141,9 @@ fn services_count_what_is_asked_and_answered() {
         name("wild.example.net", 1, vec![]),
         name("*.wild.example.net", 4, vec![(A, vec![addresses(&["10.0.0.3"])])]),
     ];
-    let denied = Arc::new(Ring::single(addresses(&[])));
-    (names[0].below, names[3].below) = (Below::Denied(Arc::clone(&denied)), Below::Wildcard);
-    names[2].others = Some(denied);
+    let (nodata, denied) = (addresses(&[]), Rendered { flags: 3, ..addresses(&[]) });
+    (names[0].below, names[3].below) = (Below::Denied(Arc::new(Ring::single(denied))), Below::Wildcard);
+    names[2].others = Some(Arc::new(Ring::single(nodata)));
     dataplane.publish(&table(1, names)).unwrap();
     // No such name: no service's. A wildcard's name and its missing type: its service's.
     let wild = [("x.wild", A), ("y.wild", TXT), ("b", TXT)];

@@ -33,11 +33,9 @@ impl Explainer {
     }
 
     /// Addresses that queries are answered for; none where all are.
-    ///
-    /// # Errors
-    /// [`DatapathError`] where the settings cannot be read.
-    pub fn local(&self) -> Result<Vec<IpAddr>, DatapathError> {
-        Ok(self.0.local()?)
+    #[must_use]
+    pub fn local(&self) -> Vec<IpAddr> {
+        self.0.local()
     }
 
     /// Runs a frame of 14 to about 3,500 bytes.

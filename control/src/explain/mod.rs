@@ -139,7 +139,7 @@ impl Explanation {
 /// [`ExplainError`] where there are none, or what was asked for is no frame.
 pub async fn explain(pin_dir: &Path, request: &Request) -> Result<Explanation, ExplainError> {
     let explainer = Explainer::open(pin_dir)?;
-    let frame = frame_of(request, &explainer.local()?)?;
+    let frame = frame_of(request, &explainer.local())?;
     let ran = explainer.run(&frame)?;
     let mut explanation = account(&frame, &ran);
     if let Some(datagram) = Datagram::find(&frame).filter(|_| !explanation.is_answered()) {

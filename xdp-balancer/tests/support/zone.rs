@@ -151,7 +151,10 @@ pub fn expected(table: &Table, query: &Query) -> (Verdict, Rendered) {
     let find = |wire: &[u8]| table.names.iter().find(|name| name.wire.eq_ignore_ascii_case(wire));
     let first = |ring: &Ring| ring.answers[usize::from(ring.turns[0])].clone();
     let of = |name: &Name| match name.rrsets.iter().find(|rrset| rrset.qtype == query.qtype) {
-        Some(rrset) => (Verdict::Answered, first(rrset.ring.as_ref().unwrap())),
+        Some(rrset) => {
+            let rendered = first(rrset.ring.as_ref().unwrap());
+            (if rendered.ancount == 0 { Verdict::NoData } else { Verdict::Answered }, rendered)
+        }
         None => (Verdict::NoData, first(name.others.as_ref().unwrap())),
     };
     if let Some(name) = find(&query.name) {
