@@ -22,7 +22,8 @@ use crate::sys;
 /// How an interface is to run the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// In the driver; where it cannot, in the network stack, with a warning.
+    /// In the driver; where it cannot, in the network stack, with a warning; on a veth pair in the network stack, for
+    /// what its driver sends back reaches the other end only if that runs a program too.
     #[default]
     Auto,
     /// In the driver or not at all.
@@ -198,6 +199,12 @@ fn create(
     mode: Mode,
 ) -> Result<(std::os::fd::OwnedFd, AttachedMode), Error> {
     let modes: &[AttachedMode] = match mode {
+        Mode::Auto if netlink::is_veth(ifindex).map_err(Error::system("inspect", interface))? => {
+            log::info!(
+                "{interface} is one end of a veth pair and runs XDP in generic mode, which needs nothing of the other"
+            );
+            &[AttachedMode::Generic]
+        }
         Mode::Auto => &[AttachedMode::Native, AttachedMode::Generic],
         Mode::Native => &[AttachedMode::Native],
         Mode::Generic => &[AttachedMode::Generic],

@@ -4,15 +4,15 @@
 //! # Data flow
 //!
 //! ```text
-//! Table ─check─> Checked ─plan(Installed)─> Plan ─publish─> POOL, TABLE, SETTINGS
+//! Table ─check─> Checked ─plan(Installed)─> Plan ─publish─> POOL
 //!                                                                  │ read by the program
 //!                              Counters <─sum─ VERDICTS, SERVICES, FLOWS
 //! ```
 //!
 //! [`Table`] is whole: what it does not name is no longer answered. It is checked first ([`Error::Invalid`],
 //! nothing touched), then a pure planner compares it with what is installed and lists the writes. Free
-//! grains of the pool are filled, then one word per changed RRset is stored or, if the names changed, one
-//! map is swapped for another. Names that hold one [`Ring`] share it in the kernel too. Grains that were given
+//! grains of the pool are filled, then one word per changed RRset is stored or, if the names changed, the one that
+//! says where the table of names is. Names that hold one [`Ring`] share it in the kernel too. Grains that were given
 //! up are not written again before all programs that could read them have ended; that is waited for only when
 //! the space is needed.
 //!

@@ -1,4 +1,5 @@
-//! Which XDP program an interface runs, and setting one without a link: two small rtnetlink requests.
+//! Which XDP program an interface runs, what kind of interface it is, and setting a program without a link: small
+//! rtnetlink requests.
 //! Links cannot tell their mode, and a program attached without a link is only found this way.
 
 use std::io;
@@ -6,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::attach::AttachedMode;
 
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_FD: u16 = 1;
 const IFLA_XDP_ATTACHED: u16 = 2;
@@ -32,10 +35,8 @@ pub(crate) struct Running {
 
 /// Asks which program the interface runs.
 pub(crate) fn running(ifindex: u32) -> io::Result<Option<Running>> {
-    let mut request = message(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, ifindex);
-    let reply = exchange(&mut request)?;
-    let attributes = reply.get(MESSAGE_HEADER + INTERFACE_HEADER..).unwrap_or_default();
-    let Some(xdp) = attribute(attributes, IFLA_XDP) else { return Ok(None) };
+    let reply = link(ifindex)?;
+    let Some(xdp) = attribute(attributes(&reply), IFLA_XDP) else { return Ok(None) };
     let attached = attribute(xdp, IFLA_XDP_ATTACHED).and_then(|value| value.first().copied()).unwrap_or(0);
     let id = |kind| attribute(xdp, kind).and_then(word);
     let (program_id, mode) = match attached {
@@ -46,6 +47,23 @@ pub(crate) fn running(ifindex: u32) -> io::Result<Option<Running>> {
         _ => (id(IFLA_XDP_DRV_PROG_ID).or_else(|| id(IFLA_XDP_PROG_ID)), AttachedMode::Native),
     };
     Ok(program_id.map(|program_id| Running { program_id, mode }))
+}
+
+/// Whether the interface is one end of a veth pair.
+pub(crate) fn is_veth(ifindex: u32) -> io::Result<bool> {
+    let reply = link(ifindex)?;
+    let kind = attribute(attributes(&reply), IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_KIND));
+    Ok(kind.is_some_and(|kind| kind.strip_suffix(b"\0").unwrap_or(kind) == b"veth"))
+}
+
+/// All that is said of an interface.
+fn link(ifindex: u32) -> io::Result<Vec<u8>> {
+    exchange(&mut message(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, ifindex))
+}
+
+/// The attributes in a message on an interface.
+fn attributes(reply: &[u8]) -> &[u8] {
+    reply.get(MESSAGE_HEADER + INTERFACE_HEADER..).unwrap_or_default()
 }
 
 /// Sets a program that stays until it is removed or the interface goes.

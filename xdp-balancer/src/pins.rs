@@ -1,7 +1,7 @@
 //! Where things are pinned, and what is pinned there.
 //!
 //! ```text
-//! <pin_dir>/v<LAYOUT>/TABLE, POOL, …       one pin per map
+//! <pin_dir>/v<LAYOUT>/POOL, SERVICES, …    one pin per map
 //! <pin_dir>/v<LAYOUT>/links/<interface>    one pin per attachment
 //! ```
 //!
