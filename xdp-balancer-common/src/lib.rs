@@ -33,7 +33,7 @@ pub use pool::{
     Root, Rrset, TYPE_SLOTS, TypeSet, TypeSlot, grains_of,
 };
 pub use settings::{LOCAL_ADDRESSES, Settings};
-pub use slots::{MAX_NAMES, MAX_SLOTS, PILOTS_AT, SLOT_TEXT, Slot, TableHead};
+pub use slots::{MAX_NAMES, MAX_SLOT_TEXT, MAX_SLOTS, PILOTS_AT, SLOT_HEAD, SLOT_SHIFTS, TableHead};
 pub use verdict::{Action, Verdict};
 
 /// Number of these layouts. Part of the pin path, so tables of another layout are never reinterpreted.

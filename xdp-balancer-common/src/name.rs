@@ -1,7 +1,5 @@
 //! Domain names in the tables: exact, case-blind, up to 255 bytes.
 
-use crate::SLOT_TEXT;
-
 /// Longest name in wire form, root label included (RFC 1035, 2.3.4).
 pub const MAX_NAME_BYTES: usize = 255;
 /// Eight-byte chunks that cover any name.
@@ -46,19 +44,6 @@ impl NameEntry {
     /// Its bytes.
     pub fn bytes(&self) -> impl Iterator<Item = u8> {
         self.text.iter().flat_map(|chunk| chunk.to_ne_bytes()).take(self.wire_len as usize)
-    }
-
-    /// The part of it that its slot holds.
-    #[must_use]
-    pub fn head(&self) -> [u8; SLOT_TEXT] {
-        let mut head = [0; SLOT_TEXT];
-        head.iter_mut().zip(self.bytes()).for_each(|(to, byte)| *to = byte);
-        head
-    }
-
-    /// The bytes of it that its slot does not hold.
-    pub fn tail(&self) -> impl Iterator<Item = u8> {
-        self.bytes().skip(SLOT_TEXT)
     }
 
     /// The hash of this name under `secret`: the same steps as the program takes.
@@ -196,20 +181,6 @@ mod tests {
             assert!(entry(wire).is_none(), "{wire:?}");
         }
         assert!(entry(b"\0").is_some());
-    }
-
-    #[test]
-    fn head_and_tail_are_the_whole_name() {
-        for labels in 1..=7_usize {
-            // Labels of 32 bytes with their length, so 33, 65, … bytes in all.
-            let mut wire = [0; MAX_NAME_BYTES];
-            for label in wire[..labels * 32].chunks_exact_mut(32) {
-                label.fill(b'x');
-                label[0] = 31;
-            }
-            let Some(entry) = entry(&wire[..labels * 32 + 1]) else { panic!("well-formed") };
-            assert!(entry.head().into_iter().chain(entry.tail()).eq(wire[..labels * 32 + 1].iter().copied()));
-        }
     }
 
     #[test]

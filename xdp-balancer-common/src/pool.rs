@@ -245,7 +245,7 @@ macro_rules! bytes {
     };
 }
 
-bytes!(TableHead { pilot_mask: u32, slot_mask: u32, slots_at: u32, _pad: u32, secret: u64 });
+bytes!(TableHead { pilot_mask: u32, slot_mask: u32, slots_at: u32, slot_shift: u32, secret: u64 });
 bytes!(AnswerHead {
     len: u16,
     sum: u16,
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn bytes_and_back() {
         let head = AnswerHead { len: 1, sum: 2, flags: 3, counts: 4, ancount: 5, nscount: 6, arcount: 7, verdict: 8 };
-        let table = TableHead::of(1000, 7);
+        let table = TableHead::of(1000, 5, 7);
         assert_eq!(TableHead::from_bytes(&table.to_bytes()), Some(table));
         assert_eq!(AnswerHead::from_bytes(&head.to_bytes()), Some(head));
         let set = TypeSet { service: 1, types: 2, below_kind: 3, tail: 6, others: 4, below: 5 };

@@ -2,11 +2,16 @@
 //! name can be; the builder has chosen the pilots so that no two names meet (hash and displace).
 //!
 //! A table lies in the pool: its [`TableHead`], its pilots, its slots. It is as large as its names need, so that few
-//! names stay close to the processor, and half a line of the cache holds a slot: of a long name the beginning, in which
-//! names differ. What names end with is mostly the same, and stands once.
+//! names stay close to the processor. A slot holds the beginning of a name, in which names differ; what they end with is
+//! mostly the same, and stands once. How much of a name that is, is for the builder to choose: what takes less memory
+//! for the names as they are.
 
-/// Bytes of a name that its slot holds.
-pub const SLOT_TEXT: usize = 28;
+/// What slots can be, by their size: 16 or 32 bytes, a power of two.
+pub const SLOT_SHIFTS: [u32; 2] = [4, 5];
+/// Bytes of a slot before its text.
+pub const SLOT_HEAD: usize = 4;
+/// Most bytes of a name that a slot holds.
+pub const MAX_SLOT_TEXT: usize = (1 << SLOT_SHIFTS[1]) - SLOT_HEAD;
 /// Most slots; a power of two.
 pub const MAX_SLOTS: u32 = 1 << 17;
 /// Most names in a table; a fuller one would take long to build.
@@ -29,8 +34,8 @@ pub struct TableHead {
     pub slot_mask: u32,
     /// Offset of the slots in the table.
     pub slots_at: u32,
-    /// Explicit padding, zero.
-    pub _pad: u32,
+    /// Size of a slot, one of [`SLOT_SHIFTS`].
+    pub slot_shift: u32,
     /// Secret of the name hash.
     pub secret: u64,
 }
@@ -38,14 +43,14 @@ pub struct TableHead {
 impl TableHead {
     /// Of a table for so many names, at most [`MAX_NAMES`].
     #[must_use]
-    pub const fn of(names: u32, secret: u64) -> Self {
+    pub const fn of(names: u32, slot_shift: u32, secret: u64) -> Self {
         let mut slots = MIN_PILOTS * SLOTS_OF_PILOT;
         while slots < MAX_SLOTS && slots / 10 * 9 < names {
             slots *= 2;
         }
         let pilots = slots / SLOTS_OF_PILOT;
         let slots_at = PILOTS_AT as u32 + pilots * 2;
-        Self { pilot_mask: pilots - 1, slot_mask: slots - 1, slots_at, _pad: 0, secret }
+        Self { pilot_mask: pilots - 1, slot_mask: slots - 1, slots_at, slot_shift, secret }
     }
 
     /// Which pilot a hash leads to.
@@ -78,19 +83,19 @@ impl TableHead {
     /// Bytes of the table.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.slots_at as usize + self.slots() * size_of::<Slot>()
+        self.slots_at as usize + (self.slots() << self.slot_shift)
     }
-}
 
-/// A name.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot {
-    /// What the name holds and, if it is longer than `text`, how it ends, in the pool; zero: no name here.
-    pub set: u32,
-    /// The name in lower case, in wire form, zero after its end. There is no length: a stored name has one zero byte,
-    /// its last, and a name that is the same up to there is as long.
-    pub text: [u8; SLOT_TEXT],
+    /// Bytes of a name that a slot holds; the rest, if there is one, is its set's tail.
+    ///
+    /// A slot is the grain of the name's set (zero: no name here), then the name in lower case, in wire form, zero after
+    /// its end. There is no length: a stored name has one zero byte, its last, and a name that is the same up to there
+    /// is as long.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot_text(&self) -> usize {
+        (1 << (self.slot_shift & 7)) - SLOT_HEAD
+    }
 }
 
 #[cfg(test)]
@@ -100,7 +105,7 @@ mod tests {
     #[test]
     fn a_table_has_room_for_its_names() {
         for names in [0, 1, 230, 231, 1000, 100_000, MAX_NAMES] {
-            let head = TableHead::of(names, 7);
+            let head = TableHead::of(names, 4, 7);
             assert!(head.slots() * 9 / 10 >= names as usize && head.slots() <= MAX_SLOTS as usize, "{names}");
             assert!(names < 231 || head.slots() < names as usize * 5 / 2, "{names}");
             assert!((head.slots_at as usize).is_multiple_of(64));

@@ -61,8 +61,8 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
     let pool = message.pool;
     let slot = Table::in_force(pool).slot(pool, question.hash);
     let start = message.link + F::DNS + DNS;
-    let (mut set, mut denied) = (slot.set, 0);
-    if set == 0 || !same(Frame::of(ctx), start, question.name_len, slot, pool) {
+    let (mut set, mut denied) = (slot.set(), 0);
+    if set == 0 || !same(Frame::of(ctx), start, question.name_len, slot, set, pool) {
         set = closest_encloser(ctx, start, question.name_len);
         if set == 0 {
             return Err(Verdict::UnknownName);

@@ -3,7 +3,8 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    GRAIN, MAX_NAME_BYTES, NAME_CHUNKS, NameHash, PILOTS_AT, SLOT_TEXT, Slot, TableHead, TypeSet, Verdict, same_chunk,
+    GRAIN, MAX_NAME_BYTES, MAX_SLOT_TEXT, NAME_CHUNKS, NameHash, PILOTS_AT, SLOT_HEAD, SLOT_SHIFTS, TableHead, TypeSet,
+    Verdict, same_chunk,
 };
 
 use crate::packet::{Frame, LAST_CHUNK, load, shift_down, unlinked};
@@ -18,7 +19,7 @@ const NAME_MASK: usize = 0xff;
 /// Longest label (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
 /// Chunks of a name's tail.
-const TAIL_CHUNKS: usize = (MAX_NAME_BYTES - SLOT_TEXT).div_ceil(8);
+const TAIL_CHUNKS: usize = (MAX_NAME_BYTES + SLOT_HEAD - (1 << SLOT_SHIFTS[0])).div_ceil(8);
 
 /// A table of names.
 #[derive(Clone, Copy)]
@@ -46,57 +47,81 @@ impl Table {
 
     /// The slot where a name with this hash is, if it is in the table.
     #[inline(always)]
-    pub fn slot(self, pool: Base, hash: u64) -> &'static Slot {
+    pub fn slot(self, pool: Base, hash: u64) -> Slot {
         let pilot = self.at + PILOTS_AT + self.head.pilot_of(hash) as usize * 2;
         // SAFETY: inside the pool, as for the slot.
         let pilot = unsafe { load::<u16>(pool.byte(pilot)) };
-        let slot = self.head.slot_of(hash, pilot) as usize * size_of::<Slot>();
-        // SAFETY: any bytes are a slot.
-        unsafe { &*(pool.byte(self.at + self.head.slots_at as usize + slot) as *const Slot) }
+        let slot = (self.head.slot_of(hash, pilot) as usize) << (self.head.slot_shift & 7);
+        let at = pool.byte(self.at + self.head.slots_at as usize + slot);
+        Slot { at, text_len: self.head.slot_text() }
     }
 }
 
-/// Compares a name in the frame with the one in a slot: every byte, letters in either case.
+/// Where a name can be.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    at: usize,
+    text_len: usize,
+}
+
+impl Slot {
+    /// The set of the name that is here; 0: none is.
+    #[inline(always)]
+    pub fn set(self) -> u32 {
+        // SAFETY: inside the pool.
+        unsafe { load::<u32>(self.at) }
+    }
+}
+
+/// Compares a name in the frame with the one in a slot, whose set is `set`: every byte, letters in either case.
 #[inline(always)]
-pub fn same(frame: Frame, at: usize, name_len: usize, slot: &Slot, pool: Base) -> bool {
+pub fn same(frame: Frame, at: usize, name_len: usize, slot: Slot, set: u32, pool: Base) -> bool {
     let len = unlinked::<NAME_MASK>(name_len);
-    let text = slot.text.as_ptr() as usize;
-    let Some(end) = end_of(frame, at + len) else { return false };
+    let text = slot.at + SLOT_HEAD;
     if len < 8 {
-        // SAFETY: inside the slot.
+        let Some(end) = end_of(frame, at + len) else { return false };
+        // SAFETY: inside the pool.
         return same_chunk(shift_down(end, 8 - len as u32), unsafe { load::<u64>(text) });
     }
+    // Whichever is shorter, and however much is compared, is one way for the verifier.
+    let here = frame.blurred::<TEXT_MASK>(if len < slot.text_len { len } else { slot.text_len });
     let mut cursor = frame.cursor(at);
     let mut i = 0;
-    while i < SLOT_TEXT / 8 {
-        if len < (i + 1) * 8 {
+    while i < MAX_SLOT_TEXT / 8 {
+        if here < (i + 1) * 8 {
             break;
         }
         let Some(chunk) = cursor.chunk() else { return false };
-        // SAFETY: inside the slot.
+        // SAFETY: inside the pool.
         if !same_chunk(chunk, unsafe { load::<u64>(text + i * 8) }) {
             return false;
         }
         i += 1;
     }
-    if len <= SLOT_TEXT {
-        // SAFETY: inside the slot, or in the pool behind it.
-        return same_chunk(end, unsafe { load::<u64>(text + len - 8) });
-    }
-    let Some(chunk) = end_of(frame, at + SLOT_TEXT) else { return false };
-    // SAFETY: inside the slot.
-    if !same_chunk(chunk, unsafe { load::<u64>(text + SLOT_TEXT - 8) }) {
+    let here = frame.blurred::<TEXT_MASK>(here);
+    let Some(chunk) = end_of(frame, at + here) else { return false };
+    // SAFETY: inside the pool. There are eight bytes at least, which the verifier need not know.
+    if !same_chunk(chunk, unsafe { load::<u64>(text + ((here - 8) & TEXT_MASK)) }) {
         return false;
     }
+    let len = unlinked::<NAME_MASK>(name_len);
+    if len <= slot.text_len {
+        return true;
+    }
     // SAFETY: inside the pool, and any bytes are a set.
-    let tail = unsafe { (*(pool.grain(slot.set) as *const TypeSet)).tail };
-    tail != 0 && same_tail(frame, at + SLOT_TEXT, len - SLOT_TEXT, end, pool.grain(tail))
+    let tail = unsafe { (*(pool.grain(set) as *const TypeSet)).tail };
+    let (at, len) = (frame.blurred::<QUESTION_MASK>(at + here), frame.blurred::<NAME_MASK>(len - slot.text_len));
+    tail != 0 && same_tail(frame, at, len, pool.grain(tail))
 }
 
-/// Compares the rest of a name, whose last eight bytes are `end`.
+/// Bounds the bytes of a name that a slot holds.
+const TEXT_MASK: usize = 0x1f;
+const _: () = assert!(MAX_SLOT_TEXT <= TEXT_MASK);
+
+/// Compares the rest of a name.
 #[inline(always)]
-fn same_tail(frame: Frame, at: usize, len: usize, end: u64, text: usize) -> bool {
-    let len = unlinked::<NAME_MASK>(len);
+fn same_tail(frame: Frame, at: usize, len: usize, text: usize) -> bool {
+    let Some(end) = end_of(frame, at + len) else { return false };
     if len < 8 {
         // SAFETY: inside the pool.
         return same_chunk(shift_down(end, 8 - len as u32), unsafe { load::<u64>(text) });
@@ -194,8 +219,9 @@ fn ancestor(ctx: &XdpContext, pool: Base, at: usize, len: usize) -> Result<u32, 
     const { assert!(NAME_CHUNKS * 8 > MAX_NAME_BYTES) };
     let found = table.slot(pool, hash.finish(len as u32));
     // The frame anew, so that the verifier forgets how far the hash has looked.
-    if found.set == 0 || !same(Frame::of(ctx), at, len, found, pool) {
+    let set = found.set();
+    if set == 0 || !same(Frame::of(ctx), at, len, found, set, pool) {
         return Ok(0);
     }
-    Ok(found.set)
+    Ok(set)
 }

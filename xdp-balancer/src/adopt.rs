@@ -1,17 +1,16 @@
 //! Reads back what is installed, as a process before us left it.
 
 use std::collections::HashMap;
-use std::mem::offset_of;
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, MAX_NAME_BYTES, MAX_NAMES, NameEntry, Rrset, SLOT_TEXT, Slot,
-    TYPE_SLOTS, TableHead, TypeSet, TypeSlot, grains_of, object,
+    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, MAX_NAME_BYTES, MAX_NAMES, NameEntry, Rrset, SLOT_HEAD,
+    SLOT_SHIFTS, TYPE_SLOTS, TableHead, TypeSet, TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;
 use crate::maps::Maps;
-use crate::plan::{Installed, InstalledName, InstalledRrset, ring_grains, tail_grains};
+use crate::plan::{Installed, InstalledName, InstalledRrset, ring_grains, tail_grains, tail_of};
 use crate::sys::Memory;
 use crate::table::{CheckedRing, Role, wildcard_of};
 
@@ -42,17 +41,18 @@ impl Maps {
         let mut reader = Reader { pool: &self.pool, services: self.services.len(), installed, sets: HashMap::new() };
         let Some(head) = self.table_head() else { return Ok(reader.installed) };
         let table = self.table();
-        let most = TableHead::of(MAX_NAMES, 0);
-        if head.slot_mask > most.slot_mask || head.slots_at > most.slots_at {
+        let most = TableHead::of(MAX_NAMES, SLOT_SHIFTS[0], 0);
+        let fits = head.slot_mask <= most.slot_mask && head.slots_at <= most.slots_at;
+        if !fits || !SLOT_SHIFTS.contains(&head.slot_shift) {
             return Err(damaged(table, "no table of names"));
         }
         let run = (table, grains_of(head.bytes()));
         reader.claim(run.0, run.1)?;
-        reader.installed.table = run;
+        (reader.installed.table, reader.installed.slot_shift) = (run, head.slot_shift);
         let mut wildcards = Vec::new();
         for slot in 0..head.slots() {
-            let slot = reader.read(table, head.slots_at as usize + slot * size_of::<Slot>(), size_of::<Slot>())?;
-            let (set, text) = slot.split_at(offset_of!(Slot, text));
+            let slot = reader.read(table, head.slots_at as usize + (slot << head.slot_shift), 1 << head.slot_shift)?;
+            let (set, text) = slot.split_at(SLOT_HEAD);
             let set = set.try_into().map_or(0, u32::from_ne_bytes);
             if set == 0 {
                 continue;
@@ -97,13 +97,14 @@ impl Reader<'_> {
         let mut wire = head.to_vec();
         // A name that ends in its slot may share a set, but has no tail.
         if !head.contains(&0) {
-            wire.extend(self.read(tail, 0, MAX_NAME_BYTES + 1 - SLOT_TEXT)?);
+            wire.extend(self.read(tail, 0, MAX_NAME_BYTES + 1 - head.len())?);
         }
         wire.truncate(wire.iter().position(|byte| *byte == 0).map_or(0, |root| root + 1));
         if NameEntry::new(&wire).is_none_or(|entry| !entry.bytes().eq(wire.iter().copied())) {
             return Err(damaged(tail, "no name"));
         }
-        if let Some(text) = wire.get(SLOT_TEXT..).filter(|text| !text.is_empty()) {
+        let text = tail_of(&wire, self.installed.slot_shift);
+        if !text.is_empty() {
             match self.installed.tails.insert(text.to_vec(), tail) {
                 None => self.claim(tail, tail_grains(text))?,
                 Some(other) if other == tail => {}

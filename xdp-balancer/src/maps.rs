@@ -6,8 +6,8 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
-    Bytes as _, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, ServiceCount, Settings, Slot, TableHead,
-    Verdict, object,
+    Bytes as _, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings,
+    TableHead, Verdict, object,
 };
 
 use crate::error::Error;
@@ -205,9 +205,10 @@ impl Maps {
             put(PILOTS_AT + index * size_of::<u16>(), &pilot.to_ne_bytes());
         }
         for (name, slot) in names.iter().zip(&places.slots) {
-            let slot = head.slots_at as usize + *slot as usize * size_of::<Slot>();
-            put(slot + offset_of!(Slot, set), &name.set.to_ne_bytes());
-            put(slot + offset_of!(Slot, text), &name.entry.head());
+            let slot = head.slots_at as usize + ((*slot as usize) << head.slot_shift);
+            put(slot, &name.set.to_ne_bytes());
+            let text: Vec<u8> = name.entry.bytes().take(head.slot_text()).collect();
+            put(slot + SLOT_HEAD, &text);
         }
         self.pool.write(at, &bytes);
     }

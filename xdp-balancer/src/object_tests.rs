@@ -6,7 +6,8 @@ use std::mem::offset_of;
 
 use xdp_balancer_common::{
     AnswerHead, CLIENT_TURNS, FlowCount, GRAIN, LAYOUT, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool,
-    ROOT_AT, RingWord, Root, Rrset, ServiceCount, Settings, Slot, TableHead, TypeSet, TypeSlot, Verdict,
+    ROOT_AT, RingWord, Root, Rrset, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead, TypeSet, TypeSlot,
+    Verdict,
 };
 
 use super::*;
@@ -56,18 +57,19 @@ fn the_program_stays_small() {
 fn layouts_are_those_of_their_number() {
     assert_eq!(LAYOUT, 3);
     assert_eq!(Verdict::ALL.len(), 27);
-    assert_eq!((size_of::<Slot>(), offset_of!(Slot, set), offset_of!(Slot, text)), (32, 0, 4));
+    assert_eq!((SLOT_HEAD, SLOT_SHIFTS), (4, [4, 5]));
     let entry = NameEntry::new(b"\x03wWw\0").unwrap();
-    assert_eq!((&entry.head()[..4], &entry.head()[4..]), (&b"\x03www"[..], &[0; 24][..]));
+    assert_eq!((entry.wire_len, entry.text[..2].as_ref()), (5, &[u64::from_ne_bytes(*b"\x03www\0\0\0\0"), 0][..]));
     let offsets = [
         offset_of!(TableHead, pilot_mask),
         offset_of!(TableHead, slot_mask),
         offset_of!(TableHead, slots_at),
+        offset_of!(TableHead, slot_shift),
         offset_of!(TableHead, secret),
         PILOTS_AT,
     ];
-    assert_eq!((size_of::<TableHead>(), offsets), (24, [0, 4, 8, 16, 64]));
-    let (hash, head) = (entry.hash(7), TableHead::of(MAX_NAMES, 7));
+    assert_eq!((size_of::<TableHead>(), offsets), (24, [0, 4, 8, 12, 16, 64]));
+    let (hash, head) = (entry.hash(7), TableHead::of(MAX_NAMES, 5, 7));
     assert_eq!(
         [head.pilot_mask + 1, head.slot_mask + 1, head.slots_at],
         [MAX_SLOTS / 8, MAX_SLOTS, 64 + MAX_SLOTS / 4]

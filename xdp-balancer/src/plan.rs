@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, SLOT_TEXT, TypeSet, TypeSlot, grains_of, object,
+    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, TypeSet, TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;
@@ -30,6 +30,8 @@ pub(crate) struct Installed {
     pub tails: HashMap<Vec<u8>, u32>,
     /// Grains of the table of names in force.
     pub table: (u32, u32),
+    /// Size of its slots.
+    pub slot_shift: u32,
     /// Grains for the next one, which no program reads: kept, so that there is always room for as many names.
     pub spare: (u32, u32),
     /// Grains of the pool.
@@ -185,7 +187,7 @@ impl Installed {
         pool.claim(0, 1);
         let cursors = Runs::new(cursors);
         let (names, rrsets, tails) = (BTreeMap::new(), HashMap::new(), HashMap::new());
-        Self { names, rrsets, tails, table: (0, 0), spare: (0, 0), pool, cursors }
+        Self { names, rrsets, tails, table: (0, 0), slot_shift: SLOT_SHIFTS[0], spare: (0, 0), pool, cursors }
     }
 
     /// Whether a grace period would make room.
@@ -301,7 +303,8 @@ impl Installed {
     /// A new table of names. What does not change keeps its place.
     fn rebuild(&self, wanted: &Checked) -> Result<Plan, Error> {
         let mut next = Self { names: BTreeMap::new(), ..self.clone() };
-        next.turn_tables(grains_of(slots::bytes(wanted.names.len())?))?;
+        next.slot_shift = slot_shift_for(wanted)?;
+        next.turn_tables(grains_of(slots::bytes(wanted.names.len(), next.slot_shift)?))?;
         let mut writes = Writes::default();
         let rrsets = self.keep(wanted);
         let kept: HashSet<u32> = rrsets.values().copied().collect();
@@ -456,7 +459,10 @@ impl Builder<'_> {
 
 /// The rest of a name that its slot has no room for: that of another name, or a new one.
 fn tail(wire: &[u8], next: &mut Installed, writes: &mut Writes) -> Result<u32, Error> {
-    let Some(text) = wire.get(SLOT_TEXT..).filter(|text| !text.is_empty()) else { return Ok(0) };
+    let text = tail_of(wire, next.slot_shift);
+    if text.is_empty() {
+        return Ok(0);
+    }
     if let Some(grain) = next.tails.get(text) {
         return Ok(*grain);
     }
@@ -468,6 +474,24 @@ fn tail(wire: &[u8], next: &mut Installed, writes: &mut Writes) -> Result<u32, E
     writes.bytes.push((first, bytes));
     next.tails.insert(text.to_vec(), first);
     Ok(first)
+}
+
+/// The bytes of a name that its slot has no room for.
+pub(crate) fn tail_of(wire: &[u8], slot_shift: u32) -> &[u8] {
+    wire.get((1 << slot_shift) - SLOT_HEAD..).unwrap_or_default()
+}
+
+/// The size of slots that takes less memory: ends of names that only one has take a set of types with them.
+fn slot_shift_for(wanted: &Checked) -> Result<u32, Error> {
+    let mut best = (usize::MAX, SLOT_SHIFTS[0]);
+    for shift in SLOT_SHIFTS {
+        let tails: HashSet<&[u8]> = wanted.names.keys().map(|wire| tail_of(wire, shift)).collect();
+        let sets = tails.len() * grains_of(size_of::<TypeSet>() + size_of::<TypeSlot>()) as usize;
+        let texts: usize = tails.iter().map(|text| tail_grains(text) as usize).sum();
+        let bytes = slots::bytes(wanted.names.len(), shift)? + (sets + texts) * GRAIN;
+        best = best.min((bytes, shift));
+    }
+    Ok(best.1)
 }
 
 /// Grains that the rest of a name takes.

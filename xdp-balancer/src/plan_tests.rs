@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use xdp_balancer_common::{AnswerHead, CLIENT_TURNS, Choice, MAX_NAME_BYTES, SLOT_TEXT};
+use xdp_balancer_common::{AnswerHead, CLIENT_TURNS, Choice, MAX_NAME_BYTES, MAX_SLOT_TEXT};
 
 use super::*;
 use crate::table::{Below, Name, Rendered, Ring, Rings, Rrset as Wanted, Table};
 
 const GRAINS: u32 = 4096;
 /// Grains of a small table of names; two of them are there at a time.
-const TABLE: u32 = 4 + 4 + 512;
+const TABLE: u32 = 4 + 4 + 256;
 const CURSORS: u32 = 32;
 
 /// An answer that says `content`, of a length of its own.
@@ -59,8 +59,9 @@ type View = BTreeMap<Vec<u8>, Said>;
 struct Kernel {
     pool: Vec<u8>,
     table: Vec<Placed>,
-    /// Its grains.
+    /// Its grains, and the size of its slots.
     run: (u32, u32),
+    slot_shift: u32,
 }
 
 /// What has been read, and where.
@@ -77,7 +78,7 @@ struct Reading {
 impl Kernel {
     fn new() -> Self {
         let grains = (GRAINS + 2 * TABLE) as usize;
-        Self { pool: vec![0; grains * GRAIN + MAX_NAME_BYTES], table: Vec::new(), run: (0, 0) }
+        Self { pool: vec![0; grains * GRAIN + MAX_NAME_BYTES], table: Vec::new(), run: (0, 0), slot_shift: 4 }
     }
 
     fn bytes(&self, reading: &mut Reading, grain: u32, offset: usize, len: usize) -> &[u8] {
@@ -141,7 +142,8 @@ impl Kernel {
         for name in &self.table {
             let at = name.set as usize * GRAIN;
             let set = TypeSet::from_bytes(&self.pool[at..at + GRAIN]).unwrap();
-            let wanted: Vec<u8> = name.entry.tail().collect();
+            let wire = crate::table::wire_of(&name.entry);
+            let wanted = tail_of(&wire, self.slot_shift);
             assert_eq!(set.tail == 0, wanted.is_empty());
             if !wanted.is_empty() {
                 assert_eq!(self.bytes(&mut reading, set.tail, 0, wanted.len()), wanted, "the rest of a name");
@@ -305,6 +307,7 @@ impl World {
                 assert!(!self.readable.contains(&grain), "grain {grain} is written while it may be read");
             }
             (self.kernel.table, self.kernel.run) = (placed.clone(), next.table);
+            self.kernel.slot_shift = next.slot_shift;
             self.installed = (**next).clone();
             self.grace();
         }
@@ -439,7 +442,7 @@ fn host(index: u8) -> Vec<u8> {
         2 => [b"\x01*", wire(0).as_slice()].concat(),
         3 => [b"\x01*\x01*", wire(0).as_slice()].concat(),
         4 => long(63),
-        _ => [b"\x0a".as_slice(), &[b'z'; 10], &[60 - SLOT_TEXT as u8], &[b'y'; 60 - SLOT_TEXT], &[0]].concat(),
+        _ => [b"\x0a".as_slice(), &[b'z'; 10], &[60 - MAX_SLOT_TEXT as u8], &[b'y'; 60 - MAX_SLOT_TEXT], &[0]].concat(),
     }
 }
 

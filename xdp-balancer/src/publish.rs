@@ -65,7 +65,7 @@ impl Dataplane {
             Plan::Rebuild(writes, names, mut next) => {
                 let secret = self.maps.table_head().map_or_else(random, |head| Ok(head.secret))?;
                 let hash = |index: usize, secret| names[index].entry.hash(secret);
-                let places = slots::find(names.len(), secret, hash, random)?;
+                let places = slots::find(names.len(), next.slot_shift, secret, hash, random)?;
                 // Into grains that no table in force leads to.
                 self.maps.fill_pool(&writes);
                 let table = next.table.0;

@@ -20,9 +20,9 @@ pub(crate) struct Places {
 }
 
 /// Bytes that a table of so many names takes.
-pub(crate) fn bytes(names: usize) -> Result<usize, Error> {
+pub(crate) fn bytes(names: usize, slot_shift: u32) -> Result<usize, Error> {
     match u32::try_from(names) {
-        Ok(count) if count <= MAX_NAMES => Ok(TableHead::of(count, 0).bytes()),
+        Ok(count) if count <= MAX_NAMES => Ok(TableHead::of(count, slot_shift, 0).bytes()),
         _ => Err(Error::Invalid { name: "the table".into(), problem: Problem::Names(names) }),
     }
 }
@@ -31,13 +31,14 @@ pub(crate) fn bytes(names: usize) -> Result<usize, Error> {
 /// apart by it, under another one.
 pub(crate) fn find(
     names: usize,
+    slot_shift: u32,
     secret: u64,
     hash: impl Fn(usize, u64) -> u64,
     mut another: impl FnMut() -> Result<u64, Error>,
 ) -> Result<Places, Error> {
     let mut secret = secret;
     for _ in 0..SECRETS {
-        let head = TableHead::of(u32::try_from(names).unwrap_or(MAX_NAMES), secret);
+        let head = TableHead::of(u32::try_from(names).unwrap_or(MAX_NAMES), slot_shift, secret);
         let hashes: Vec<u64> = (0..names).map(|index| hash(index, secret)).collect();
         if let Some((pilots, slots)) = place(&head, &hashes) {
             return Ok(Places { head, pilots, slots });
@@ -104,14 +105,14 @@ mod tests {
     #[test]
     fn names_that_cannot_be_told_apart_get_another_secret() {
         let meets = |index, secret| if secret == 7 { 1 << 50 } else { hash(index, secret) };
-        let places = find(3, 7, meets, || Ok(8)).unwrap();
+        let places = find(3, 4, 7, meets, || Ok(8)).unwrap();
         assert_eq!(places.head.secret, 8);
         assert_eq!(places.slots.iter().collect::<BTreeSet<_>>().len(), 3);
     }
 
     #[test]
     fn a_hash_that_does_not_tell_names_apart_is_an_error() {
-        let error = find(2, 7, |_, _| 1, || Ok(8)).err().unwrap();
+        let error = find(2, 4, 7, |_, _| 1, || Ok(8)).err().unwrap();
         assert!(matches!(error, Error::Invalid { problem: Problem::Hash, .. }), "{error}");
     }
 
@@ -119,7 +120,7 @@ mod tests {
     fn the_most_names_find_places_of_their_own() {
         for seed in 1..6_u64 {
             let mut tried = 0;
-            let places = find(MAX_NAMES as usize, seed << 17, hash, || {
+            let places = find(MAX_NAMES as usize, 4, seed << 17, hash, || {
                 tried += 1;
                 Ok(seed << 40 | tried)
             })
@@ -132,7 +133,7 @@ mod tests {
                 assert!(!std::mem::replace(&mut met[*slot as usize], true));
             }
         }
-        let error = bytes(MAX_NAMES as usize + 1).unwrap_err();
+        let error = bytes(MAX_NAMES as usize + 1, 4).unwrap_err();
         assert!(matches!(error, Error::Invalid { problem: Problem::Names(_), .. }), "{error}");
     }
 }

@@ -71,7 +71,7 @@ fn grains_are_reused_for_ever() {
     let mut options = pins.options();
     // Two small tables of names; number 0, the set of one type (two), the RRset; three answers of one address (two
     // each) besides the first.
-    let tables = 2 * (64 + 64 + 256 * 32) / GRAIN;
+    let tables = 2 * (64 + 64 + 256 * 16) / GRAIN;
     options.sizes.pool_bytes = (tables + 1 + 2 + 1 + 2 + 3 * 2) * GRAIN;
     let grains = |count: usize| (tables + count) as u32;
     let mut dataplane = Dataplane::open(&options).unwrap();

@@ -127,6 +127,9 @@ pub(super) fn table() -> Table {
     let mut names = vec![name(NAME, 0, four.clone()), name(ZONE, 3, vec![])];
     names.extend(LONGER.iter().map(|(_, len)| name(&long_name(*len), 1, four.clone())));
     names.push(name(&NAME.replacen('s', "t", 1), 2, vec![rrset(A, ring(false, 2, 0))]));
+    // Forty addresses, which need more than the 512 bytes that a client without EDNS takes.
+    let large = Name { others: None, ..name(&NAME.replacen('s', "l", 1), 2, vec![rrset(A, ring(false, 40, 0))]) };
+    names.push(large);
     // Everything on that is on by default.
     Table { generation: 1, local: local(), cookies: Some([1, 2]), names, ..Table::default() }
 }
@@ -161,6 +164,14 @@ pub(super) fn all() -> Vec<Case> {
         case("non_dns_v4", "UDP to another port", frame(false, 443, vec![0; 64])),
         case("non_dns_v6", "the same over IPv6", frame(true, 443, vec![0; 64])),
     ];
+    // Passed, each a step further than the one before: their differences are what the steps cost.
+    let large = NAME.replacen('s', "l", 1);
+    cases.extend([
+        case("not_query_v4", "passed: a response", frame(false, 53, Query { flags: 0x8000, ..query(A) }.build())),
+        case("odd_class_v4", "passed: its name was read", frame(false, 53, Query { qclass: 3, ..query(A) }.build())),
+        case("type_v4", "passed: its name was found", frame(false, 53, Query::new(&large, TXT).build())),
+        case("too_large_v4", "passed: its turn was found", frame(false, 53, Query::new(&large, A).build())),
+    ]);
     for (name, len) in LONGER {
         cases.push(case(name, "A, a longer name", frame(false, 53, Query::new(&long_name(len), A).build())));
     }
