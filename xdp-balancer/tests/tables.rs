@@ -78,20 +78,20 @@ fn grains_are_reused_for_ever() {
     let mut waits = 0;
     for generation in 1..=40_u64 {
         let last = generation as u8;
-        let published = dataplane.publish(&table(generation, vec![one("a.example.net", 0, last)])).unwrap();
+        let published = dataplane.publish(&table(generation, vec![one("a.test", 0, last)])).unwrap();
         waits += u32::from(published.waited);
-        assert_eq!(ask(&dataplane, "a.example.net"), Some(last));
+        assert_eq!(ask(&dataplane, "a.test"), Some(last));
         assert_eq!(pool(&dataplane), grains(6) * GRAIN as u32);
     }
     assert_eq!(waits, 12, "every third change");
 
     let ring = (1..=5).map(|last| addresses(&[&format!("10.0.0.{last}")])).collect();
-    let error = dataplane.publish(&table(50, vec![name("a.example.net", 0, vec![(A, ring)])])).unwrap_err();
+    let error = dataplane.publish(&table(50, vec![name("a.test", 0, vec![(A, ring)])])).unwrap_err();
     let Error::Full { map: "POOL", used, needed, capacity } = error else { panic!("{error}") };
     assert_eq!([used, needed, capacity], [6, 18, 12].map(grains));
-    assert_eq!((dataplane.generation().unwrap(), ask(&dataplane, "a.example.net")), (40, Some(40)));
-    dataplane.publish(&table(51, vec![one("a.example.net", 0, 1)])).unwrap();
-    assert_eq!(ask(&dataplane, "a.example.net"), Some(1));
+    assert_eq!((dataplane.generation().unwrap(), ask(&dataplane, "a.test")), (40, Some(40)));
+    dataplane.publish(&table(51, vec![one("a.test", 0, 1)])).unwrap();
+    assert_eq!(ask(&dataplane, "a.test"), Some(1));
 }
 
 #[test]
