@@ -7,7 +7,7 @@ use xdp_balancer_common::{
 
 use crate::family::Family;
 use crate::maps::{CURSORS, SERVICES};
-use crate::names::{Table, closest_encloser, same};
+use crate::names::{closest_encloser, same};
 use crate::packet::{Frame, load, opaque};
 use crate::parse::{DNS, Message, headers};
 use crate::pool::Base;
@@ -59,10 +59,10 @@ impl Found {
 #[inline(always)]
 pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question) -> Result<Found, Verdict> {
     let pool = message.pool;
-    let slot = Table::in_force(pool).slot(pool, question.hash);
+    let slot = question.slot;
     let start = message.link + F::DNS + DNS;
-    let (mut set, mut denied) = (slot.set(), 0);
-    if set == 0 || !same(Frame::of(ctx), start, question.name_len, slot, set, pool) {
+    let (mut set, mut denied) = (slot.set, 0);
+    if set == 0 || !same(Frame::of(ctx), start, question.name_len, slot, pool) {
         set = closest_encloser(ctx, start, question.name_len);
         if set == 0 {
             return Err(Verdict::UnknownName);

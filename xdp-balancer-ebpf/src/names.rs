@@ -1,5 +1,7 @@
 //! The table of names: is a name in it, and if not, which of its ancestors is.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
@@ -53,7 +55,11 @@ impl Table {
         let pilot = unsafe { load::<u16>(pool.byte(pilot)) };
         let slot = (self.head.slot_of(hash, pilot) as usize) << (self.head.slot_shift & 7);
         let at = pool.byte(self.at + self.head.slots_at as usize + slot);
-        Slot { at, text_len: self.head.slot_text() }
+        let set: u64;
+        // Now, not where it is needed first: in a large table the slot is seldom in the cache, and there is other work.
+        // SAFETY: inside the pool.
+        unsafe { asm!("{0} = *(u32 *)({1} + 0)", out(reg) set, in(reg) at, options(nostack, readonly)) };
+        Slot { at, text_len: self.head.slot_text(), set: set as u32 }
     }
 }
 
@@ -62,20 +68,13 @@ impl Table {
 pub struct Slot {
     at: usize,
     text_len: usize,
-}
-
-impl Slot {
     /// The set of the name that is here; 0: none is.
-    #[inline(always)]
-    pub fn set(self) -> u32 {
-        // SAFETY: inside the pool.
-        unsafe { load::<u32>(self.at) }
-    }
+    pub set: u32,
 }
 
-/// Compares a name in the frame with the one in a slot, whose set is `set`: every byte, letters in either case.
+/// Compares a name in the frame with the one in a slot: every byte, letters in either case.
 #[inline(always)]
-pub fn same(frame: Frame, at: usize, name_len: usize, slot: Slot, set: u32, pool: Base) -> bool {
+pub fn same(frame: Frame, at: usize, name_len: usize, slot: Slot, pool: Base) -> bool {
     let len = unlinked::<NAME_MASK>(name_len);
     let text = slot.at + SLOT_HEAD;
     if len < 8 {
@@ -109,7 +108,7 @@ pub fn same(frame: Frame, at: usize, name_len: usize, slot: Slot, set: u32, pool
         return true;
     }
     // SAFETY: inside the pool, and any bytes are a set.
-    let tail = unsafe { (*(pool.grain(set) as *const TypeSet)).tail };
+    let tail = unsafe { (*(pool.grain(slot.set) as *const TypeSet)).tail };
     let (at, len) = (frame.blurred::<QUESTION_MASK>(at + here), frame.blurred::<NAME_MASK>(len - slot.text_len));
     tail != 0 && same_tail(frame, at, len, pool.grain(tail))
 }
@@ -219,9 +218,8 @@ fn ancestor(ctx: &XdpContext, pool: Base, at: usize, len: usize) -> Result<u32, 
     const { assert!(NAME_CHUNKS * 8 > MAX_NAME_BYTES) };
     let found = table.slot(pool, hash.finish(len as u32));
     // The frame anew, so that the verifier forgets how far the hash has looked.
-    let set = found.set();
-    if set == 0 || !same(Frame::of(ctx), at, len, found, set, pool) {
+    if found.set == 0 || !same(Frame::of(ctx), at, len, found, pool) {
         return Ok(0);
     }
-    Ok(set)
+    Ok(found.set)
 }

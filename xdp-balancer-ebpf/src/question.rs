@@ -6,7 +6,7 @@ use xdp_balancer_common::{
 };
 
 use crate::family::Family;
-use crate::names::Table;
+use crate::names::{Slot, Table};
 use crate::packet::{Cursor, Frame, LAST_CHUNK, load, opaque, unlinked};
 use crate::parse::{DNS, Message, UDP};
 
@@ -46,8 +46,8 @@ const OPTION_COOKIE: u16 = COOKIE_OPTION.to_be();
 pub struct Question {
     /// Length of the name in wire form, 1–255.
     pub name_len: usize,
-    /// Table key of the name.
-    pub hash: u64,
+    /// Where the name is, if it is in the table.
+    pub slot: Slot,
     /// QTYPE, network order.
     pub qtype: u16,
     /// Bytes behind the question.
@@ -88,7 +88,9 @@ impl Question {
 #[inline(always)]
 pub fn read<F: Family>(ctx: &XdpContext, frame: Frame, message: &Message) -> Result<Question, Verdict> {
     let start = message.link + F::DNS + DNS;
-    let (name_len, hash) = scan_name(frame.cursor(start), Table::in_force(message.pool).secret())?;
+    let table = Table::in_force(message.pool);
+    let (name_len, hash) = scan_name(frame.cursor(start), table.secret())?;
+    let slot = table.slot(message.pool, hash);
 
     // Anew, so that the verifier forgets how far the search has looked: as many ways would go on from here.
     let frame = Frame::of(ctx);
@@ -111,7 +113,7 @@ pub fn read<F: Family>(ctx: &XdpContext, frame: Frame, message: &Message) -> Res
     }
     let mut question = Question {
         name_len,
-        hash,
+        slot,
         qtype,
         additional_len: opaque(additional_len),
         payload: 0,

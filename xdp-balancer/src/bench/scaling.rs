@@ -50,9 +50,7 @@ pub(super) fn measure(
         for size in &mut sizes {
             harness.set_frame(&frame, LETTERS_AT, size.names)?;
             size.warm_up(harness, &frame)?;
-            for _ in 0..WINDOWS {
-                size.uniform.add(harness, &size.plane, passing, &frame, REPEAT)?;
-            }
+            size.uniform.add_windows(harness, [&size.plane, passing], &frame, REPEAT, WINDOWS)?;
         }
     }
     for size in &mut sizes {
@@ -60,9 +58,7 @@ pub(super) fn measure(
         harness.set_frame(&frame, LETTERS_AT, size.names)?;
         for _ in 0..options.rounds {
             size.warm_up(harness, &frame)?;
-            for _ in 0..WINDOWS {
-                size.zipf.add(harness, &size.plane, passing, &frame, REPEAT)?;
-            }
+            size.zipf.add_windows(harness, [&size.plane, passing], &frame, REPEAT, WINDOWS)?;
         }
     }
     let ns = |time: &Timed| time.program - time.pass + pass_ns;
