@@ -13,6 +13,7 @@ pub mod datapath;
 pub mod dns;
 pub mod driver;
 pub mod explain;
+pub mod images;
 pub mod load;
 pub mod metrics;
 pub mod model;
