@@ -52,6 +52,7 @@ const KNOWS_ONLY: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("driver", &["model"]),
     ("images", &["model"]),
+    ("catalogue", &["model"]),
     ("netlink", &["model"]),
     ("dns", &["model"]),
     ("zonefile", &["model"]),

@@ -43,6 +43,12 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Whether it is a list of manifests.
+    #[must_use]
+    pub fn is_index(&self) -> bool {
+        [OCI_INDEX, DOCKER_LIST].contains(&self.media_type.as_str())
+    }
+
     /// A descriptor of `bytes`.
     #[must_use]
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {

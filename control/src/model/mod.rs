@@ -1,5 +1,6 @@
 //! The nouns of the control plane. Pure: no clock, no runtime, no files; time comes as an argument.
 
+pub mod catalogue;
 pub mod documents;
 pub mod domain;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub mod table;
 mod text;
 pub mod window;
 
+pub use catalogue::{CatalogueEntry, Feature, Figures, Isolation, Measured, Measurement, Measurements, Quantiles};
 pub use documents::{Desired, DesiredService, Observed, ObservedService};
 pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};

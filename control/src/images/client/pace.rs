@@ -85,32 +85,33 @@ impl Throttle {
     /// Waits for the turn of `bytes`.
     pub(super) async fn take(&self, bytes: u64) {
         let Some(rate) = self.bytes_per_second.filter(|rate| *rate > 0) else { return };
-        #[expect(clippy::cast_precision_loss, reason = "a piece is far below 2^52 bytes")]
-        let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let turn = {
             let mut free_at = self.free_at.lock().await;
-            let turn = (*free_at).max(Instant::now());
-            *free_at = turn + takes;
+            *free_at = turn(*free_at, Instant::now(), bytes, rate);
             *free_at
         };
         sleep_until(turn).await;
     }
 }
 
+/// When the turn of `bytes` is over that came at `now`, where others have the way until `free_at`.
+fn turn(free_at: Instant, now: Instant, bytes: u64, rate: u64) -> Instant {
+    #[expect(clippy::cast_precision_loss, reason = "a piece is far below 2^52 bytes")]
+    let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
+    free_at.max(now) + takes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn several_transfers_share_the_bound() {
-        let throttle = Throttle::new(Some(1000));
-        let begun = Instant::now();
-        tokio::join!(throttle.take(500), throttle.take(500), throttle.take(1000));
-        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    #[test]
+    fn several_transfers_share_the_bound() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let one = turn(begun, begun, 500, 1000);
+        let two = turn(one, begun, 500, 1000);
+        assert_eq!(two, begun + second);
         // Idle time is not saved up.
-        tokio::time::advance(Duration::from_secs(10)).await;
-        let begun = Instant::now();
-        throttle.take(3000).await;
-        assert_eq!(begun.elapsed(), Duration::from_secs(3));
+        assert_eq!(turn(two, begun + 10 * second, 3000, 1000), begun + 13 * second);
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use hyper::StatusCode;
 use hyper::header::CONTENT_RANGE;
@@ -49,8 +49,14 @@ impl Client {
             }
         }
         meter.expect(blobs.values().map(|blob| blob.size).sum());
-        let fetched = blobs.values().map(|blob| self.fetch(&remote, repository, blob, meter));
-        stream::iter(fetched).buffer_unordered(self.settings.parallel.max(1)).try_collect::<()>().await?;
+        // In a list of its own: a closure over references would keep this future from being sent between threads.
+        let mut fetched = Vec::with_capacity(blobs.len());
+        for blob in blobs.values() {
+            fetched.push(self.fetch(&remote, repository, blob, meter));
+        }
+        // Each is brought to its end, whatever comes of the others: what is whole need not come again.
+        let fetched: Vec<_> = stream::iter(fetched).buffer_unordered(self.settings.parallel.max(1)).collect().await;
+        fetched.into_iter().collect::<Result<(), _>>()?;
 
         let (store, local) = (Arc::clone(&self.store), name.local());
         let image = local.to_string();

@@ -51,7 +51,10 @@ impl Client {
         let blobs: BTreeMap<Digest, Descriptor> =
             manifests.iter().flat_map(|m| m.manifest.blobs()).map(|b| (b.digest.clone(), b.clone())).collect();
         meter.expect(blobs.values().map(|blob| blob.size).sum());
-        let sent = blobs.values().map(|blob| self.send(&remote, &to.repository, blob, meter));
+        let mut sent = Vec::with_capacity(blobs.len());
+        for blob in blobs.values() {
+            sent.push(self.send(&remote, &to.repository, blob, meter));
+        }
         stream::iter(sent).buffer_unordered(self.settings.parallel.max(1)).try_collect::<()>().await?;
 
         // Found from the root down, so sent from the end: what an index refers to comes before it.
@@ -82,12 +85,17 @@ impl Client {
             };
             meter.interrupted();
             // An upload that the registry has lost, or lost count of, is begun anew.
-            let lost = matches!(error, ImageError::Refused { status: 400 | 404 | 416, .. }) && upload.take().is_some();
+            let lost = matches!(error, ImageError::Refused { status: 400 | 404, .. }) && upload.take().is_some();
             if lost {
                 let lost = io::Error::other(format!("the upload was lost: {error}"));
                 patience.after(remote.broken("upload", lost), false).await?;
                 continue;
             }
+            // Where it is not where we thought, it is asked.
+            let error = match error {
+                ImageError::Refused { status: 416, .. } => remote.broken("upload", error),
+                error => error,
+            };
             let known = match &upload {
                 Some(begun) => progress(remote, &begun.location).await,
                 None => Ok(None),

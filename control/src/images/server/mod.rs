@@ -8,6 +8,9 @@ mod download;
 mod path;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -27,27 +27,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LET_GO: Duration = Duration::from_secs(5);
 /// Written to the disk at a time.
 const CHUNK: usize = 1 << 20;
-/// Uploads whose hash is kept between two requests.
+/// Uploads whose hash is kept between two requests, and for how long.
 const MOST_PARKED: usize = 64;
+const PARKED_FOR: Duration = Duration::from_secs(300);
 
 /// Uploads between two of their requests.
 pub(super) struct Uploads {
     store: Arc<Store>,
-    parked: Mutex<BTreeMap<String, Ingest>>,
+    parked: Arc<Mutex<BTreeMap<String, (Instant, Ingest)>>>,
 }
 
 impl Uploads {
-    pub(super) const fn new(store: Arc<Store>) -> Self {
-        Self { store, parked: Mutex::new(BTreeMap::new()) }
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store, parked: Arc::default() }
     }
 
     /// Takes an upload for one request.
     async fn take(&self, id: &str) -> Result<Ingest, Refusal> {
-        if let Some(ingest) = self.parked.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
-            return Ok(ingest);
-        }
         let begun = Instant::now();
         loop {
+            // Looked at each time: the broken request parks it as soon as it has noticed.
+            if let Some((_, ingest)) = self.parked.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
+                return Ok(ingest);
+            }
             let (store, name) = (Arc::clone(&self.store), file_name(id));
             let resumed = on_disk(move || match store.resume(&name) {
                 Err(ImageError::Busy { .. }) => Ok(None),
@@ -66,11 +68,22 @@ impl Uploads {
         }
     }
 
+    /// Keeps what was hashed for the next request, if that comes soon. A file that is kept is locked, which garbage
+    /// collection respects.
     fn park(&self, id: &str, ingest: Ingest) {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        if parked.len() < MOST_PARKED {
-            parked.insert(id.to_owned(), ingest);
+        {
+            let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+            if ingest.length() == 0 || parked.len() >= MOST_PARKED {
+                return;
+            }
+            parked.insert(id.to_owned(), (Instant::now(), ingest));
         }
+        let parked = Arc::clone(&self.parked);
+        tokio::spawn(async move {
+            tokio::time::sleep(PARKED_FOR).await;
+            let mut parked = parked.lock().unwrap_or_else(PoisonError::into_inner);
+            parked.retain(|_, (since, _)| since.elapsed() < PARKED_FOR);
+        });
     }
 }
 
