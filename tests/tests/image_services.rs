@@ -68,6 +68,9 @@ fn the_engine_pulls_what_it_lacks_and_needs_no_registry_after() {
             assert_eq!(driver.validate(&spec(image)).await.unwrap_err().label(), "no_image");
             driver.fetch(&spec(image), &quiet).await.unwrap();
             driver.validate(&spec(image)).await.unwrap();
+            if *image == there {
+                docker(&engine, &["rmi", image]);
+            }
         }
     });
     drop(repository);

@@ -40,7 +40,6 @@ const NAMED_ONLY: &[(&str, &[&str])] = &[
     ("clap", &["control/src/bin/", "control/src/cli/", "control/src/load/"]),
     ("axum", &["control/src/api/", "control/src/images/server/"]),
     ("hyper_rustls", &["control/src/images/client/"]),
-    ("ring", &["control/src/images/"]),
 ];
 
 /// Modules of `control` that know these others of it, and no more.

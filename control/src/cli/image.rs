@@ -45,10 +45,14 @@ pub(super) enum ImageCommand {
     },
     /// Fetch an image from a registry into this node's repository; what broke off goes on where it stood
     #[command(after_help = "Examples:\n  selvedge image pull registry.example:5000/uni/web:1\n  \
-                      selvedge image pull 192.0.2.7:5000/uni/web:1 --plain-http --limit 20")]
+                      selvedge image pull 192.0.2.7:5000/uni/web:1 --plain-http --limit 20\n  \
+                      selvedge image pull registry.example/web:1 --verify-key /etc/selvedge/cosign.pub")]
     Pull {
         /// Its name, with the registry; a digest may stand for the tag, as in NAME@sha256:...
         name: Reference,
+        /// Take it only with a signature (cosign's form) of this key instead of images.verify_key's
+        #[arg(long, value_name = "FILE")]
+        verify_key: Option<PathBuf>,
         #[command(flatten)]
         transfer: TransferArgs,
         #[command(flatten)]
@@ -168,8 +172,10 @@ async fn carry_out(command: ImageCommand) -> Result<(), Failure> {
             let done = watched("push", &meter, work).await?;
             print(common.json, &done, || told("pushed", &done))
         }
-        ImageCommand::Pull { name, transfer, common } => {
-            let client = Place::of(&common)?.client(&transfer, &name);
+        ImageCommand::Pull { name, verify_key, transfer, common } => {
+            let mut place = Place::of(&common)?;
+            place.settings.verify_key = verify_key.or(place.settings.verify_key);
+            let client = place.client(&transfer, &name);
             let meter = Arc::new(Meter::default());
             let work = client.pull(&name, &meter);
             let done = watched("pull", &meter, work).await?;

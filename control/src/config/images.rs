@@ -37,6 +37,8 @@ pub struct Images {
     pub parallel: u32,
     /// Bound of all transfers from and to registries together, in Mbit/s; `None` for no bound.
     pub bandwidth_mbit: Option<u64>,
+    /// Public key that images pulled into the repository have to be signed with.
+    pub verify_key: Option<PathBuf>,
 }
 
 pub(super) fn images(section: &Section<'_, '_>, state_dir: &Path) -> Images {
@@ -49,6 +51,7 @@ pub(super) fn images(section: &Section<'_, '_>, state_dir: &Path) -> Images {
         "auth_file",
         "parallel",
         "bandwidth_mbit",
+        "verify_key",
     ]);
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000));
     let push_from = match section.list("push_from", "[\"127.0.0.0/8\"]", prefix) {
@@ -68,6 +71,7 @@ pub(super) fn images(section: &Section<'_, '_>, state_dir: &Path) -> Images {
         auth_file: section.optional("auth_file", PathBuf::new(), absolute_path).map(|f| f.value),
         parallel: section.or("parallel", 3, |v| whole32(v, 1, MOST_PARALLEL)).value,
         bandwidth_mbit: section.optional("bandwidth_mbit", 1, |v| whole(v, 1, MOST_MBIT)).map(|f| f.value),
+        verify_key: section.optional("verify_key", PathBuf::new(), absolute_path).map(|f| f.value),
     }
 }
 

@@ -20,6 +20,7 @@ pub fn registry_settings(images: &Images) -> Settings {
         parallel: usize::try_from(images.parallel).unwrap_or(1),
         // 1 Mbit/s is 125,000 bytes per second.
         bytes_per_second: images.bandwidth_mbit.map(|mbit| mbit * 125_000),
+        verify_key: images.verify_key.clone(),
     }
 }
 

@@ -14,6 +14,7 @@ mod layout;
 mod manifest;
 mod reference;
 pub mod server;
+mod signature;
 
 #[cfg(test)]
 mod tests;
@@ -26,3 +27,4 @@ pub use ingest::Ingest;
 pub use layout::{Entry, Store, StoredManifest};
 pub use manifest::{Descriptor, Manifest};
 pub use reference::{Reference, Repository, Target};
+pub use signature::VerifyKey;

@@ -26,18 +26,25 @@ struct Shared {
     state: Mutex<u64>,
     after: Range<u64>,
     left: AtomicU32,
+    cut: AtomicU32,
 }
 
 impl Cutter {
-    /// Listens before `upstream` and cuts `cuts` connections, each after a number of bytes of both directions that is
-    /// drawn from `after`; those that come later live on.
+    /// Listens before `upstream` and cuts connections, each after a number of bytes of both directions that is drawn
+    /// from `after`; those that come after `most` cuts live on.
     ///
     /// # Errors
     /// [`LabError::System`].
-    pub async fn start(upstream: SocketAddr, seed: u64, cuts: u32, after: Range<u64>) -> Result<Self> {
+    pub async fn start(upstream: SocketAddr, seed: u64, most: u32, after: Range<u64>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(LabError::system("listen", "proxy"))?;
         let address = listener.local_addr().map_err(LabError::system("listen", "proxy"))?;
-        let shared = Arc::new(Shared { upstream, state: Mutex::new(seed | 1), after, left: AtomicU32::new(cuts) });
+        let shared = Arc::new(Shared {
+            upstream,
+            state: Mutex::new(seed | 1),
+            after,
+            left: AtomicU32::new(most),
+            cut: AtomicU32::new(0),
+        });
         let passing = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -54,10 +61,10 @@ impl Cutter {
         self.address
     }
 
-    /// Cuts that are still to come.
+    /// Connections that it has cut.
     #[must_use]
-    pub fn left(&self) -> u32 {
-        self.shared.left.load(Ordering::Relaxed)
+    pub fn cuts(&self) -> u32 {
+        self.shared.cut.load(Ordering::Relaxed)
     }
 }
 
@@ -107,6 +114,8 @@ impl Shared {
     }
 
     fn cut(&self) -> bool {
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        let cut = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        self.cut.fetch_add(u32::from(cut), Ordering::Relaxed);
+        cut
     }
 }

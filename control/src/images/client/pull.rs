@@ -16,6 +16,7 @@ use super::{Client, Meter, Patience, Transferred, on_disk};
 use crate::images::ingest::Ingest;
 use crate::images::layout::Store;
 use crate::images::manifest::{Descriptor, Manifest};
+use crate::images::signature::{self, VerifyKey};
 use crate::images::{Digest, ImageError, Reference, Repository, Target};
 
 /// Written to the disk at a time.
@@ -24,15 +25,52 @@ const CHUNK: usize = 1 << 20;
 const MOST_MANIFESTS: usize = 256;
 
 impl Client {
-    /// Pulls an image whole, for all its platforms, under the name that it has there, without the registry.
+    /// Pulls an image whole, for all its platforms, under the name that it has there, without the registry. Where a key
+    /// is set, the image's signatures come first, and without a good one nothing of the image comes.
     ///
     /// # Errors
     /// [`ImageError`]; what was got so far stays for the next attempt, and the image is not in the store.
     pub async fn pull(&self, name: &Reference, meter: &Meter) -> Result<Transferred, ImageError> {
         let remote = self.remote(name)?;
-        let repository = &name.repository;
-        let root = manifest(&remote, repository, &name.target, meter).await?;
+        let root = manifest(&remote, &name.repository, &name.target, meter).await?;
         let digest = Digest::of(&root);
+        if let Some(file) = &self.settings.verify_key {
+            self.verify(&remote, name, &digest, VerifyKey::read(file)?, meter).await?;
+        }
+        self.take(&remote, name, root, None, meter).await?;
+        Ok(Transferred { image: name.local().to_string(), digest, progress: meter.progress() })
+    }
+
+    /// Gets the signatures of the image `digest` and looks for a good one.
+    async fn verify(
+        &self,
+        remote: &Remote,
+        name: &Reference,
+        digest: &Digest,
+        key: VerifyKey,
+        meter: &Meter,
+    ) -> Result<(), ImageError> {
+        let place = signature::place(name, digest);
+        let found = manifest(remote, &place.repository, &place.target, meter).await;
+        let found = found.map_err(|error| match error {
+            ImageError::NotFound { what } => key.unsigned(name, format!("{what} is not there")),
+            error => error,
+        })?;
+        self.take(remote, &place, found, Some(signature::LARGEST), meter).await?;
+        let (store, name, digest) = (Arc::clone(&self.store), name.local(), digest.clone());
+        on_disk(move || store.check_signature(&name, &digest, &key)).await
+    }
+
+    /// Takes in an image whose manifest has come, with all that it refers to, if that is at most `most` bytes.
+    async fn take(
+        &self,
+        remote: &Remote,
+        name: &Reference,
+        root: Bytes,
+        most: Option<u64>,
+        meter: &Meter,
+    ) -> Result<(), ImageError> {
+        let repository = &name.repository;
         let mut parts: Vec<Bytes> = Vec::new();
         let mut blobs: BTreeMap<Digest, Descriptor> = BTreeMap::new();
         let mut next = vec![root.clone()];
@@ -45,30 +83,32 @@ impl Client {
                 return Err(ImageError::Manifest { what: name.to_string(), why });
             }
             for part in read.manifests {
-                next.push(manifest(&remote, repository, &Target::Digest(part.digest), meter).await?);
+                next.push(manifest(remote, repository, &Target::Digest(part.digest), meter).await?);
             }
         }
-        meter.expect(blobs.values().map(|blob| blob.size).sum());
+        let sum = blobs.values().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
+        if let Some(most) = most.filter(|most| sum > *most) {
+            return Err(ImageError::TooLarge { what: name.to_string(), most });
+        }
+        meter.expect(sum);
         // In a list of its own: a closure over references would keep this future from being sent between threads.
         let mut fetched = Vec::with_capacity(blobs.len());
         for blob in blobs.values() {
-            fetched.push(self.fetch(&remote, repository, blob, meter));
+            fetched.push(self.fetch(remote, repository, blob, meter));
         }
         // Each is brought to its end, whatever comes of the others: what is whole need not come again.
         let fetched: Vec<_> = stream::iter(fetched).buffer_unordered(self.settings.parallel.max(1)).collect().await;
         fetched.into_iter().collect::<Result<(), _>>()?;
 
         let (store, local) = (Arc::clone(&self.store), name.local());
-        let image = local.to_string();
         on_disk(move || {
             // What an index refers to comes before it.
             for bytes in parts.iter().rev() {
                 store.put_blob(bytes)?;
             }
-            store.put_manifest(&local.repository, &local.target, &root)
+            store.put_manifest(&local.repository, &local.target, &root).map(drop)
         })
-        .await?;
-        Ok(Transferred { image, digest, progress: meter.progress() })
+        .await
     }
 
     /// One blob, whatever comes in between.

@@ -78,9 +78,10 @@ impl Uploads {
             }
             parked.insert(id.to_owned(), (Instant::now(), ingest));
         }
-        let parked = Arc::clone(&self.parked);
+        let parked = Arc::downgrade(&self.parked);
         tokio::spawn(async move {
             tokio::time::sleep(PARKED_FOR).await;
+            let Some(parked) = parked.upgrade() else { return };
             let mut parked = parked.lock().unwrap_or_else(PoisonError::into_inner);
             parked.retain(|_, (since, _)| since.elapsed() < PARKED_FOR);
         });
@@ -124,7 +125,9 @@ pub(super) async fn begin(
         return match receive(shared, ingest, request.into_body().into_data_stream()).await {
             Ok(ingest) => commit(shared, repository, ingest, digest).await,
             Err((refusal, ingest)) => {
-                ingest.map(Ingest::discard);
+                if let Some(ingest) = ingest {
+                    ingest.discard();
+                }
                 Err(refusal)
             }
         };
