@@ -107,10 +107,27 @@ fn services_come_back_with_the_registry_away() {
     let line = config.lines().find(|line| line.starts_with("image = ")).expect("the service's image").to_owned();
     let local = line.trim_start_matches("image = ").trim_matches('"').to_owned();
     let there = move_out(lab.engine.as_ref().unwrap(), &local, &repository, "shop/video:1");
-    fs::write(lab.config(), config.replace(&line, &format!("image = \"{there}\""))).unwrap();
+    let config = config.replace(&line, &format!("image = \"{there}\""));
+    fs::write(lab.config(), format!("{config}\n[images]\nlisten = \"127.0.0.1:5000\"\n")).unwrap();
 
     let mut daemon = lab.start_daemon().unwrap();
     daemon.wait_for("an instance", PATIENCE, |s| serving(s).len() == 1).unwrap();
+
+    // The daemon serves what the command puts into its directory, to another node with a directory of its own.
+    let other = tempfile::tempdir().unwrap();
+    let file = other.path().join("web.spt");
+    fs::write(&file, image::content(100_000)).unwrap();
+    let (file, own, second) =
+        (file.display().to_string(), lab.config().display().to_string(), other.path().join("store"));
+    let second = second.display().to_string();
+    for arguments in [
+        vec!["image", "push", "uni/web:1", "--file", &file, "--vmm", "spt", "--config", &own],
+        vec!["image", "pull", "127.0.0.1:5000/uni/web:1", "--store", &second, "--config", &own],
+    ] {
+        let (code, _, err) = selvedge(Some(&lab.edge), &arguments).unwrap();
+        assert_eq!(code, Some(0), "{arguments:?}: {err}");
+    }
+
     drop(repository);
     daemon.kill().unwrap();
     let engine = lab.engine.as_mut().unwrap();

@@ -163,9 +163,8 @@ fn docker_pushes_and_pulls_and_all_is_there_after_a_restart() {
     // A second node has both, and Docker pulls the container from there, too.
     let second = runtime.block_on(async {
         let second = Repository::new().await;
-        for image in ["shop/nginx:1", "uni/web:1"] {
-            second.client().pull(&name(node.address, image), &Arc::default()).await.unwrap();
-        }
+        second.client().pull(&name(node.address, "shop/nginx:1"), &Arc::default()).await.unwrap();
+        second.client().unikernel(&name(node.address, "uni/web:1"), &Arc::default()).await.unwrap();
         second
     });
     verify(&second.store, "uni/web:1", &digest);
@@ -175,6 +174,8 @@ fn docker_pushes_and_pulls_and_all_is_there_after_a_restart() {
     drop(node);
     let second = runtime.block_on(second.restart());
     verify(&second.store, "uni/web:1", &digest);
+    let nobody = name("127.0.0.1:1", "uni/web:1");
+    assert_eq!(runtime.block_on(second.client().unikernel(&nobody, &Arc::default())).unwrap().size, 200_000);
     docker(&["rmi", &there]);
     let by_digest = docker(&["pull", "--quiet", &format!("{address}/shop/nginx:1")]);
     assert_eq!(id(by_digest.trim()), built);

@@ -17,7 +17,7 @@ use crate::images::ingest::Ingest;
 use crate::images::layout::Store;
 use crate::images::manifest::{Descriptor, Manifest};
 use crate::images::signature::{self, VerifyKey};
-use crate::images::{Digest, ImageError, Reference, Repository, Target};
+use crate::images::{Digest, ImageError, Reference, Repository, Target, Unikernel};
 
 /// Written to the disk at a time.
 const CHUNK: usize = 1 << 20;
@@ -39,6 +39,25 @@ impl Client {
         }
         self.take(&remote, name, root, None, meter).await?;
         Ok(Transferred { image: name.local().to_string(), digest, progress: meter.progress() })
+    }
+
+    /// The unikernel of that name: the store's, and only where it has none, pulled from the registry of the name. So a
+    /// node that has it needs no registry.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn unikernel(&self, name: &Reference, meter: &Meter) -> Result<Unikernel, ImageError> {
+        let find = || {
+            let (store, local) = (Arc::clone(&self.store), name.local());
+            on_disk(move || store.unikernel(&local))
+        };
+        match find().await {
+            Err(ImageError::NotFound { .. }) if name.registry.is_some() => {
+                self.pull(name, meter).await?;
+                find().await
+            }
+            found => found,
+        }
     }
 
     /// Gets the signatures of the image `digest` and looks for a good one.
