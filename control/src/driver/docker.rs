@@ -27,7 +27,7 @@ use engine::{Engine, LABEL, TIMEOUT, status};
 
 use super::cgroup::Cgroup;
 use super::{Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Result, Running, Usage};
-use crate::model::{InstanceId, OwnerId, Technology};
+use crate::model::{InstanceId, OwnerId, Technology, split_registry};
 
 /// The driver for one engine.
 #[derive(Debug)]
@@ -67,9 +67,10 @@ impl Docker {
 
     async fn fetch_image(&self, spec: &InstanceSpec, progress: FetchProgress<'_>) -> Result<()> {
         match self.find_image(spec).await {
-            // With the registry away, an image that is there is as good as ever.
+            // With the registry away, an image that is there is as good as ever. A name without a registry would be
+            // looked for at a public one, which nobody asked for.
             Err(DriverError::NoImage { .. })
-                if container::is_image_name(&spec.image) && pull::names_registry(&spec.image) =>
+                if container::is_image_name(&spec.image) && split_registry(&spec.image).0.is_some() =>
             {
                 pull::pull(&self.engine, &spec.image, progress).await
             }

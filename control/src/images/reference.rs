@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Digest, ImageError};
+use crate::model::split_registry;
 
 /// Longest repository name, as most registries have it.
 const LONGEST_REPOSITORY: usize = 255;
@@ -127,10 +128,8 @@ impl FromStr for Reference {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, ImageError> {
-        let (registry, rest) = match text.split_once('/') {
-            Some((first, rest)) if is_registry(first) => (Some(registry(first, text)?), rest),
-            _ => (None, text),
-        };
+        let (registry, rest) = split_registry(text);
+        let registry = registry.map(|registry| sound_registry(registry, text)).transpose()?;
         let (name, digest) = match rest.split_once('@') {
             Some((name, digest)) => (name, Some(Digest::parse(digest)?)),
             None => (rest, None),
@@ -154,12 +153,7 @@ impl fmt::Display for Reference {
     }
 }
 
-/// As engines tell it: only a host has a dot or a port, or is `localhost`.
-fn is_registry(first: &str) -> bool {
-    first == "localhost" || first.contains(['.', ':'])
-}
-
-fn registry(first: &str, whole: &str) -> Result<String, ImageError> {
+fn sound_registry(first: &str, whole: &str) -> Result<String, ImageError> {
     let (host, port) = match first.rsplit_once(':') {
         // An IPv6 address in brackets without a port ends in one.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),

@@ -6,6 +6,7 @@ pub mod domain;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod ids;
+pub mod image;
 pub mod instance;
 pub mod service;
 mod setting;
@@ -18,6 +19,7 @@ pub use catalogue::{CatalogueEntry, Feature, Figures, Isolation, Measured, Measu
 pub use documents::{Desired, DesiredService, Observed, ObservedService};
 pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
+pub use image::split_registry;
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
 pub use service::{Choice, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;

@@ -20,12 +20,6 @@ const STALL: Duration = Duration::from_secs(120);
 /// Between two reports of progress.
 const REPORTS: Duration = Duration::from_secs(1);
 
-/// Whether a name says which registry the image is of. Others are looked for on the node only: a name without one
-/// would be looked for at a public registry, which nobody asked for.
-pub(super) fn names_registry(image: &str) -> bool {
-    image.split_once('/').is_some_and(|(first, _)| first == "localhost" || first.contains(['.', ':']))
-}
-
 /// Pulls `image`; what came of a broken attempt is the engine's to keep.
 pub(super) async fn pull(engine: &Engine, image: &str, tell: FetchProgress<'_>) -> Result<()> {
     let mut pause = PAUSE;
@@ -71,16 +65,17 @@ async fn pull_once(engine: &Engine, image: &str, tell: FetchProgress<'_>) -> Res
                 }
             }
             // The engine answers, but has not got it.
-            Ok(Some(Err(error))) if status(&error).is_some() || is_told(&error) => return Ok(Err(error.into())),
+            Ok(Some(Err(error))) if status(&error).is_some() || is_of_pull(&error) => return Ok(Err(error.into())),
             Ok(Some(Err(error))) => return Err(engine.failed("pull image", image, error)),
             Err(_) => return Ok(Err(format!("the engine said nothing for {STALL:?}").into())),
         }
     }
 }
 
-/// A failure that came as a message of the stream, which has no status.
-const fn is_told(error: &bollard::errors::Error) -> bool {
-    matches!(error, bollard::errors::Error::DockerStreamError { .. })
+/// A failure that came as a message of the stream, which has no status, or an engine that itself waits for the registry.
+const fn is_of_pull(error: &bollard::errors::Error) -> bool {
+    use bollard::errors::Error::{DockerStreamError, RequestTimeoutError};
+    matches!(error, DockerStreamError { .. } | RequestTimeoutError)
 }
 
 /// What has come of each layer, and how much it is.
@@ -111,21 +106,6 @@ mod tests {
     use bollard::models::ProgressDetail;
 
     use super::*;
-
-    #[test]
-    fn only_names_with_a_registry_are_pulled() {
-        for (image, expected) in [
-            ("nginx", false),
-            ("nginx:1.28", false),
-            ("library/nginx:1.28", false),
-            ("sha256:00ff", false),
-            ("localhost/nginx", true),
-            ("127.0.0.1:5000/nginx:1", true),
-            ("docker.io/library/nginx@sha256:00ff", true),
-        ] {
-            assert_eq!(names_registry(image), expected, "{image}");
-        }
-    }
 
     #[test]
     fn progress_sums_the_layers() {
