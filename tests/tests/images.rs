@@ -212,8 +212,10 @@ async fn a_full_disk_is_told_and_nothing_is_left() {
     if !is_root("a_full_disk_is_told_and_nothing_is_left") {
         return;
     }
-    let dir = tempfile::Builder::new().prefix("selvedge-full-").tempdir().unwrap();
-    let mounted = Small::mount(dir.path());
+    // In this order they go: what is in it, then the file system, then its place.
+    let place = tempfile::Builder::new().prefix("selvedge-full-").tempdir().unwrap();
+    let mounted = Small::mount(place.path());
+    let dir = tempfile::tempdir_in(place.path()).unwrap();
     let from = Repository::new().await;
     from.put_unikernel("large:1", &image::content(6 << 20));
     from.put_unikernel("small:1", &image::content(100_000));
@@ -229,5 +231,5 @@ async fn a_full_disk_is_told_and_nothing_is_left() {
     assert_eq!((full.unfinished(), full.store.entries().unwrap().len()), (0, 0));
     // What fits goes on to be taken.
     full.client().pull(&name(from.address, "small:1"), &Arc::default()).await.unwrap();
-    drop((full, mounted));
+    drop((full, mounted, place));
 }
