@@ -3,7 +3,7 @@
 # a second run changes nothing, needs no network and no root.
 #
 #   build   the linker for BPF objects, the standard library's source, the crates of Cargo.lock
-#   lab     what the namespace lab and the demo run: container engine, nginx, tools; a BPF file system
+#   lab     what the namespace lab and the demo run: container engine, registry, nginx, tools; a BPF file system
 #   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
@@ -176,6 +176,11 @@ step_lab() {
     if ! has nginx; then
         install_packages nginx-light
         leave_disabled nginx.service
+    fi
+    # An OCI registry that is not ours, to pull from and push to.
+    if ! has docker-registry; then
+        install_packages docker-registry
+        leave_disabled docker-registry.service
     fi
     installed busybox-static || install_packages busybox-static
     has ip || install_packages iproute2

@@ -6,6 +6,7 @@
 //! [`driver`], [`netlink`], [`datapath`], [`dns`]) makes this node so and reports what is.
 
 pub mod api;
+pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -13,6 +14,7 @@ pub mod datapath;
 pub mod dns;
 pub mod driver;
 pub mod explain;
+pub mod images;
 pub mod load;
 pub mod metrics;
 pub mod model;

@@ -65,6 +65,7 @@ async fn can_be_used(fixture: &Fixture<'_>) {
     let text = fixture.driver.check().await.unwrap();
     assert!(text.chars().any(|c| c.is_ascii_digit()), "a version is expected: {text}");
     fixture.driver.validate(&fixture.spec(1)).await.unwrap();
+    fixture.driver.fetch(&fixture.spec(1), &|_| ()).await.unwrap();
     assert_eq!(fixture.owned().await, [], "validation starts nothing");
 }
 
@@ -74,6 +75,7 @@ async fn refuses_what_it_cannot_start(fixture: &Fixture<'_>) {
         let DriverError::NoImage { image, .. } = &error else { panic!("{error}") };
         assert_eq!(image, fixture.absent_image);
     }
+    assert_eq!(fixture.driver.fetch(&spec, &|_| ()).await.unwrap_err().label(), "no_image");
     assert_eq!(fixture.owned().await, []);
 }
 

@@ -38,7 +38,8 @@ const NAMED_ONLY: &[(&str, &[&str])] = &[
     ("xdp_balancer", &["control/src/datapath/", "xdp-balancer/"]),
     ("ratatui", &["control/src/cli/"]),
     ("clap", &["control/src/bin/", "control/src/cli/", "control/src/load/"]),
-    ("axum", &["control/src/api/"]),
+    ("axum", &["control/src/api/", "control/src/images/server/"]),
+    ("hyper_rustls", &["control/src/images/client/"]),
 ];
 
 /// Modules of `control` that know these others of it, and no more.
@@ -49,6 +50,8 @@ const KNOWS_ONLY: &[(&str, &[&str])] = &[
     ("telemetry", &["model"]),
     ("store", &["model"]),
     ("driver", &["model"]),
+    ("images", &["model"]),
+    ("catalogue", &["model"]),
     ("netlink", &["model"]),
     ("dns", &["model"]),
     ("zonefile", &["model"]),

@@ -2,8 +2,10 @@
 //! wrong configuration; `table diff` and `explain` have their own, as their help says.
 
 mod bench;
+mod catalogue;
 mod dataplane;
 mod explain;
+mod image;
 mod paint;
 mod status;
 mod table;
@@ -19,6 +21,8 @@ use clap_complete::Shell;
 use crate::daemon::DaemonOptions;
 use crate::load::LoadArgs;
 
+/// Exit code for wrong usage or a wrong configuration.
+const WRONG: u8 = 2;
 /// Where the package puts the configuration.
 const CONFIG: &str = "/etc/selvedge/selvedge.toml";
 /// Where the daemon's API listens unless configured otherwise.
@@ -107,6 +111,25 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Work on this node's repository of images; works without the daemon
+    #[command(
+        after_help = "Examples:\n  selvedge image list\n  selvedge image pull registry.example:5000/uni/web:1\n  selvedge image gc --dry-run"
+    )]
+    Image {
+        #[command(subcommand)]
+        command: image::ImageCommand,
+    },
+    /// Show what each technology costs: size, times, memory, throughput, isolation
+    #[command(after_help = "Examples:\n  selvedge catalog\n  \
+        selvedge catalog --json | jq '.entries[] | {technology, image, allocation_ms}'")]
+    Catalog(catalogue::CatalogueArgs),
+    /// Say which technology meets a service's requirements and takes least, and why
+    ///
+    /// Exit codes: 0 there is one, 1 there is none on this node, 2 wrong usage or configuration.
+    #[command(after_help = "Examples:\n  selvedge select --start-within 20ms --memory 16M\n  \
+        selvedge select --isolation vm --throughput 200M --json | jq -r .technology\n  \
+        selvedge select --feature linux-programs --technologies docker,spt")]
+    Select(catalogue::SelectArgs),
     /// Measure on this machine; needs root, touches nothing that is in force
     Bench {
         #[command(subcommand)]
@@ -230,6 +253,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Table { command } => return coded(table::run(command)),
         Command::Explain(args) => return coded(Box::pin(explain::run(args))),
         Command::Clear { config, yes } => on_runtime(Box::pin(clear(config, yes))),
+        Command::Image { command } => return coded(Box::pin(image::run(command))),
+        Command::Catalog(args) => return catalogue::show(&args),
+        Command::Select(args) => return catalogue::choose(args),
         Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
         Command::Load(args) => on_runtime(Box::pin(offer_load(*args))),
         Command::Completions { shell } => {

@@ -76,6 +76,20 @@ pub(super) fn age(millis: u64) -> String {
     }
 }
 
+/// "812 B", "12.3 MB": a size, in powers of ten.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    // In tenths of a unit, so that no float is needed.
+    let (mut tenths, mut unit) = (count / 100, 0);
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        (tenths, unit) = (tenths / 1000, unit + 1);
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
 /// "2026-11-25 02:28:29Z": when, in UTC, as logs and other nodes have it too.
 pub(super) fn utc(at: Timestamp) -> String {
     let seconds = at.0 / 1000;
@@ -122,6 +136,12 @@ mod tests {
         ] {
             assert_eq!(utc(Timestamp(seconds * 1000 + 999)), text);
         }
+    }
+
+    #[test]
+    fn sizes_read_at_a_glance() {
+        let shown: Vec<_> = [0, 999, 1000, 12_345_678, 999_999, 5_000_000_000_000_000].map(bytes).into();
+        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "12.3 MB", "999.9 kB", "5000.0 TB"]);
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("control.socket", old.control.socket != new.control.socket),
             ("control.metrics", old.control.metrics != new.control.metrics),
             ("control.log", old.control.log != new.control.log),
+            ("images", old.images != new.images),
             ("technology.docker", old.technologies.docker != new.technologies.docker),
         ]),
     }

@@ -6,6 +6,7 @@
 mod cross;
 mod diff;
 mod errors;
+mod images;
 mod names;
 mod rdata;
 mod reader;
@@ -27,6 +28,7 @@ use toml::de::DeTable;
 
 pub use diff::{ConfigDiff, ServiceChange, diff};
 pub use errors::{ConfigError, ConfigErrors};
+pub use images::Images;
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
 pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Pool, Technologies};
@@ -96,7 +98,7 @@ fn no_errors(file_name: &str) -> ConfigErrors {
 
 fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let reader = root.reader;
-    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "technology", "service"]);
+    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "images", "technology", "service"]);
     let technology = root.section("technology");
     technology.allow(&["docker"]);
 
@@ -119,13 +121,15 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
 
     zones.sort_by(|a, b| a.zone.value.apex.cmp(&b.zone.value.apex));
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    let control = sections::control(&root.section("control"));
     Config {
         node: sections::node(&root.section("node"), default_node),
         dataplane: sections::dataplane(&root.section("dataplane")),
         listen: addresses,
         dns,
         zones: zones.into_iter().map(records::ZoneSection::finish).collect(),
-        control: sections::control(&root.section("control")),
+        images: images::images(&root.section("images"), &control.state_dir),
+        control,
         limits: Limits { instances: limit.value },
         technologies: Technologies { docker: docker.docker },
         predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),

@@ -21,6 +21,16 @@ mode = "native"
 pin_dir = "/sys/fs/bpf/other"
 transparent = true
 keep_tables = 3
+[images]
+dir = "/srv/images"
+listen = "127.0.0.1:5001"
+push_from = ["127.0.0.1/32"]
+largest_blob_mib = 100
+plain_http = ["192.0.2.7:5000"]
+auth_file = "/etc/selvedge/auth.json"
+parallel = 5
+bandwidth_mbit = 200
+verify_key = "/etc/selvedge/key.pub"
 [dns]
 listen = ["192.0.2.1", "2001:db8::1"]
 cookies = true
@@ -112,6 +122,13 @@ fn every_key_is_taken() {
         config.dns.client_subnet_from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         "192.0.2.0/24 2001:db8::/32"
     );
+    let images = &config.images;
+    assert_eq!((images.dir.as_path(), images.parallel), (Path::new("/srv/images"), 5));
+    assert_eq!((images.listen.map(|a| a.port()), images.push_from.len()), (Some(5001), 1));
+    assert_eq!((images.largest_blob_mib, images.bandwidth_mbit), (100, Some(200)));
+    assert_eq!(images.plain_http, ["192.0.2.7:5000"]);
+    assert_eq!(images.auth_file.as_deref(), Some(Path::new("/etc/selvedge/auth.json")));
+    assert_eq!(images.verify_key.as_deref(), Some(Path::new("/etc/selvedge/key.pub")));
     assert_eq!(config.control.window, Duration::from_secs(1));
     assert_eq!(config.control.state_dir, Path::new("/tmp/state"));
     assert_eq!(config.control.socket, Path::new("/tmp/s.sock"));
@@ -176,7 +193,9 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
-                   [technology.docker]\npool6='fd5e:213::/64'\n[dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'";
+                   [technology.docker]\npool6='fd5e:213::/64'\n[dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'\n\
+                   [images]\nlisten='127.0.0.1:5000'\nauth_file='/etc/selvedge/registries.json'\nbandwidth_mbit=100\n\
+                   verify_key='/etc/selvedge/cosign.pub'";
     assert_eq!(config, sound(minimal));
     // And no key is missing in it.
     for word in FULL.lines().filter_map(|l| l.split_once(" = ")).map(|(key, _)| key) {

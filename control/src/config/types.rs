@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::images::Images;
 use crate::model::{Limits, NodeName, ServiceName, ServiceSpec, Technology, Zone};
 use crate::predict::PredictorKind;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub control: Control,
     /// Hard bounds of this node.
     pub limits: Limits,
+    /// The repository of images.
+    pub images: Images,
     /// Settings of the technologies; those without a section in the file have their defaults.
     pub technologies: Technologies,
     /// The services, by name, none twice.
@@ -207,6 +210,9 @@ impl Config {
         }
         if !self.control.metrics.ip().is_loopback() {
             remarks.push(format!("control.metrics {} can be read from other machines", self.control.metrics));
+        }
+        if let Some(listen) = self.images.listen.filter(|listen| !listen.ip().is_loopback()) {
+            remarks.push(format!("images.listen {listen} lets other machines pull every image, without a password"));
         }
         let longest = self.services.iter().map(|s| u64::from(s.max)).sum::<u64>();
         if longest > u64::from(self.limits.instances) {

@@ -3,6 +3,7 @@
 
 mod clear;
 mod counts;
+mod images;
 mod logging;
 mod privileges;
 mod signals;
@@ -32,6 +33,7 @@ use counts::{Counts, close_windows};
 use signals::{Signal, Signals, undisturbed};
 
 pub use clear::{Cleared, clear};
+pub use images::registry_settings;
 
 /// The DNS port.
 const DNS_PORT: u16 = 53;
@@ -69,6 +71,12 @@ pub enum StartError {
     /// A listener cannot be had.
     #[error("{0}")]
     Api(#[from] ApiError),
+    /// The image repository cannot be served.
+    #[error("{0}")]
+    Repository(#[from] crate::images::server::ListenError),
+    /// The image store cannot be used.
+    #[error("image store: {0}")]
+    Images(#[from] crate::images::ImageError),
     /// Netlink cannot be used.
     #[error("netlink: {}", in_full(.0))]
     Netlink(#[from] crate::netlink::NetError),
@@ -154,6 +162,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     };
     serve_socket(&config.control.socket, sources.clone(), stopped.clone()).await?;
     serve_metrics(config.control.metrics, sources.clone(), stopped.clone()).await?;
+    images::serve_images(&config.images, stopped.clone()).await?;
 
     let mut dns_stop = stopped.clone();
     let answers = tokio::spawn(listeners.serve(index, policy, Arc::clone(&dns), async move {

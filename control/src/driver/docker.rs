@@ -6,6 +6,7 @@
 mod container;
 mod engine;
 mod events;
+mod pull;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,8 +26,8 @@ pub use engine::EngineError;
 use engine::{Engine, LABEL, TIMEOUT, status};
 
 use super::cgroup::Cgroup;
-use super::{Driver, DriverError, DriverEvent, InstanceSpec, Result, Running, Usage};
-use crate::model::{InstanceId, OwnerId, Technology};
+use super::{Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Result, Running, Usage};
+use crate::model::{InstanceId, OwnerId, Technology, split_registry};
 
 /// The driver for one engine.
 #[derive(Debug)]
@@ -61,6 +62,19 @@ impl Docker {
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(404) => Err(missing()),
             Err(error) => Err(self.engine.failed("look for image", &spec.image, error)),
+        }
+    }
+
+    async fn fetch_image(&self, spec: &InstanceSpec, progress: FetchProgress<'_>) -> Result<()> {
+        match self.find_image(spec).await {
+            // With the registry away, an image that is there is as good as ever. A name without a registry would be
+            // looked for at a public one, which nobody asked for.
+            Err(DriverError::NoImage { .. })
+                if container::is_image_name(&spec.image) && split_registry(&spec.image).0.is_some() =>
+            {
+                pull::pull(&self.engine, &spec.image, progress).await
+            }
+            found => found,
         }
     }
 
@@ -243,6 +257,10 @@ impl Driver for Docker {
 
     fn validate<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<()>> {
         self.find_image(spec).boxed()
+    }
+
+    fn fetch<'a>(&'a self, spec: &'a InstanceSpec, progress: FetchProgress<'a>) -> BoxFuture<'a, Result<()>> {
+        self.fetch_image(spec, progress).boxed()
     }
 
     fn start<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Running>> {

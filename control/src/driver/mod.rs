@@ -101,6 +101,21 @@ pub enum DriverError {
         /// As it was asked for.
         image: String,
     },
+    /// The image is not on this node, and could not be had from its registry.
+    #[error(
+        "{technology}: no image {image:?} on this node, and {attempts} attempts to pull it failed: {source}; is the \
+         registry up, and does it have it?"
+    )]
+    NotFetched {
+        /// The technology's label.
+        technology: &'static str,
+        /// As it was asked for.
+        image: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// What was met last.
+        source: BoxError,
+    },
     /// No instance with that identifier bears our mark.
     #[error("{technology}: no instance {id} of ours")]
     Unknown {
@@ -132,7 +147,7 @@ impl DriverError {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } => "unavailable",
-            Self::NoImage { .. } => "no_image",
+            Self::NoImage { .. } | Self::NotFetched { .. } => "no_image",
             Self::Unknown { .. } => "unknown_instance",
             Self::Failed { .. } => "failed",
         }
@@ -141,6 +156,9 @@ impl DriverError {
 
 /// What a driver's calls give.
 pub type Result<T> = std::result::Result<T, DriverError>;
+
+/// Takes a sentence for people on how far a fetch is.
+pub type FetchProgress<'a> = &'a (dyn Fn(String) + Send + Sync);
 
 /// One technology. All calls are idempotent where the words allow it, and only touch what bears
 /// the owner's mark.
@@ -153,6 +171,12 @@ pub trait Driver: Send + Sync {
 
     /// Whether `spec` could be started (its image is there); changes nothing.
     fn validate<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<()>>;
+
+    /// Sees to it that the image is on this node: from the registry that its name begins with, where the technology
+    /// can and it is not there. May be dropped at any time; what came so far is of use to the next attempt.
+    fn fetch<'a>(&'a self, spec: &'a InstanceSpec, _progress: FetchProgress<'a>) -> BoxFuture<'a, Result<()>> {
+        self.validate(spec)
+    }
 
     /// Creates and starts the instance without any network of the technology's own. An instance of ours with
     /// the same identifier that is left from an interrupted start is removed first.

@@ -1,10 +1,12 @@
 //! The nouns of the control plane. Pure: no clock, no runtime, no files; time comes as an argument.
 
+pub mod catalogue;
 pub mod documents;
 pub mod domain;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod ids;
+pub mod image;
 pub mod instance;
 pub mod service;
 mod setting;
@@ -13,9 +15,11 @@ pub mod table;
 mod text;
 pub mod window;
 
+pub use catalogue::{CatalogueEntry, Feature, Figures, Isolation, Measured, Measurement, Measurements, Quantiles};
 pub use documents::{Desired, DesiredService, Observed, ObservedService};
 pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
+pub use image::split_registry;
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
 pub use service::{Choice, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;

@@ -79,7 +79,7 @@ impl BringUp {
         };
 
         self.advance(InstanceState::Fetching, "looking for the image", None).await?;
-        self.driver.validate(&spec).await.map_err(|e| failed("image", &e))?;
+        self.fetch(&spec).await?;
 
         self.advance(InstanceState::Starting, "image is there", None).await?;
         let port = PortSpec { instance: self.instance.id.clone(), bridge, addresses: self.instance.addresses };
@@ -94,6 +94,22 @@ impl BringUp {
             warn!(instance = %self.instance.id, error = %in_full(&error), "packets cannot be counted");
         }
         self.advance(InstanceState::Starting, "started", Some(running.handle)).await
+    }
+
+    /// Waits for the image and tells how far it is. Not wanted any more ends this at once.
+    async fn fetch(&mut self, spec: &InstanceSpec) -> Result<(), Stop> {
+        let (events, id) = (self.events.clone(), self.instance.id.clone());
+        let tell = move |reason: String| {
+            // A report that finds no room is followed by another.
+            let _ =
+                events.try_send(Event::Advanced { id: id.clone(), to: InstanceState::Fetching, reason, handle: None });
+        };
+        tokio::select! {
+            fetched = self.driver.fetch(spec, &tell) => {
+                fetched.map_err(|error| Stop::Failed(format!("image: {}", in_full(&error))))
+            }
+            () = self.cancelled.ordered() => Err(Stop::Cancelled),
+        }
     }
 
     /// Asks every 0.1 s until the first answer or the deadline.

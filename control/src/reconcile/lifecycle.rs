@@ -153,6 +153,8 @@ impl Operator {
             tracked.record.handle = handle;
         }
         if tracked.record.state == to {
+            // How far it is in this state; nothing to remember over a restart.
+            reason.clone_into(&mut tracked.record.reason);
             return;
         }
         let requested_at = tracked.record.requested_at;

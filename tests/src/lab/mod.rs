@@ -3,6 +3,7 @@
 //! Everything here is removed on drop. What a killed run leaves is in its [`record::Record`], from which
 //! [`record::clean_up`] removes it.
 
+pub mod cutter;
 pub mod daemon;
 pub mod docker;
 mod error;
@@ -11,12 +12,15 @@ mod lock;
 pub mod netns;
 pub mod process;
 pub mod record;
+pub mod repository;
 
+pub use cutter::Cutter;
 pub use docker::Engine;
 pub use error::{LabError, Result};
 pub use lock::Lock;
 pub use netns::Namespace;
 pub use record::{Record, Thing};
+pub use repository::{DebianRegistry, Repository};
 
 /// True where the caller may make namespaces; else says on standard output that `test` is skipped, so that a run
 /// without root never looks like a run in which it passed.
