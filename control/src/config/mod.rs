@@ -7,6 +7,7 @@ mod cross;
 mod diff;
 mod errors;
 mod names;
+mod networks;
 mod rdata;
 mod reader;
 mod records;
@@ -29,7 +30,7 @@ pub use diff::{ConfigDiff, ServiceChange, diff};
 pub use errors::{ConfigError, ConfigErrors};
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
-pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Pool, Technologies};
+pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Networks, Pool, Technologies};
 pub use values::{parse_duration, show_duration};
 
 use crate::model::{Limits, NodeName};
@@ -96,7 +97,7 @@ fn no_errors(file_name: &str) -> ConfigErrors {
 
 fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let reader = root.reader;
-    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "technology", "service"]);
+    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "network", "technology", "service"]);
     let technology = root.section("technology");
     technology.allow(&["docker"]);
 
@@ -127,6 +128,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         zones: zones.into_iter().map(records::ZoneSection::finish).collect(),
         control: sections::control(&root.section("control")),
         limits: Limits { instances: limit.value },
+        networks: networks::networks(&root.section("network"), &docker),
         technologies: Technologies { docker: docker.docker },
         predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),
         services: services.into_iter().map(|s| s.spec).collect(),
