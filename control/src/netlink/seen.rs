@@ -13,7 +13,7 @@ use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::tc::TcMessage;
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
-use super::error::{Result, is_gone, refused};
+use super::error::{NetError, Result, errno_of, is_gone, refused};
 use super::link::{self, Link};
 use super::mark::Mac;
 use super::network::Wanted;
@@ -165,8 +165,7 @@ async fn routes(handle: &Handle, v6: bool) -> Result<Vec<SeenRoute>> {
     } else {
         RouteMessageBuilder::<Ipv4Addr>::new().build()
     };
-    let messages: Vec<RouteMessage> =
-        handle.route().get(all).execute().try_collect().await.map_err(refused("list", "routes"))?;
+    let messages: Vec<RouteMessage> = or_none(handle.route().get(all).execute().try_collect().await, "routes")?;
     Ok(messages.iter().filter_map(|m| route(m, v6)).collect())
 }
 
@@ -201,10 +200,18 @@ const fn plain(address: &RouteAddress) -> Option<IpAddr> {
 /// The kernel's own rules for the tables local, main and default.
 const USUAL_RULES: [u32; 3] = [0, 32_766, 32_767];
 
+/// A kernel without IPv6, or without rules, has none.
+fn or_none<T>(listed: std::result::Result<Vec<T>, rtnetlink::Error>, what: &str) -> Result<Vec<T>> {
+    match listed.map_err(errno_of) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => Ok(Vec::new()),
+        Err(source) => Err(NetError::Refused { operation: "list", object: what.to_owned(), source }),
+        Ok(all) => Ok(all),
+    }
+}
+
 async fn rules(handle: &Handle, v6: bool) -> Result<Vec<SeenRule>> {
     let version = if v6 { IpVersion::V6 } else { IpVersion::V4 };
-    let messages: Vec<RuleMessage> =
-        handle.rule().get(version).execute().try_collect().await.map_err(refused("list", "rules"))?;
+    let messages: Vec<RuleMessage> = or_none(handle.rule().get(version).execute().try_collect().await, "rules")?;
     let read = |m: RuleMessage| {
         let mut rule = SeenRule { priority: 0, v6, to: None };
         for attribute in m.attributes {
