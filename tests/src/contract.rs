@@ -87,7 +87,8 @@ async fn runs_and_is_reached(fixture: &Fixture<'_>) {
 
     let pid = running.pid.expect("a process whose namespace takes the interface");
     fixture.net.ensure_bridge(&fixture.bridge).await.unwrap();
-    let port = PortSpec { instance: spec.id.clone(), bridge: fixture.bridge.clone(), addresses: fixture.addresses };
+    let (instance, bridge) = (spec.id.clone(), fixture.bridge.clone());
+    let port = PortSpec { instance, bridge, addresses: fixture.addresses, shaping: None };
     let port = fixture.net.create_port(&port).await.unwrap();
     fixture.net.attach_port(&port, pid).await.unwrap();
     let v4 = fixture.addresses.v4.map(IpAddr::V4);

@@ -80,6 +80,7 @@ fn the_contract_is_kept() {
                     name: "sv-docker".to_owned(),
                     v4: (Ipv4Addr::new(10, 81, 0, 1), "10.81.0.0/24".parse().unwrap()),
                     v6: Some(("fd81::1".parse().unwrap(), "fd81::/64".parse().unwrap())),
+                    shaping: None,
                 },
                 addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 81, 0, 9)), v6: Some("fd81::9".parse().unwrap()) },
             };
@@ -92,6 +93,7 @@ fn the_contract_is_kept() {
                 instance: running.id.clone(),
                 bridge: fixture.bridge.clone(),
                 addresses: fixture.addresses,
+                shaping: None,
             };
             let port = net.create_port(&port).await.unwrap();
             net.attach_port(&port, running.pid.unwrap()).await.unwrap();

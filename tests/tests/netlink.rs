@@ -4,104 +4,19 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use control::model::{AddressPair, InstanceId, OwnerId};
 use control::netlink::{BridgeSpec, Kind, Net, NetError, PortSpec};
+use tests::lab::node::{Guest, Node, Sleeper, unique};
 use tests::lab::{Namespace, is_root};
-
-/// A namespace for the node with a bridge's specification, and namespaces with a process for its instances.
-struct Node {
-    namespace: Namespace,
-    owner: OwnerId,
-}
-
-/// A process that does nothing in a namespace, ended on drop. It holds none of the test's own streams: one that
-/// outlived a failed test would keep whoever reads them waiting.
-struct Sleeper(Child);
-
-impl Sleeper {
-    fn new(namespace: &Namespace) -> Self {
-        let mut command = namespace.command("sleep").unwrap();
-        command.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// An instance's process in a namespace of its own; the process ends before the namespace is removed.
-struct Guest {
-    process: Sleeper,
-    namespace: Namespace,
-}
-
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-fn unique(what: &str) -> String {
-    format!("svt-{}-{what}{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-impl Node {
-    fn new() -> Self {
-        let namespace = Namespace::create(&unique("node")).unwrap();
-        // A new namespace has the machine's own IPv4 settings; these tests start from the kernel's defaults.
-        namespace.run_in(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0")).unwrap().unwrap();
-        Self { namespace, owner: OwnerId::from_number(0x00ab_cdef) }
-    }
-
-    /// Runs an asynchronous test with a [`Net`] of `owner`'s in the node's namespace.
-    fn run_as<T: Send>(&self, owner: &OwnerId, work: impl AsyncFnOnce(&Net) -> T + Send) -> T {
-        let inside = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let net = Net::new(owner.clone()).unwrap();
-                work(&net).await
-            })
-        };
-        self.namespace.run_in(inside).unwrap()
-    }
-
-    fn run<T: Send>(&self, work: impl AsyncFnOnce(&Net) -> T + Send) -> T {
-        self.run_as(&self.owner, work)
-    }
-
-    fn interfaces(&self) -> Vec<String> {
-        self.namespace.interfaces().unwrap()
-    }
-
-    fn neighbours(&self) -> String {
-        self.namespace.ip(&["neigh", "show", "nud", "permanent"]).unwrap()
-    }
-}
-
-impl Guest {
-    fn new() -> Self {
-        let namespace = Namespace::create(&unique("guest")).unwrap();
-        // As a container engine leaves it.
-        namespace.run_in(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap().unwrap();
-        namespace.ip(&["link", "set", "lo", "down"]).unwrap();
-        let process = Sleeper::new(&namespace);
-        Self { process, namespace }
-    }
-
-    fn pid(&self) -> u32 {
-        self.process.0.id()
-    }
-}
 
 fn bridge() -> BridgeSpec {
     BridgeSpec {
         name: "sv-br".to_owned(),
         v4: (Ipv4Addr::new(10, 71, 0, 1), "10.71.0.0/24".parse().unwrap()),
         v6: Some(("fd71::1".parse().unwrap(), "fd71::/64".parse().unwrap())),
+        shaping: None,
     }
 }
 
@@ -111,6 +26,7 @@ fn port(number: u8) -> PortSpec {
         instance: InstanceId::from_number(number.into()),
         bridge: bridge(),
         addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 71, 0, number)), v6: Some(v6) },
+        shaping: None,
     }
 }
 
@@ -297,7 +213,7 @@ fn what_cannot_be_attached_leaves_nothing() {
     let before = node.interfaces();
     for (pid, label, kind) in [
         (dead, "namespace", ErrorKind::NotFound),
-        (here.0.id(), "namespace", ErrorKind::InvalidInput),
+        (here.pid(), "namespace", ErrorKind::InvalidInput),
         (furnished.pid(), "namespace", ErrorKind::AlreadyExists),
         (crowded.pid(), "refused", ErrorKind::AlreadyExists),
     ] {

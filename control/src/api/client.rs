@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Status;
 use super::tables::{Pair, Refusal, RollbackOrder, TableContent, TableDifference, TableList, TableOrdered};
+use crate::model::{NetPlan, NetReport};
 
 /// Longest wait for an answer; the daemon answers from memory.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -132,6 +133,22 @@ pub async fn roll_back(path: &Path, order: &RollbackOrder) -> Result<TableOrdere
 /// [`ClientError::Refused`] with the daemon's reason, or another.
 pub async fn release(path: &Path) -> Result<TableOrdered, ClientError> {
     call(path, Method::POST, "/v1/tables/release", Vec::new(), ORDER_PATIENCE).await
+}
+
+/// The networks that are wanted, and what was repaired.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn network(path: &Path) -> Result<NetReport, ClientError> {
+    get(path, "/v1/network").await
+}
+
+/// Makes the networks as they are declared; gives what was done.
+///
+/// # Errors
+/// [`ClientError::Refused`] with the daemon's reason, or another.
+pub async fn apply_network(path: &Path) -> Result<NetPlan, ClientError> {
+    call(path, Method::POST, "/v1/network/apply", Vec::new(), ORDER_PATIENCE).await
 }
 
 async fn get<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, ClientError> {

@@ -3,6 +3,7 @@
 
 pub mod client;
 mod difference;
+mod network;
 mod server;
 mod status;
 mod tables;
@@ -12,7 +13,7 @@ mod tests;
 
 pub use difference::{Change, Line, difference};
 pub use server::{ApiError, serve_metrics, serve_socket};
-pub use status::{DnsStatus, InstanceStatus, ServiceStatus, Sources, Status};
+pub use status::{DnsStatus, InstanceStatus, NetworkStatus, ServiceStatus, Sources, Status};
 pub use tables::{
     Pair, Refusal, RollbackOrder, TableContent, TableDifference, TableList, TableOrdered, TableSummary, ZoneContent,
 };

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tracing::info;
 
 use super::status::{Sources, Status};
-use super::tables;
+use super::{network, tables};
 use crate::metrics;
 use crate::stop::Stop;
 
@@ -54,6 +54,8 @@ fn router(sources: Sources) -> Router {
         .route("/v1/tables/diff", get(tables::diff))
         .route("/v1/tables/rollback", post(tables::roll_back))
         .route("/v1/tables/release", post(tables::release))
+        .route("/v1/network", get(network::show))
+        .route("/v1/network/apply", post(network::apply))
         .route("/metrics", get(prometheus))
         .with_state(sources)
 }

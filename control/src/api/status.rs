@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
 use crate::dns::{DnsStats, Outcome, Transport};
-use crate::model::{Basis, Forecast, Hold, ServiceName, Timestamp, Transition};
+use crate::model::{Basis, Forecast, Hold, NetReport, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
 use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
 use crate::store::Store;
@@ -45,6 +45,9 @@ pub struct Status {
     pub maps: Vec<MapFill>,
     /// What the daemon's own DNS did.
     pub dns: DnsStatus,
+    /// Networks.
+    #[serde(default)]
+    pub network: NetworkStatus,
     /// Technologies.
     pub technologies: BTreeMap<String, TechnologyReport>,
     /// Services.
@@ -59,6 +62,19 @@ pub struct Status {
     pub removal_ms: Vec<f64>,
     /// Newest transitions, oldest first.
     pub transitions: Vec<Transition>,
+}
+
+/// How the networks fare.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Changes by others that were undone since the daemon started, by kind of thing.
+    pub repairs: BTreeMap<String, u64>,
+    /// Looks at the kernel after which not all was as it shall be.
+    pub failures: u64,
+    /// What hurts but is not ours to change, one sentence each.
+    pub hazards: Vec<String>,
+    /// Why not all is as it shall be.
+    pub problem: Option<String>,
 }
 
 /// What the daemon's own DNS did, by outcome.
@@ -142,6 +158,8 @@ pub struct Sources {
     pub datapath: Datapath,
     /// The daemon's own DNS.
     pub dns: Arc<DnsStats>,
+    /// Networks.
+    pub network: watch::Receiver<NetReport>,
     /// Counter indices of the services.
     pub store: Arc<Store>,
     /// Configurations that were refused.
@@ -209,6 +227,7 @@ impl Sources {
             verdicts: counts.verdicts.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect(),
             maps: self.datapath.fill(),
             dns: DnsStatus { udp: self.outcomes(Transport::Udp), tcp: self.outcomes(Transport::Tcp) },
+            network: self.network_status(),
             technologies: operator.technologies.iter().map(|(t, r)| (t.label().to_owned(), r.clone())).collect(),
             services: services.collect(),
             refused_empty: operator.refused_empty,
@@ -216,6 +235,16 @@ impl Sources {
             allocation_ms: operator.allocation_ms.iter().copied().collect(),
             removal_ms: operator.removal_ms.iter().copied().collect(),
             transitions: operator.transitions.iter().cloned().collect(),
+        }
+    }
+
+    fn network_status(&self) -> NetworkStatus {
+        let report = self.network.borrow();
+        NetworkStatus {
+            repairs: report.repairs.clone(),
+            failures: report.failures,
+            hazards: report.hazards.clone(),
+            problem: report.problem.clone(),
         }
     }
 

@@ -137,7 +137,7 @@ pub struct Refusal {
 }
 
 /// A refusal with its status.
-pub(super) struct Refused(StatusCode, Refusal);
+pub(super) struct Refused(pub StatusCode, pub Refusal);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {

@@ -13,7 +13,7 @@ use super::*;
 use crate::datapath::Datapath;
 use crate::dns::DnsStats;
 use crate::model::fixtures::{self, backend, service};
-use crate::model::{Hold, Snapshot, Timestamp};
+use crate::model::{Hold, NetReport, OwnerId, Snapshot, Timestamp};
 use crate::orchestrator::OrchestratorView;
 use crate::reconcile::{Command, HoldError, OperatorView, RolledBack};
 use crate::store::{FILE_NAME, Store};
@@ -46,6 +46,7 @@ async fn daemon(tables: &[Snapshot]) -> Daemon {
         operator,
         orchestrator: watch::channel(Arc::new(OrchestratorView::default())).1,
         dns: Arc::new(DnsStats::default()),
+        network: watch::channel(NetReport::new(OwnerId::from_number(1))).1,
         store,
         config_rejected: Arc::new(AtomicU64::new(0)),
         commands: commands_in,

@@ -1,11 +1,12 @@
 //! The words of `selvedged` and `selvedge`. Exit codes: 0 done, 1 could not be done, 2 wrong usage or
-//! wrong configuration; `table diff` and `explain` have their own, as their help says.
+//! wrong configuration; `table diff`, `net` and `explain` have their own, as their help says.
 
 mod bench;
 mod catalogue;
 mod dataplane;
 mod explain;
 mod image;
+mod net;
 mod paint;
 mod status;
 mod table;
@@ -91,6 +92,14 @@ enum Command {
     Table {
         #[command(subcommand)]
         command: table::TableCommand,
+    },
+    /// Compare the declared networks with the kernel's, make them so, show what was repaired
+    #[command(
+        after_help = "Examples:\n  selvedge net plan\n  selvedge net apply\n  selvedge net show --json | jq .repairs"
+    )]
+    Net {
+        #[command(subcommand)]
+        command: net::NetCommand,
     },
     /// Say what the kernel does with a query or a frame, and why; works without the daemon
     ///
@@ -251,6 +260,7 @@ pub fn run(cli: Cli) -> ExitCode {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
         }
         Command::Table { command } => return coded(table::run(command)),
+        Command::Net { command } => return coded(Box::pin(net::run(command))),
         Command::Explain(args) => return coded(Box::pin(explain::run(args))),
         Command::Clear { config, yes } => on_runtime(Box::pin(clear(config, yes))),
         Command::Image { command } => return coded(Box::pin(image::run(command))),

@@ -43,6 +43,9 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
         let word = paint.text(tone, if technology.available { "available" } else { "off" });
         let _ = writeln!(out, "technology {name}: {word} ({})", technology.detail);
     }
+    for text in status.network.problem.iter().chain(&status.network.hazards) {
+        let _ = writeln!(out, "network: {}", paint.text(Tone::Bad, text));
+    }
     out.push('\n');
     out.push_str(&services(status, paint));
     out.push('\n');

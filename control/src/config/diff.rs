@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sections::nameserver_default;
-use super::types::Config;
+use super::types::{Config, Technologies};
 use crate::model::{ServiceName, ServiceSpec, Zone};
 
 /// The difference of two configurations.
@@ -59,7 +59,12 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
         added: missing(old, new),
         removed: missing(new, old),
         changed: changed.collect(),
-        live: differing([("zone", old.zones != new.zones_for(old)), ("limits.instances", old.limits != new.limits)]),
+        live: differing([
+            ("zone", old.zones != new.zones_for(old)),
+            ("limits.instances", old.limits != new.limits),
+            ("network", old.networks != new.networks),
+            ("technology.docker.rate", old.technologies != new.technologies_for(old)),
+        ]),
         restart: differing([
             ("node.name", old.node != new.node),
             ("dataplane.interfaces", old.dataplane.interfaces != new.dataplane.interfaces),
@@ -77,7 +82,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("control.metrics", old.control.metrics != new.control.metrics),
             ("control.log", old.control.log != new.control.log),
             ("images", old.images != new.images),
-            ("technology.docker", old.technologies.docker != new.technologies.docker),
+            ("technology.docker", new.technologies != new.technologies_for(old)),
         ]),
     }
 }
@@ -89,15 +94,22 @@ impl Config {
     pub fn with_fixed_of(self, old: &Self) -> Self {
         Self {
             zones: self.zones_for(old),
+            technologies: self.technologies_for(old),
             limits: self.limits,
             services: self.services,
             predictors: self.predictors,
+            networks: self.networks,
             ..old.clone()
         }
     }
-}
 
-impl Config {
+    /// The technologies of `old` with the rates of this one, which are changed in place.
+    fn technologies_for(&self, old: &Self) -> Technologies {
+        let mut technologies = old.technologies.clone();
+        technologies.docker.pool.shaping = self.technologies.docker.pool.shaping;
+        technologies
+    }
+
     /// The zones as a daemon has them that goes on listening where `old` says: name servers' addresses that follow
     /// `dns.listen` wait for it.
     fn zones_for(&self, old: &Self) -> Vec<Arc<Zone>> {
@@ -144,6 +156,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         sorry,
         vcpus,
         memory_mib,
+        shaping,
         start_deadline,
         drain_quiet,
         drain_deadline,
@@ -165,6 +178,8 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("sorry", *sorry != new.sorry),
         ("vcpus", *vcpus != new.vcpus),
         ("memory_mib", *memory_mib != new.memory_mib),
+        ("rate", shaping.map(|s| s.rate_bps) != new.shaping.map(|s| s.rate_bps)),
+        ("burst", shaping.map(|s| s.burst_bytes) != new.shaping.map(|s| s.burst_bytes)),
         ("start_deadline", *start_deadline != new.start_deadline),
         ("drain_quiet", *drain_quiet != new.drain_quiet),
         ("drain_deadline", *drain_deadline != new.drain_deadline),

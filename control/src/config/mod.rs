@@ -8,6 +8,7 @@ mod diff;
 mod errors;
 mod images;
 mod names;
+mod networks;
 mod rdata;
 mod reader;
 mod records;
@@ -31,7 +32,7 @@ pub use errors::{ConfigError, ConfigErrors};
 pub use images::Images;
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
-pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Pool, Technologies};
+pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Networks, Pool, Technologies};
 pub use values::{parse_duration, show_duration};
 
 use crate::model::{Limits, NodeName};
@@ -98,7 +99,7 @@ fn no_errors(file_name: &str) -> ConfigErrors {
 
 fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let reader = root.reader;
-    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "images", "technology", "service"]);
+    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "images", "network", "technology", "service"]);
     let technology = root.section("technology");
     technology.allow(&["docker"]);
 
@@ -131,6 +132,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         images: images::images(&root.section("images"), &control.state_dir),
         control,
         limits: Limits { instances: limit.value },
+        networks: networks::networks(&root.section("network"), &docker),
         technologies: Technologies { docker: docker.docker },
         predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),
         services: services.into_iter().map(|s| s.spec).collect(),

@@ -9,6 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::errors::Complaint;
 use super::names::{domain_name, mailbox};
+use super::networks::shaping;
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
 use super::types::{AttachMode, Control, Dataplane, Dns, Docker, LogLevel, Pool};
@@ -171,7 +172,7 @@ pub(super) struct DockerSection {
 }
 
 pub(super) fn docker(section: &Section<'_, '_>) -> DockerSection {
-    section.allow(&["socket", "bridge", "pool", "gateway", "pool6"]);
+    section.allow(&["socket", "bridge", "pool", "gateway", "pool6", "rate", "burst"]);
     let standard = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 24);
     let v4 = section.or("pool", standard, |v| {
         let net: Ipv4Net = parsed(v, "an IPv4 prefix", "10.213.0.0/24")?;
@@ -208,6 +209,7 @@ pub(super) fn docker(section: &Section<'_, '_>) -> DockerSection {
         v4: v4.value,
         gateway: gateway.value,
         v6: v6.as_ref().filter(|v6| !v6.broken).map(|v6| v6.value),
+        shaping: shaping(section),
     };
     let socket = section.or("socket", PathBuf::from("/var/run/docker.sock"), socket_path).value;
     DockerSection { docker: Docker { socket, pool }, v4, v6 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::errors::Complaint;
 use super::names::domain_name;
+use super::networks::shaping;
 use super::reader::{Field, Section};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::values::{duration, identifier, image, number, request_path, unicast, whole, whole32, word};
@@ -21,7 +22,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "name",
     "names",
     "technology",
@@ -39,6 +40,8 @@ const KEYS: [&str; 21] = [
     "sorry",
     "vcpus",
     "memory_mib",
+    "rate",
+    "burst",
     "start_deadline",
     "drain_quiet",
     "drain_deadline",
@@ -109,6 +112,7 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         sorry: sorry.iter().map(|a| a.value).collect(),
         vcpus: section.or("vcpus", 1.0, |v| number(v, 0.01, 512.0)).value,
         memory_mib: section.or("memory_mib", 256, |v| whole(v, 6, 1 << 20)).value,
+        shaping: shaping(section),
         start_deadline: time("start_deadline", 30_000, 100, 3_600_000),
         drain_quiet: quiet,
         drain_deadline: deadline,

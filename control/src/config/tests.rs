@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Choice, OnAllDown, ServiceName, Technology};
+use crate::model::{Choice, OnAllDown, ServiceName, Shaping, Technology};
 use crate::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
@@ -50,6 +50,26 @@ bridge = "br0"
 pool = "10.9.0.0/28"
 gateway = "10.9.0.14"
 pool6 = "fd5e:9::/64"
+rate = "2gbit"
+burst = "1MiB"
+[[network.vxlan]]
+name = "vx0"
+vni = 7
+local = "2001:db8::1"
+remotes = ["2001:db8::2", "2001:db8::3"]
+addresses = ["10.99.0.1/24", "fd99::1/64"]
+port = 4790
+[[network.route]]
+to = "fd74::/64"
+via = "fd99::2"
+device = "vx0"
+metric = 7
+[[network.route]]
+to = "10.74.0.0/16"
+device = "vx0"
+[[network.uplink]]
+interface = "eth1"
+rate = "10mbit"
 [[zone]]
 name = "Edge.Example"
 primary = "ns1.edge.example."
@@ -86,6 +106,8 @@ on_all_down = "servfail"
 sorry = ["192.0.2.99"]
 vcpus = 0.5
 memory_mib = 64
+rate = "200mbit"
+burst = "16KiB"
 start_deadline = "10s"
 drain_quiet = "500ms"
 drain_deadline = "1m"
@@ -142,6 +164,14 @@ fn every_key_is_taken() {
         (pool.gateway.to_string(), pool.gateway6().unwrap().to_string()),
         ("10.9.0.14".into(), "fd5e:9::e".into())
     );
+    assert_eq!(pool.shaping, Some(Shaping { rate_bps: 2_000_000_000, burst_bytes: 1 << 20 }));
+    let [tunnel] = config.networks.tunnels.as_slice() else { panic!("{:?}", config.networks) };
+    assert_eq!((tunnel.name.as_str(), tunnel.vni, tunnel.port, tunnel.mtu), ("vx0", 7, 4790, 1430));
+    assert_eq!((tunnel.remotes.len(), tunnel.addresses.len()), (2, 2));
+    let [first, second] = config.networks.routes.as_slice() else { panic!("{:?}", config.networks) };
+    assert_eq!((first.to.to_string().as_str(), first.device.as_deref(), first.metric), ("fd74::/64", Some("vx0"), 7));
+    assert_eq!((second.via, second.metric), (None, 100));
+    assert_eq!(config.networks.uplinks[0].shaping, Shaping::with_default_burst(10_000_000));
     let zone = &config.zones[0];
     assert_eq!((zone.apex.as_str(), zone.contact.as_str()), ("edge.example.", "admin.edge.example."));
     assert_eq!(zone.nameservers, ["ns1.edge.example.", "ns2.edge.example."]);
@@ -161,6 +191,7 @@ fn every_key_is_taken() {
     assert_eq!(video.fallback.iter().map(|g| shown(g)).collect::<Vec<_>>(), ["192.0.2.7 2001:db8::7", "192.0.2.8"]);
     assert_eq!(shown(&video.sorry), "192.0.2.99");
     assert_eq!((video.vcpus, video.memory_mib), (0.5, 64));
+    assert_eq!(video.shaping, Some(Shaping { rate_bps: 200_000_000, burst_bytes: 16 << 10 }));
     assert_eq!((video.start_deadline, video.drain_deadline), (Duration::from_secs(10), Duration::from_secs(60)));
     assert_eq!(video.drain_quiet, Duration::from_millis(500));
     assert_eq!(config.predictors[&video.name], PredictorKind::Naive);
@@ -192,8 +223,14 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let config = sound(&shown);
     let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
+                   rate='200mbit'\nburst='256KiB'\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
-                   [technology.docker]\npool6='fd5e:213::/64'\n[dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'\n\
+                   [technology.docker]\npool6='fd5e:213::/64'\nrate='1gbit'\nburst='1MiB'\n\
+                   [[network.vxlan]]\nname='selv-vx0'\nvni=100\nlocal='192.0.2.1'\n\
+                   remotes=['192.0.2.2','192.0.2.3']\naddresses=['10.99.0.1/24']\n\
+                   [[network.route]]\nto='10.214.0.0/24'\nvia='10.99.0.2'\ndevice='selv-vx0'\n\
+                   [[network.uplink]]\ninterface='eth1'\nrate='100mbit'\nburst='128KiB'\n\
+                   [dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'\n\
                    [images]\nlisten='127.0.0.1:5000'\nauth_file='/etc/selvedge/registries.json'\nbandwidth_mbit=100\n\
                    verify_key='/etc/selvedge/cosign.pub'";
     assert_eq!(config, sound(minimal));
@@ -293,6 +330,26 @@ fn differences_are_named() {
     assert!(!found.changed[0].replaces_instances && found.restart.is_empty());
     let image = diff(&old, &sound(&FULL.replace("nginx@sha256:00", "nginx:2")));
     assert!(image.changed[0].replaces_instances);
+}
+
+#[test]
+fn rates_and_networks_are_changed_while_the_daemon_runs() {
+    let old = sound(FULL);
+    let new = sound(
+        &FULL
+            .replace("\"200mbit\"", "\"300mbit\"")
+            .replace("\"2gbit\"", "\"3gbit\"")
+            .replace("metric = 7", "metric = 8")
+            .replace("\"br0\"", "\"br1\""),
+    );
+    let found = diff(&old, &new);
+    assert_eq!(found.changed[0].keys, ["rate"]);
+    assert!(!found.changed[0].replaces_instances);
+    assert_eq!((found.live, found.restart), (vec!["network", "technology.docker.rate"], vec!["technology.docker"]));
+    let running = new.clone().with_fixed_of(&old);
+    let pool = running.pool(Technology::Docker);
+    assert_eq!((pool.bridge.as_str(), pool.shaping), ("br0", new.pool(Technology::Docker).shaping));
+    assert_eq!(running.networks, new.networks);
 }
 
 #[test]

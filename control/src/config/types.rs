@@ -9,7 +9,9 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::images::Images;
-use crate::model::{Limits, NodeName, ServiceName, ServiceSpec, Technology, Zone};
+use crate::model::{
+    Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, Technology, UplinkSpec, VxlanSpec, Zone,
+};
 use crate::predict::PredictorKind;
 
 /// A configuration in which everything has been checked that can be without effects.
@@ -33,6 +35,8 @@ pub struct Config {
     pub images: Images,
     /// Settings of the technologies; those without a section in the file have their defaults.
     pub technologies: Technologies,
+    /// Networks beside those of the technologies.
+    pub networks: Networks,
     /// The services, by name, none twice.
     pub services: Vec<ServiceSpec>,
     /// Which model predicts each service; has an entry for every service.
@@ -148,6 +152,17 @@ pub struct Docker {
     pub pool: Pool,
 }
 
+/// Networks beside those of the technologies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Tunnels to other nodes; no name and no VNI twice.
+    pub tunnels: Vec<VxlanSpec>,
+    /// Static routes; none twice.
+    pub routes: Vec<RouteSpec>,
+    /// Interfaces of others whose sending is shaped; none twice.
+    pub uplinks: Vec<UplinkSpec>,
+}
+
 /// The network of a technology's instances: a bridge, its prefixes and the node's addresses on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
@@ -159,6 +174,8 @@ pub struct Pool {
     pub gateway: Ipv4Addr,
     /// IPv6 prefix, where instances shall have IPv6. Its host part mirrors the IPv4 host number.
     pub v6: Option<Ipv6Net>,
+    /// How fast all instances together may send to beyond the bridge, and receive from there.
+    pub shaping: Option<Shaping>,
 }
 
 impl Pool {

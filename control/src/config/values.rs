@@ -119,6 +119,62 @@ pub fn show_duration(time: Duration) -> String {
     }
 }
 
+/// A rate such as `"200mbit"`, in bits per second: a whole number and one of `kbit`, `mbit`, `gbit` (powers of 1000, as
+/// `tc` has them).
+pub(super) fn rate(value: &DeValue<'_>) -> Checked<u64> {
+    const UNITS: [(&str, u64); 3] = [("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000)];
+    let range = || "use 100kbit to 400gbit, as in \"200mbit\"".to_owned();
+    let given = with_unit(value, &UNITS, "a rate in quotes", "a rate (whole number and kbit, mbit or gbit)", range)?;
+    if (100_000..=400_000_000_000).contains(&given) {
+        return Ok(given);
+    }
+    Err(Complaint::new(format!("{} is not allowed", value.as_str().unwrap_or_default()), range()))
+}
+
+/// A burst such as `"16KiB"`, in bytes: at least two full frames.
+pub(super) fn burst(value: &DeValue<'_>) -> Checked<u32> {
+    const UNITS: [(&str, u64); 3] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20)];
+    let range = || "use 3028B to 64MiB, as in \"16KiB\"".to_owned();
+    let given = with_unit(value, &UNITS, "a size in quotes", "a size (whole number and B, KiB or MiB)", range)?;
+    match u32::try_from(given) {
+        Ok(bytes) if (3028..=64 << 20).contains(&bytes) => Ok(bytes),
+        _ => Err(Complaint::new(format!("{} is not allowed", value.as_str().unwrap_or_default()), range())),
+    }
+}
+
+/// A whole number with one of `units`, multiplied out.
+fn with_unit(
+    value: &DeValue<'_>,
+    units: &[(&str, u64)],
+    expects: &str,
+    what: &str,
+    range: impl Fn() -> String,
+) -> Checked<u64> {
+    let Some(given) = value.as_str() else {
+        return Err(Complaint::new(format!("expects {expects}, has {}", kind(value)), range()));
+    };
+    let digits = given.find(|c: char| !c.is_ascii_digit()).unwrap_or(given.len());
+    let (number, unit) = given.split_at(digits);
+    let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let product = number.parse::<u64>().ok().zip(factor).map(|(number, factor)| number.saturating_mul(factor));
+    product.ok_or_else(|| Complaint::new(format!("{given:?} is not {what}"), range()))
+}
+
+/// An address with the length of its prefix, as an interface has it.
+pub(super) fn host_in_prefix(value: &DeValue<'_>) -> Checked<IpNet> {
+    let net: IpNet = parsed(value, "an address with a prefix length", "10.99.0.1/24")?;
+    let edge = match net {
+        IpNet::V4(v4) => v4.prefix_len() < 31 && (v4.addr() == v4.network() || v4.addr() == v4.broadcast()),
+        IpNet::V6(v6) => v6.prefix_len() < 127 && v6.addr() == v6.network(),
+    };
+    let address = net.addr();
+    if edge || address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        let what = format!("{net} is no address of a host");
+        return Err(Complaint::new(what, "write the interface's own address, as in \"10.99.0.1/24\""));
+    }
+    Ok(net)
+}
+
 /// A path from the root, without `..`.
 pub(super) fn absolute_path(value: &DeValue<'_>) -> Checked<PathBuf> {
     let given = text(value)?;

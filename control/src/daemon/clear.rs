@@ -7,7 +7,7 @@ use super::{StartError, driver, privileges};
 use crate::config;
 use crate::datapath::offline;
 use crate::model::{Technology, in_full};
-use crate::netlink::Net;
+use crate::netlink::{Kind, Net};
 use crate::store::{FILE_NAME, Store};
 
 /// What an instance gets to end by itself.
@@ -73,7 +73,11 @@ pub async fn clear(config: &Path, remove: bool) -> Result<Cleared, StartError> {
         let outcome = if remove { net.delete_port(id).await } else { Ok(()) };
         cleared.note(format!("port {}", id.interface()), outcome);
     }
-    for bridge in links.iter().filter(|link| link.instance().is_none()) {
+    let parts = if remove { net.release().await } else { net.released().await };
+    for change in parts? {
+        cleared.found.push(format!("{} {}", change.object, change.name));
+    }
+    for bridge in links.iter().filter(|link| link.kind == Kind::Bridge) {
         let outcome = if remove { net.remove_bridge(&bridge.name).await } else { Ok(()) };
         cleared.note(format!("bridge {}", bridge.name), outcome);
     }

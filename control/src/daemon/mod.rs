@@ -5,6 +5,7 @@ mod clear;
 mod counts;
 mod images;
 mod logging;
+mod network;
 mod privileges;
 mod signals;
 
@@ -23,8 +24,8 @@ use crate::config::{self, Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError, Terms};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy};
 use crate::driver::{Driver, docker::Docker};
-use crate::model::{OwnerId, SettingChange, Technology, Timestamp, in_full};
-use crate::netlink::{BridgeSpec, Net};
+use crate::model::{InstanceId, OwnerId, Technology, Timestamp, in_full};
+use crate::netlink::{Keeper, Net, NetError, OnPort};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
 use crate::stop::stop;
@@ -34,6 +35,7 @@ use signals::{Signal, Signals, undisturbed};
 
 pub use clear::{Cleared, clear};
 pub use images::registry_settings;
+pub use network::{NetworkError, net_apply, net_plan};
 
 /// The DNS port.
 const DNS_PORT: u16 = 53;
@@ -79,7 +81,7 @@ pub enum StartError {
     Images(#[from] crate::images::ImageError),
     /// Netlink cannot be used.
     #[error("netlink: {}", in_full(.0))]
-    Netlink(#[from] crate::netlink::NetError),
+    Netlink(#[from] NetError),
     /// The secret of cookies cannot be had.
     #[error("{}", in_full(.0))]
     Cookies(#[from] SecretError),
@@ -138,8 +140,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let (_policy, policy) = watch::channel(Arc::new(policy));
     let clock = tokio::spawn(tell_time(datapath.clone()));
 
-    let net = Net::new(owner.clone())?;
-    let world = Arc::new(world(&config, &owner, net, Arc::clone(&store), datapath.clone()).await);
+    let net = Arc::new(Net::new(owner.clone())?);
+    let world = Arc::new(world(&config, &owner, Arc::clone(&net), Arc::clone(&store), datapath.clone()).await);
 
     let (desired_in, desired) = watch::channel(None);
     let (observed_in, observed) = watch::channel(Arc::new(unsettled(&config)));
@@ -155,6 +157,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         orchestrator: orchestrator_view,
         datapath: datapath.clone(),
         dns: Arc::clone(&dns),
+        network: net.report(),
         store: Arc::clone(&store),
         config_rejected: Arc::new(AtomicU64::new(0)),
         commands: commands_in.clone(),
@@ -169,6 +172,9 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         dns_stop.ordered().await;
     }));
     let before = (0, BTreeMap::new());
+    let keeper = Keeper::new(Arc::clone(&net), count_again(datapath.clone()));
+    let mut keeper_stop = stopped.clone();
+    let keeper = tokio::spawn(keeper.run(async move { keeper_stop.ordered().await }));
     let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store), before };
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
     let orchestrator = Orchestrator::new(config.node.clone(), Arc::clone(&store), desired_in, orchestrator_in);
@@ -181,14 +187,18 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");
     notify(&[sd_notify::NotifyState::Ready]);
     while signals.next().await == Signal::Reload {
-        reload(&options.config, &config_in, &commands_in, &sources.config_rejected).await;
+        reload(&options.config, &config_in, &commands_in, &net, &sources.config_rejected).await;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     clock.abort();
     stopper.stop();
-    for (what, task) in
-        [("operator", operator), ("orchestrator", orchestrator), ("telemetry", telemetry), ("dns", answers)]
-    {
+    for (what, task) in [
+        ("operator", operator),
+        ("orchestrator", orchestrator),
+        ("telemetry", telemetry),
+        ("networks", keeper),
+        ("dns", answers),
+    ] {
         if let Err(error) = task.await {
             error!(what, %error, "ended badly");
         }
@@ -239,14 +249,14 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 }
 
 /// The operator's hands: a bridge and a driver for each technology that some service uses.
-async fn world(config: &Config, owner: &OwnerId, net: Net, store: Arc<Store>, datapath: Datapath) -> World {
+async fn world(config: &Config, owner: &OwnerId, net: Arc<Net>, store: Arc<Store>, datapath: Datapath) -> World {
     let mut drivers: BTreeMap<Technology, Arc<dyn Driver>> = BTreeMap::new();
     let mut bridges = BTreeMap::new();
     for technology in config.technologies_in_use() {
-        let bridge = bridge(config, technology);
+        let bridge = network::bridge(config, technology);
         match net.ensure_bridge(&bridge).await {
             Ok(state) => {
-                note_settings(&store, &bridge.name, &state.changed);
+                network::note_settings(&store, &bridge.name, &state.changed);
                 bridges.insert(technology, bridge);
             }
             Err(error) => {
@@ -255,28 +265,18 @@ async fn world(config: &Config, owner: &OwnerId, net: Net, store: Arc<Store>, da
         }
         drivers.insert(technology, driver(config, technology, owner));
     }
+    net.intend(network::network(config, bridges.keys().copied()));
     World { node: config.node.clone(), owner: owner.clone(), store, net, drivers, bridges, datapath }
 }
 
-/// What was changed on the node is logged, and kept so that `selvedge clear` can change it back.
-fn note_settings(store: &Store, bridge: &str, changed: &[SettingChange]) {
-    for change in changed {
-        info!(bridge, path = change.path, before = change.before, after = change.after, "network setting changed");
-    }
-    if !changed.is_empty()
-        && let Err(error) = store.note_settings(changed)
-    {
-        warn!(%error, "changed settings could not be stored; they will have to be changed back by hand");
-    }
-}
-
-fn bridge(config: &Config, technology: Technology) -> BridgeSpec {
-    let pool = config.pool(technology);
-    BridgeSpec {
-        name: pool.bridge.clone(),
-        v4: (pool.gateway, pool.v4),
-        v6: pool.gateway6().and_then(|gateway| pool.v6.map(|prefix| (gateway, prefix))),
-    }
+/// Counts an instance's packets anew at a port that lost its filters.
+fn count_again(datapath: Datapath) -> OnPort {
+    Box::new(move |interface| {
+        let port = interface.strip_prefix("sv").is_some_and(|id| InstanceId::new(id).is_ok());
+        if port && let Err(error) = datapath.count_flows(interface) {
+            warn!(interface, error = %in_full(&error), "packets cannot be counted");
+        }
+    })
 }
 
 /// The one place that knows which driver belongs to which technology.
@@ -304,6 +304,7 @@ async fn reload(
     path: &Path,
     current: &watch::Sender<Arc<Config>>,
     commands: &mpsc::Sender<Command>,
+    net: &Net,
     rejected: &AtomicU64,
 ) {
     let fresh = match config::load(path) {
@@ -327,9 +328,30 @@ async fn reload(
         warn!(technology = technology.label(), "is used for the first time; its services start at the next restart");
     }
     let fresh = Arc::new(fresh.with_fixed_of(&current.borrow()));
+    // First, for only here the kernel can still refuse.
+    if let Err(error) = redeclare(net, &current.borrow().clone(), &fresh).await {
+        rejected.fetch_add(1, Ordering::Relaxed);
+        error!(error = %in_full(&error), "the configuration was not taken; the old one stays in force");
+        return;
+    }
     info!(?diff, "configuration taken");
     current.send_replace(Arc::clone(&fresh));
     if commands.send(Command::Reload(fresh)).await.is_err() {
         warn!("the operator has ended; the configuration takes effect at the next start");
     }
+}
+
+/// Changes the declared networks, where they differ. The bridges are those that the daemon has.
+async fn redeclare(net: &Net, old: &Config, new: &Config) -> Result<(), NetError> {
+    let technologies = old.technologies_in_use();
+    let (before, after) =
+        (network::network(old, technologies.iter().copied()), network::network(new, technologies.iter().copied()));
+    if before == after {
+        return Ok(());
+    }
+    let done = net.declare(after).await?;
+    for change in done.changes {
+        info!(object = change.object, name = change.name, what = change.what, "network");
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the daemon must be allowed to do, asked before anything is tried, so that the answer is a plain
 //! sentence and not an errno from the depths.
 
-use crate::config::Config;
+use crate::config::{Config, Networks};
 
 /// Capabilities that the daemon is without.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,8 @@ pub(super) fn check(config: &Config) -> Result<(), Missing> {
     if !config.listen.is_empty() && lacks(NET_BIND_SERVICE) {
         missing.push("CAP_NET_BIND_SERVICE");
     }
-    if !config.dataplane.interfaces.is_empty() || !config.services.is_empty() {
+    let networks = config.networks != Networks::default();
+    if !config.dataplane.interfaces.is_empty() || !config.services.is_empty() || networks {
         what = "attach programs and make network interfaces";
         // CAP_SYS_ADMIN stands for CAP_BPF too.
         if lacks(BPF) && lacks(SYS_ADMIN) {

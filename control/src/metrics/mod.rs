@@ -76,6 +76,18 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
             dns.with_label_values(&[transport, outcome]).inc_by(*count);
         }
     }
+    let repairs = counter(
+        "selvedge_net_repairs_total",
+        "Changes that others made to our networks and that were undone, by kind of thing.",
+        &["object"],
+    )?;
+    for (object, count) in &status.network.repairs {
+        repairs.with_label_values(&[object]).inc_by(*count);
+    }
+    let looks = counter("selvedge_net_failures_total", "Looks after which not all was as it shall be.", &[])?;
+    looks.with_label_values::<&str>(&[]).inc_by(status.network.failures);
+    let hazards = status.network.hazards.len() as f64;
+    single("selvedge_net_hazards", "Things that hurt our networks and are not ours to change.", hazards)?;
     let technologies = gauge("selvedge_technology_available", "1 where the technology can be used.", &["technology"])?;
     for (name, technology) in &status.technologies {
         technologies.with_label_values(&[name]).set(i64::from(technology.available));

@@ -8,6 +8,7 @@ pub(crate) mod fixtures;
 pub mod ids;
 pub mod image;
 pub mod instance;
+pub mod network;
 pub mod service;
 mod setting;
 pub mod snapshot;
@@ -21,6 +22,9 @@ pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
 pub use image::split_registry;
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
+pub use network::{
+    NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
+};
 pub use service::{Choice, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;
 pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};

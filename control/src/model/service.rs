@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ServiceName;
+use super::{ServiceName, Shaping};
 
 /// What runs an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,6 +129,8 @@ pub struct ServiceSpec {
     pub vcpus: f64,
     /// Memory of an instance in MiB (256 in the paper).
     pub memory_mib: u64,
+    /// How fast an instance may send, and receive; `None` for as fast as it can.
+    pub shaping: Option<Shaping>,
     /// Longest wait for the first answer to a probe.
     pub start_deadline: Duration,
     /// Quiet time after which traffic counts as ended.

@@ -32,6 +32,7 @@ impl Net {
     /// [`NetError::Invalid`] for a specification that cannot be made; else what the kernel said.
     pub async fn ensure_bridge(&self, spec: &BridgeSpec) -> Result<BridgeState> {
         validate(spec)?;
+        let _changes = self.changes.lock().await;
         let found = self.find_ours("make bridge", &spec.name, &Kind::Bridge).await?;
         let created = found.is_none();
         if created {
@@ -41,7 +42,7 @@ impl Net {
         match self.adjust(spec).await {
             Ok((index, changed)) => Ok(BridgeState { index, created, changed }),
             Err(error) => {
-                if created && let Err(left) = self.remove_bridge(&spec.name).await {
+                if created && let Err(left) = self.take_bridge_away(&spec.name).await {
                     tracing::warn!(bridge = spec.name, error = %left, "a half-made bridge could not be removed");
                 }
                 Err(error)
@@ -55,6 +56,11 @@ impl Net {
     /// # Errors
     /// [`NetError::Foreign`] where the name is taken by something that is not ours.
     pub async fn remove_bridge(&self, name: &str) -> Result<()> {
+        let _changes = self.changes.lock().await;
+        self.take_bridge_away(name).await
+    }
+
+    async fn take_bridge_away(&self, name: &str) -> Result<()> {
         match self.find_ours("remove bridge", name, &Kind::Bridge).await? {
             Some(bridge) => link::remove(&self.handle, &bridge).await,
             None => Ok(()),
@@ -108,7 +114,7 @@ impl Net {
 }
 
 /// What can be seen to be wrong before the kernel is asked.
-fn validate(spec: &BridgeSpec) -> Result<()> {
+pub(super) fn validate(spec: &BridgeSpec) -> Result<()> {
     let invalid =
         |reason: String| Err(NetError::Invalid { operation: "make bridge", object: spec.name.clone(), reason });
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');

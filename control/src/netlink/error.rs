@@ -37,6 +37,12 @@ pub enum NetError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Things of others are in the way of what was declared; nothing was changed.
+    #[error("networks were left as they are: {by}")]
+    Blocked {
+        /// Each with its remedy.
+        by: String,
+    },
     /// The process is gone, or its namespace is not one that an interface may be moved into.
     #[error("{operation} of process {pid}: {source}")]
     Namespace {
@@ -67,6 +73,7 @@ impl NetError {
             Self::Refused { .. } => "refused",
             Self::Foreign { .. } => "foreign",
             Self::Invalid { .. } => "invalid",
+            Self::Blocked { .. } => "blocked",
             Self::Namespace { .. } => "namespace",
             Self::Setting { .. } => "setting",
         }
@@ -79,7 +86,7 @@ impl NetError {
             Self::Refused { source, .. } | Self::Namespace { source, .. } | Self::Setting { source, .. } => {
                 source.raw_os_error()
             }
-            Self::Foreign { .. } | Self::Invalid { .. } => None,
+            Self::Foreign { .. } | Self::Invalid { .. } | Self::Blocked { .. } => None,
         }
     }
 }

@@ -16,6 +16,7 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::sync::oneshot;
 
 use super::error::{NetError, Result, errno_of};
+use super::network::Holder;
 use super::{PortSpec, forwarding, link};
 
 /// The name of an instance's interface inside its namespace.
@@ -27,6 +28,13 @@ pub(super) const INTERFACE: &str = "eth0";
 pub(super) struct Namespace {
     pid: u32,
     file: File,
+}
+
+/// Who holds the namespace of `pid` now.
+pub(super) fn holder(pid: u32) -> Result<Holder> {
+    let failed = |source| NetError::Namespace { operation: "look at the network namespace", pid, source };
+    let file = std::fs::metadata(format!("/proc/{pid}/ns/net")).map_err(failed)?;
+    Ok(Holder { pid, namespace: (file.dev(), file.ino()) })
 }
 
 impl Namespace {

@@ -4,11 +4,28 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, Stats64};
+use netlink_packet_route::link::{
+    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
+};
 use rtnetlink::Handle;
 
 use super::error::{NetError, Result, errno_of, is_gone, refused};
 use super::mark::Mac;
+
+/// What a link is, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// Whether it speaks the spanning tree protocol.
+    Bridge {
+        stp: bool,
+    },
+    Vxlan {
+        vni: u32,
+        local: Option<IpAddr>,
+        port: u16,
+    },
+    Other,
+}
 
 /// What is needed of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +37,10 @@ pub(super) struct Link {
     pub mac: Option<Mac>,
     pub up: bool,
     pub loopback: bool,
+    /// Index of the bridge that it is a port of.
+    pub controller: Option<u32>,
+    pub mtu: u32,
+    pub nature: Nature,
     pub stats: Option<Stats64>,
 }
 
@@ -32,6 +53,9 @@ impl From<LinkMessage> for Link {
             mac: None,
             up: message.header.flags.contains(LinkFlags::Up),
             loopback: message.header.flags.contains(LinkFlags::Loopback),
+            controller: None,
+            mtu: 0,
+            nature: Nature::Other,
             stats: None,
         };
         for attribute in message.attributes {
@@ -40,10 +64,38 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfAlias(alias) if !alias.is_empty() => link.alias = Some(alias),
                 LinkAttribute::Address(bytes) => link.mac = Mac::try_from(bytes).ok(),
                 LinkAttribute::Stats64(stats) => link.stats = Some(stats),
+                LinkAttribute::Controller(index) if index != 0 => link.controller = Some(index),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::LinkInfo(info) => link.nature = nature(&info),
                 _ => {}
             }
         }
         link
+    }
+}
+
+fn nature(info: &[LinkInfo]) -> Nature {
+    let kind = info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind) } else { None });
+    let data = info.iter().find_map(|i| if let LinkInfo::Data(data) = i { Some(data) } else { None });
+    match (kind, data) {
+        (Some(InfoKind::Bridge), Some(InfoData::Bridge(data))) => {
+            let off = data.iter().any(|d| matches!(d, InfoBridge::StpState(BridgeStpState::Disabled)));
+            Nature::Bridge { stp: !off }
+        }
+        (Some(InfoKind::Vxlan), Some(InfoData::Vxlan(data))) => {
+            let (mut vni, mut local, mut port) = (0, None, 0);
+            for item in data {
+                match item {
+                    InfoVxlan::Id(id) => vni = *id,
+                    InfoVxlan::Local(v4) => local = Some(IpAddr::V4(*v4)),
+                    InfoVxlan::Local6(v6) => local = Some(IpAddr::V6(*v6)),
+                    InfoVxlan::Port(number) => port = *number,
+                    _ => {}
+                }
+            }
+            Nature::Vxlan { vni, local, port }
+        }
+        _ => Nature::Other,
     }
 }
 
@@ -115,7 +167,7 @@ pub(super) async fn addresses(handle: &Handle, link: &Link) -> Result<Vec<(IpAdd
 }
 
 /// The interface's own address: `IFA_LOCAL` where there is one (IPv4), else `IFA_ADDRESS`.
-fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+pub(super) fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

@@ -3,73 +3,35 @@
 //! Everything made here bears a mark in its interface alias (`IFLA_IFALIAS`):
 //! `selvedge:<owner>:<what>`. Only what bears our owner's mark is ever changed or removed.
 
+mod act;
 mod bridge;
+mod diff;
 mod error;
 mod forwarding;
 mod inside;
+mod keeper;
 mod link;
 pub mod mark;
+mod network;
 mod port;
+mod seen;
+mod step;
+mod tc;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use tokio::sync::watch;
 
 pub use bridge::BridgeState;
 pub use error::{NetError, Result};
-
+pub use keeper::{Keeper, OnPort};
 pub use mark::Kind;
+pub use network::{BridgeSpec, Network, PortSpec};
 pub use port::{Port, PortCounters};
 
-use crate::model::{AddressPair, InstanceId, OwnerId, SettingChange};
-
-/// A technology's bridge with the node's own addresses on it (the pools' gateways).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BridgeSpec {
-    /// Interface name, at most 15 bytes.
-    pub name: String,
-    /// Gateway and prefix, IPv4.
-    pub v4: (Ipv4Addr, Ipv4Net),
-    /// Gateway and prefix, IPv6.
-    pub v6: Option<(Ipv6Addr, Ipv6Net)>,
-}
-
-impl BridgeSpec {
-    /// The bridge's own addresses with the length of their prefix.
-    fn addresses(&self) -> Vec<(IpAddr, u8)> {
-        let v4 = (IpAddr::V4(self.v4.0), self.v4.1.prefix_len());
-        let v6 = self.v6.map(|(gateway, net)| (IpAddr::V6(gateway), net.prefix_len()));
-        std::iter::once(v4).chain(v6).collect()
-    }
-}
-
-/// An instance's way to its bridge.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortSpec {
-    /// The instance; names and marks derive from it.
-    pub instance: InstanceId,
-    /// The bridge to join.
-    pub bridge: BridgeSpec,
-    /// Addresses of the instance's end.
-    pub addresses: AddressPair,
-}
-
-impl PortSpec {
-    /// The instance's addresses with the length of their pool's prefix. Checked before: a family that the
-    /// bridge does not have is not in `addresses`.
-    fn prefixes(&self) -> Vec<(IpAddr, u8)> {
-        let v4 = self.addresses.v4.map(|a| (IpAddr::V4(a), self.bridge.v4.1.prefix_len()));
-        let v6 = self.addresses.v6.zip(self.bridge.v6).map(|(a, (_, net))| (IpAddr::V6(a), net.prefix_len()));
-        v4.into_iter().chain(v6).collect()
-    }
-
-    /// The gateways for the families that the instance has.
-    fn gateways(&self) -> Vec<IpAddr> {
-        let v4 = self.addresses.v4.map(|_| IpAddr::V4(self.bridge.v4.0));
-        let v6 = self.addresses.v6.and(self.bridge.v6).map(|(gateway, _)| IpAddr::V6(gateway));
-        v4.into_iter().chain(v6).collect()
-    }
-}
+use crate::model::{InstanceId, NetChange, NetPlan, NetReport, OwnerId, SettingChange, Shaping};
+use network::{Wanted, kind_of};
 
 /// A link that bears our mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +50,7 @@ impl OwnedLink {
     pub const fn instance(&self) -> Option<&InstanceId> {
         match &self.kind {
             Kind::Port(id) => Some(id),
-            Kind::Bridge => None,
+            Kind::Bridge | Kind::Shaper | Kind::Tunnel => None,
         }
     }
 }
@@ -99,6 +61,14 @@ pub struct Net {
     handle: rtnetlink::Handle,
     owner: OwnerId,
     connection: tokio::task::JoinHandle<()>,
+    /// What shall be there: the declared networks, and the ports that were made and not deleted.
+    wanted: Mutex<Wanted>,
+    /// Held while something is looked at and changed, so that nobody judges the half of another's work; and while
+    /// something is listed, for the kernel gives one list at a time over a socket (EBUSY).
+    changes: tokio::sync::Mutex<()>,
+    /// Counts changes of `wanted` that the kernel does not have yet.
+    intents: watch::Sender<u64>,
+    report: watch::Sender<NetReport>,
 }
 
 impl Net {
@@ -113,7 +83,15 @@ impl Net {
             object: "netlink socket".to_owned(),
             source,
         })?;
-        Ok(Self { handle, owner, connection: tokio::spawn(connection) })
+        Ok(Self {
+            handle,
+            connection: tokio::spawn(connection),
+            wanted: Mutex::default(),
+            changes: tokio::sync::Mutex::default(),
+            intents: watch::Sender::new(0),
+            report: watch::Sender::new(NetReport::new(owner.clone())),
+            owner,
+        })
     }
 
     /// Whose mark is set and looked for.
@@ -135,6 +113,7 @@ impl Net {
     /// # Errors
     /// [`NetError::Refused`].
     pub async fn list_owned(&self) -> Result<Vec<OwnedLink>> {
+        let _changes = self.changes.lock().await;
         let links = link::all(&self.handle).await?;
         let owned = links.into_iter().filter_map(|link| {
             let kind = self.kind_of(&link)?;
@@ -151,16 +130,136 @@ impl Net {
         forwarding::restore(changes)
     }
 
-    /// What `link` is, if it is ours: by its alias, or by its hardware address where there is no alias yet.
+    /// What `declare` would do now, and what it could not mend.
+    ///
+    /// # Errors
+    /// [`NetError`] where the kernel cannot be read.
+    pub async fn plan(&self, network: &Network) -> Result<NetPlan> {
+        let mut wanted = self.wanted().clone();
+        let before = uplinks(&wanted);
+        wanted.network = network.clone();
+        let _changes = self.changes.lock().await;
+        let seen = seen::look(&self.handle, &self.owner, &wanted).await?;
+        let diff = diff::diff(&self.owner, &wanted, &seen, &before);
+        Ok(NetPlan {
+            changes: diff.steps.iter().map(step::Step::change).collect(),
+            hazards: diff.hazards.into_iter().map(|h| h.text).collect(),
+        })
+    }
+
+    /// Makes these the declared networks: all is validated, then done; after a failure what was done is taken back, newest
+    /// first, and the networks declared before stay.
+    ///
+    /// # Errors
+    /// [`NetError::Blocked`] where something of another's is in the way, else what the kernel said.
+    pub async fn declare(&self, network: Network) -> Result<NetPlan> {
+        for bridge in &network.bridges {
+            bridge::validate(bridge)?;
+        }
+        let _changes = self.changes.lock().await;
+        let mut wanted = self.wanted().clone();
+        let before = uplinks(&wanted);
+        wanted.network = network;
+        let seen = seen::look(&self.handle, &self.owner, &wanted).await?;
+        let diff = diff::diff(&self.owner, &wanted, &seen, &before);
+        let blocked: Vec<String> = diff.hazards.iter().filter(|h| h.blocks).map(|h| h.text.clone()).collect();
+        if !blocked.is_empty() {
+            return Err(NetError::Blocked { by: blocked.join("; ") });
+        }
+        self.carry_out(&diff.steps, &seen).await?;
+        let network = wanted.network;
+        self.wanted().network = network;
+        self.publish();
+        Ok(NetPlan {
+            changes: diff.steps.iter().map(step::Step::change).collect(),
+            hazards: diff.hazards.into_iter().map(|h| h.text).collect(),
+        })
+    }
+
+    /// Makes the declared networks so once more, as [`Net::declare`] does.
+    ///
+    /// # Errors
+    /// As [`Net::declare`].
+    pub async fn redeclare(&self) -> Result<NetPlan> {
+        let network = self.wanted().network.clone();
+        self.declare(network).await
+    }
+
+    /// What [`Net::release`] would remove.
+    ///
+    /// # Errors
+    /// [`NetError`] where the kernel cannot be read.
+    pub async fn released(&self) -> Result<Vec<NetChange>> {
+        let _changes = self.changes.lock().await;
+        let steps = self.release_steps().await?;
+        Ok(steps.iter().map(step::Step::change).collect())
+    }
+
+    /// Removes everything that bears our mark but bridges and ports: tunnels, routes, shaping.
+    ///
+    /// # Errors
+    /// [`NetError`], the first one; the rest is tried all the same.
+    pub async fn release(&self) -> Result<Vec<NetChange>> {
+        let _changes = self.changes.lock().await;
+        let steps = self.release_steps().await?;
+        let mut first = Ok(());
+        for step in &steps {
+            let done = self.execute(step).await;
+            first = first.and(done);
+        }
+        first.map(|()| steps.iter().map(step::Step::change).collect())
+    }
+
+    async fn release_steps(&self) -> Result<Vec<step::Step>> {
+        let seen = seen::look(&self.handle, &self.owner, &Wanted::default()).await?;
+        Ok(diff::release(&self.owner, &seen))
+    }
+
+    /// Makes these the declared networks without trying; [`Keeper`] then does what can be done. For the start, where one
+    /// thing that is in the way must not keep the rest.
+    pub fn intend(&self, network: Network) {
+        self.wanted().network = network;
+        self.publish();
+        self.intents.send_modify(|count| *count += 1);
+    }
+
+    /// How fast the instances may send and receive from now on. Ports that are not named here keep what they have.
+    pub fn reshape(&self, shapings: &BTreeMap<InstanceId, Option<Shaping>>) {
+        let mut changed = false;
+        for (id, port) in &mut self.wanted().ports {
+            if let Some(shaping) = shapings.get(id)
+                && port.spec.shaping != *shaping
+            {
+                port.spec.shaping = *shaping;
+                changed = true;
+            }
+        }
+        if changed {
+            self.publish();
+            self.intents.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// What is known of the networks, kept up to date.
+    #[must_use]
+    pub fn report(&self) -> watch::Receiver<NetReport> {
+        self.report.subscribe()
+    }
+
+    /// Writes down what is wanted.
+    fn publish(&self) {
+        let wanted = self.wanted().clone();
+        self.report.send_modify(|report| wanted.report(report));
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        // Whoever panicked with it has only replaced whole values.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `link` is, if it is ours.
     fn kind_of(&self, link: &link::Link) -> Option<Kind> {
-        if let Some(alias) = &link.alias {
-            return mark::parse(&self.owner, alias);
-        }
-        if link.mac == Some(mark::bridge_mac(&self.owner, &link.name)) {
-            return Some(Kind::Bridge);
-        }
-        let id = InstanceId::new(link.name.strip_prefix("sv")?).ok()?;
-        (link.mac == Some(mark::host_mac(&self.owner, &id))).then_some(Kind::Port(id))
+        kind_of(&self.owner, link)
     }
 
     /// The link of that name if it is ours and of that kind; [`NetError::Foreign`] if it is another's.
@@ -176,6 +275,11 @@ impl Net {
             expected: mark::alias(&self.owner, kind),
         })
     }
+}
+
+/// Interfaces of others that are shaped now.
+fn uplinks(wanted: &Wanted) -> Vec<String> {
+    wanted.network.uplinks.iter().map(|u| u.interface.clone()).collect()
 }
 
 impl Drop for Net {

@@ -3,17 +3,16 @@
 use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo,
-};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::error::{NetError, Result, errno_of, is_gone, refused};
+use super::error::{NetError, Result, is_gone, refused};
 use super::inside::{INTERFACE, Namespace};
 use super::link;
 use super::mark::{self, Kind, Mac};
-use super::{Net, PortSpec};
+use super::network::WantedPort;
+use super::{Net, PortSpec, act, diff, inside};
 use crate::model::{AddressPair, InstanceId};
 
 /// A port that was made; its instance's end waits in our namespace for the instance's process.
@@ -57,13 +56,21 @@ impl Net {
     /// where the addresses do not fit the bridge, else what the kernel said.
     pub async fn create_port(&self, spec: &PortSpec) -> Result<Port> {
         validate(spec)?;
+        let _changes = self.changes.lock().await;
+        let port = self.create(spec).await?;
+        self.wanted().ports.insert(spec.instance.clone(), WantedPort { spec: spec.clone(), holder: None });
+        self.publish();
+        Ok(port)
+    }
+
+    async fn create(&self, spec: &PortSpec) -> Result<Port> {
         let bridge = self.find_ours("make port on", &spec.bridge.name, &Kind::Bridge).await?;
         let bridge = bridge.ok_or_else(|| NetError::Refused {
             operation: "make port on",
             object: spec.bridge.name.clone(),
             source: std::io::Error::from_raw_os_error(libc::ENODEV),
         })?;
-        self.delete_port(&spec.instance).await?;
+        self.delete(&spec.instance).await?;
 
         let mut port = Port {
             spec: spec.clone(),
@@ -74,13 +81,23 @@ impl Net {
             peer: format!("svp{}", spec.instance),
         };
         self.add_pair(&port).await?;
-        match self.join_bridge(&port).await {
+        match self.furnish(&port).await {
             Ok(index) => {
                 port.index = index;
                 Ok(port)
             }
             Err(error) => Err(self.undo(&spec.instance, error).await),
         }
+    }
+
+    /// Joins the host's end to the bridge and shapes it.
+    async fn furnish(&self, port: &Port) -> Result<u32> {
+        let index = self.join_bridge(port).await?;
+        let steps = port.spec.shaping.map(|shaping| diff::shape_new(&self.owner, &port.interface, shaping));
+        for step in steps.iter().flatten() {
+            self.execute(step).await?;
+        }
+        Ok(index)
     }
 
     /// Moves the instance's end into the network namespace of `pid`, names it `eth0`, gives it addresses and
@@ -92,10 +109,54 @@ impl Net {
     /// [`NetError::Namespace`] where the process is gone, has no namespace of its own or one that is in use,
     /// else what the kernel said.
     pub async fn attach_port(&self, port: &Port, pid: u32) -> Result<()> {
-        match self.attach(port, pid).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.undo(&port.spec.instance, error).await),
+        let _changes = self.changes.lock().await;
+        let holder = match self.attach(port, pid).await {
+            Ok(()) => inside::holder(pid),
+            Err(error) => Err(error),
+        };
+        match holder {
+            Ok(holder) => {
+                if let Some(wanted) = self.wanted().ports.get_mut(&port.spec.instance) {
+                    wanted.holder = Some(holder);
+                }
+                self.publish();
+                Ok(())
+            }
+            Err(error) => {
+                self.forget(&port.spec.instance);
+                Err(self.undo(&port.spec.instance, error).await)
+            }
         }
+    }
+
+    /// Takes up a port that an earlier run of the daemon made for an instance whose process is `pid`, so that it is kept as
+    /// it shall be. Without a process it is not made again should it go.
+    ///
+    /// # Errors
+    /// [`NetError::Namespace`] where the process is gone.
+    pub fn adopt_port(&self, spec: &PortSpec, pid: Option<u32>) -> Result<()> {
+        validate(spec)?;
+        let holder = pid.map(inside::holder).transpose()?;
+        self.wanted().ports.insert(spec.instance.clone(), WantedPort { spec: spec.clone(), holder });
+        self.publish();
+        self.intents.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Makes a port again that somebody removed under a running instance.
+    pub(super) async fn restore_port(&self, id: &InstanceId) -> Result<()> {
+        let Some(wanted) = self.wanted().ports.get(id).cloned() else { return Ok(()) };
+        let Some(holder) = wanted.holder else { return Ok(()) };
+        let port = self.create(&wanted.spec).await?;
+        match self.attach(&port, holder.pid).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.undo(id, error).await),
+        }
+    }
+
+    fn forget(&self, id: &InstanceId) {
+        self.wanted().ports.remove(id);
+        self.publish();
     }
 
     /// Removes a port with everything that belongs to it, in whatever state it is. One that is gone already
@@ -104,6 +165,12 @@ impl Net {
     /// # Errors
     /// [`NetError::Foreign`] where the interface of that name is not ours.
     pub async fn delete_port(&self, instance: &InstanceId) -> Result<()> {
+        let _changes = self.changes.lock().await;
+        self.forget(instance);
+        self.delete(instance).await
+    }
+
+    async fn delete(&self, instance: &InstanceId) -> Result<()> {
         let found = self.find_ours("remove port", &instance.interface(), &Kind::Port(instance.clone())).await;
         let removed = match &found {
             Ok(Some(link)) => link::remove(&self.handle, link).await,
@@ -111,8 +178,13 @@ impl Net {
             // Another's interface stays; our own neighbour entries go all the same.
             Err(_) => found.map(drop),
         };
+        let shaper = mark::shaper_name(&self.owner, &instance.interface());
+        let unshaped = match self.find_ours("remove shaper", &shaper, &Kind::Shaper).await {
+            Ok(Some(link)) => link::remove(&self.handle, &link).await,
+            other => other.map(drop),
+        };
         let forgotten = self.forget_neighbours(&mark::instance_mac(&self.owner, instance)).await;
-        removed.and(forgotten)
+        removed.and(unshaped).and(forgotten)
     }
 
     /// What went through a port of ours; `None` where there is none.
@@ -149,10 +221,9 @@ impl Net {
     /// is a port of the bridge, no interface of the node's.
     async fn join_bridge(&self, port: &Port) -> Result<u32> {
         let host = link::expect(&self.handle, "make port", &port.interface).await?;
-        let quiet = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
+        link::change(&self.handle, "make port", &port.interface, act::quiet(host.index)).await?;
         let marked = LinkUnspec::new_with_index(host.index)
             .alias(mark::alias(&self.owner, &Kind::Port(port.spec.instance.clone())))
-            .append_extra_attribute(LinkAttribute::AfSpecUnspec(quiet))
             .controller(port.bridge)
             .build();
         link::change(&self.handle, "join to its bridge", &port.interface, marked).await?;
@@ -171,19 +242,14 @@ impl Net {
         link::change(&self.handle, "move into the instance", &port.peer, moved).await?;
         namespace.configure(&port.spec).await?;
         for (address, _) in port.spec.prefixes() {
-            let request = self.handle.neighbours().add(port.bridge, address).link_layer_address(&port.mac);
-            request.replace().execute().await.map_err(|error| NetError::Refused {
-                operation: "add neighbour",
-                object: format!("{address} on {}", port.spec.bridge.name),
-                source: errno_of(error),
-            })?;
+            self.set_neighbour(&port.spec.bridge.name, address, &port.mac).await?;
         }
         Ok(())
     }
 
     /// Removes what a failed step left and gives the step's own error on.
     async fn undo(&self, instance: &InstanceId, error: NetError) -> NetError {
-        if let Err(left) = self.delete_port(instance).await {
+        if let Err(left) = self.delete(instance).await {
             tracing::warn!(%instance, error = %left, "a half-made port could not be removed");
         }
         error

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::Operator;
+use super::bring_up::port_spec;
 use crate::driver::Running;
 use crate::model::{Instance, InstanceId, InstanceState, Technology, in_full};
 
@@ -52,6 +53,13 @@ impl Operator {
         let process = engine.map(|owned| owned.get(&id).is_some_and(|r| r.pid.is_some()));
         let alive = process.unwrap_or(true) && links.contains(&id);
         let spec = self.config.services.iter().find(|s| s.name == record.service).cloned();
+        let pid = engine.and_then(|owned| owned.get(&id)?.pid).filter(|_| alive);
+        let bridge = self.world.bridges.get(&record.technology).cloned();
+        if let (Some(pid), Some(spec), Some(bridge)) = (pid, &spec, bridge)
+            && let Err(error) = self.world.net.adopt_port(&port_spec(&record, bridge, spec), Some(pid))
+        {
+            warn!(instance = %id, error = %in_full(&error), "its port is not looked after");
+        }
         self.track(record, process == Some(false));
         match (state, alive, spec) {
             (InstanceState::Serving, true, Some(spec)) => {

@@ -11,7 +11,7 @@ use super::probe::Probe;
 use super::{Event, ProbeReport, World};
 use crate::driver::{Driver, InstanceSpec};
 use crate::model::{Instance, InstanceState, ServiceSpec, Timestamp, in_full};
-use crate::netlink::PortSpec;
+use crate::netlink::{BridgeSpec, PortSpec};
 
 /// How often readiness is asked for (section III of the paper).
 const READINESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -82,7 +82,7 @@ impl BringUp {
         self.fetch(&spec).await?;
 
         self.advance(InstanceState::Starting, "image is there", None).await?;
-        let port = PortSpec { instance: self.instance.id.clone(), bridge, addresses: self.instance.addresses };
+        let port = port_spec(&self.instance, bridge, &self.service);
         let port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
         let running = self.driver.start(&spec).await.map_err(|e| failed("start", &e))?;
         let Some(pid) = running.pid else {
@@ -181,6 +181,12 @@ impl BringUp {
         // The operator's end of the channel closes at shutdown only; there is nobody left to tell then.
         let _ = self.events.send(event).await;
     }
+}
+
+/// The port of an instance.
+pub(super) fn port_spec(instance: &Instance, bridge: BridgeSpec, service: &ServiceSpec) -> PortSpec {
+    let (id, addresses) = (instance.id.clone(), instance.addresses);
+    PortSpec { instance: id, bridge, addresses, shaping: service.shaping }
 }
 
 /// Stops an instance and gives back its port; goes on after a failure and tells all that failed.

@@ -47,7 +47,7 @@ fn bench(dir: &Path) -> Bench {
     let world = World {
         node: config.node.clone(),
         owner: owner.clone(),
-        net: Net::new(owner).unwrap(),
+        net: Arc::new(Net::new(owner).unwrap()),
         drivers: BTreeMap::new(),
         bridges: BTreeMap::new(),
         // No interface, no service: nothing is loaded.

@@ -18,9 +18,10 @@ use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
-    Desired, Hold, Instance, InstanceId, InstanceState, Observed, Snapshot, Technology, Timestamp, WindowReport,
-    in_full,
+    Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Snapshot, Technology, Timestamp,
+    WindowReport, in_full,
 };
+use crate::netlink::NetError;
 use crate::stop::{Stop, Stopper};
 
 /// What an operator of the machine asks of the running daemon.
@@ -30,6 +31,8 @@ pub enum Command {
     Reload(Arc<Config>),
     /// Put an earlier table in force and hold it.
     RollBack(Rollback, oneshot::Sender<Result<RolledBack, HoldError>>),
+    /// Make the kernel's networks as they are declared, all or nothing.
+    Networks(oneshot::Sender<Result<NetPlan, NetError>>),
     /// End the hold: who asks, and the way to say which generation is in force then.
     Release(String, oneshot::Sender<Result<u64, HoldError>>),
 }
@@ -185,10 +188,26 @@ impl Operator {
     fn obey(&mut self, command: Command) {
         // Who does not wait for the outcome any more has gone away; it holds all the same.
         match command {
-            Command::Reload(config) => self.config = config,
+            Command::Reload(config) => {
+                self.config = config;
+                self.reshape();
+            }
+            Command::Networks(reply) => {
+                let world = Arc::clone(&self.world);
+                tokio::spawn(async move { reply.send(world.net.redeclare().await) });
+            }
             Command::RollBack(order, reply) => drop(reply.send(self.roll_back(order))),
             Command::Release(by, reply) => drop(reply.send(self.release(&by))),
         }
+    }
+
+    /// Gives running instances the rates that their services have now.
+    fn reshape(&self) {
+        let shaping = |tracked: &Tracked| {
+            let service = self.config.service(&tracked.record.service)?;
+            Some((tracked.record.id.clone(), service.shaping))
+        };
+        self.world.net.reshape(&self.instances.values().filter_map(shaping).collect());
     }
 
     fn take_desired(&mut self) {

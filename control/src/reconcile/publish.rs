@@ -239,6 +239,7 @@ mod tests {
             sorry: vec!["192.0.2.99".parse().unwrap()],
             vcpus: 1.0,
             memory_mib: 256,
+            shaping: None,
             start_deadline: Duration::from_secs(30),
             drain_quiet: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(300),

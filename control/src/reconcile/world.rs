@@ -18,7 +18,7 @@ pub struct World {
     /// What survives a restart.
     pub store: Arc<Store>,
     /// Links and addresses.
-    pub net: Net,
+    pub net: Arc<Net>,
     /// Technologies by name.
     pub drivers: BTreeMap<Technology, Arc<dyn Driver>>,
     /// Bridge of each technology.

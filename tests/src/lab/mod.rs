@@ -10,6 +10,7 @@ mod error;
 pub mod image;
 mod lock;
 pub mod netns;
+pub mod node;
 pub mod process;
 pub mod record;
 pub mod repository;
