@@ -99,7 +99,18 @@ fn no_errors(file_name: &str) -> ConfigErrors {
 
 fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let reader = root.reader;
-    root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "images", "network", "technology", "service"]);
+    root.allow(&[
+        "node",
+        "dataplane",
+        "dns",
+        "zone",
+        "control",
+        "limits",
+        "images",
+        "network",
+        "technology",
+        "service",
+    ]);
     let technology = root.section("technology");
     technology.allow(&["docker"]);
 
