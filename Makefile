@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build demo test bench fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test bench fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -23,6 +23,10 @@ build: ## Build target/release/selvedge and selvedged
 	@tests/setup.sh build
 	cargo build --release --locked
 
+unikernel: ## Build the reference unikernel and the tenders that start it, in target/unikernel
+	@tests/setup.sh unikernel
+	@unikernel/build.sh "$(TARGET)/unikernel"
+
 # `exec`: signals reach the demo itself, which cleans up.
 demo: ## Show the whole on this machine: client, engine, load, replicas that follow it (as root)
 	@tests/setup.sh build lab
@@ -31,6 +35,7 @@ demo: ## Show the whole on this machine: client, engine, load, replicas that fol
 
 test: ## Run all tests (as root; without, those that need it are skipped and listed)
 	@tests/setup.sh build lab
+	@$(MAKE) unikernel
 	@exec tests/run.sh
 
 # The lab that measures other servers beside ours is no part of this repository.

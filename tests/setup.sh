@@ -4,6 +4,7 @@
 #
 #   build   the linker for BPF objects, the standard library's source, the crates of Cargo.lock
 #   lab     what the namespace lab and the demo run: container engine, nginx, tools; a BPF file system
+#   unikernel   what the reference unikernel is built with, and the emulator that runs it
 #   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
@@ -189,6 +190,29 @@ step_lab() {
     fi
 }
 
+# An emulator is not needed to build; without KVM it is what the microVM technologies run on.
+step_unikernel() {
+    need_rust
+    has cc || install_packages gcc libc6-dev
+    has make || install_packages make
+    has ld || install_packages binutils
+    has pkg-config || install_packages pkg-config
+    pkg-config --exists libseccomp || install_packages libseccomp-dev
+    has qemu-system-x86_64 || install_packages qemu-system-x86
+    local own
+    own=$(rustup show active-toolchain | cut -d ' ' -f 1)
+    if ! rustup target list --installed --toolchain "$own" | grep -qx x86_64-unknown-none; then
+        say "adding x86_64-unknown-none to $own"
+        rustup target add x86_64-unknown-none --toolchain "$own" >&2 ||
+            fail "the target x86_64-unknown-none could not be added to $own; the unikernel is built for it"
+    fi
+    if ! cargo fetch --locked --offline --manifest-path unikernel/Cargo.toml >/dev/null 2>&1; then
+        say "fetching the crates of unikernel/Cargo.lock"
+        cargo fetch --locked --manifest-path unikernel/Cargo.toml >&2 ||
+            fail "the crates of unikernel/Cargo.lock could not be fetched"
+    fi
+}
+
 step_lint() {
     need_rust
     local bpf own
@@ -235,16 +259,17 @@ step_peers() {
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | lint | deb | check | peers) "step_$step" ;;
+    build | lab | unikernel | lint | deb | check | peers) "step_$step" ;;
     all)
         step_build
         step_lab
+        step_unikernel
         step_lint
         step_deb
         step_check
         ;;
     *)
-        say "no such step: $step; there are build, lab, lint, deb, check, peers, all"
+        say "no such step: $step; there are build, lab, unikernel, lint, deb, check, peers, all"
         exit 2
         ;;
     esac
