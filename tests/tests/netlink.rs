@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use control::model::{AddressPair, InstanceId, OwnerId};
+use control::model::{AddressPair, InstanceId, OwnerId, PortKind};
 use control::netlink::{BridgeSpec, Kind, Net, NetError, PortSpec};
 use tests::lab::{Namespace, is_root};
 
@@ -111,6 +111,7 @@ fn port(number: u8) -> PortSpec {
         instance: InstanceId::from_number(number.into()),
         bridge: bridge(),
         addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 71, 0, number)), v6: Some(v6) },
+        kind: PortKind::Pair,
     }
 }
 

@@ -77,6 +77,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("control.metrics", old.control.metrics != new.control.metrics),
             ("control.log", old.control.log != new.control.log),
             ("technology.docker", old.technologies.docker != new.technologies.docker),
+            ("technology.unikernel", old.technologies.unikernels != new.technologies.unikernels),
         ]),
     }
 }
@@ -117,7 +118,7 @@ impl Config {
 }
 
 /// Keys that an instance is made with.
-const REPLACING: [&str; 5] = ["technology", "image", "port", "vcpus", "memory_mib"];
+const REPLACING: [&str; 8] = ["technology", "image", "launch", "arguments", "disk", "port", "vcpus", "memory_mib"];
 
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
     keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
@@ -130,6 +131,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         names,
         technology,
         image,
+        guest,
         port,
         probe_path,
         capacity,
@@ -151,6 +153,9 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("names", *names != new.names),
         ("technology", *technology != new.technology),
         ("image", *image != new.image),
+        ("launch", guest.launch != new.guest.launch),
+        ("arguments", guest.arguments != new.guest.arguments),
+        ("disk", guest.disk != new.guest.disk),
         ("port", *port != new.port),
         ("probe_path", *probe_path != new.probe_path),
         ("capacity", *capacity != new.capacity),

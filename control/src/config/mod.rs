@@ -12,6 +12,7 @@ mod reader;
 mod records;
 mod sections;
 mod services;
+mod technologies;
 mod types;
 mod values;
 mod zone_file;
@@ -29,7 +30,9 @@ pub use diff::{ConfigDiff, ServiceChange, diff};
 pub use errors::{ConfigError, ConfigErrors};
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
-pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Pool, Technologies};
+pub use types::{
+    Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Pool, Technologies, Unikernels,
+};
 pub use values::{parse_duration, show_duration};
 
 use crate::model::{Limits, NodeName};
@@ -97,12 +100,10 @@ fn no_errors(file_name: &str) -> ConfigErrors {
 fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let reader = root.reader;
     root.allow(&["node", "dataplane", "dns", "zone", "control", "limits", "technology", "service"]);
-    let technology = root.section("technology");
-    technology.allow(&["docker"]);
 
     let limit = sections::limits(&root.section("limits"));
     let (listen, dns) = sections::dns(&root.section("dns"));
-    let docker = sections::docker(&technology.section("docker"));
+    let technologies = technologies::technologies(&root.section("technology"));
     let mut zone_sections = root.sections("zone");
     let addresses: Vec<_> = listen.iter().map(|f| f.value).collect();
     let mut zones: Vec<_> = zone_sections.iter_mut().filter_map(|s| sections::zone(s, &addresses)).collect();
@@ -114,8 +115,8 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     records::check(reader, &zones, &services);
     zone_file::check(reader, &mut zones, &services);
     cross::limits(reader, &services, &limit);
-    cross::pools(reader, &docker, &listen, &limit);
-    cross::elsewhere(reader, &docker, &services);
+    cross::pools(reader, &technologies.pools, &listen, &limit, &services);
+    cross::elsewhere(reader, &technologies.pools, &services);
 
     zones.sort_by(|a, b| a.zone.value.apex.cmp(&b.zone.value.apex));
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
@@ -127,7 +128,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         zones: zones.into_iter().map(records::ZoneSection::finish).collect(),
         control: sections::control(&root.section("control")),
         limits: Limits { instances: limit.value },
-        technologies: Technologies { docker: docker.docker },
+        technologies: technologies.technologies,
         predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),
         services: services.into_iter().map(|s| s.spec).collect(),
     }

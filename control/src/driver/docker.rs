@@ -25,8 +25,8 @@ pub use engine::EngineError;
 use engine::{Engine, LABEL, TIMEOUT, status};
 
 use super::cgroup::Cgroup;
-use super::{Driver, DriverError, DriverEvent, InstanceSpec, Result, Running, Usage};
-use crate::model::{InstanceId, OwnerId, Technology};
+use super::{Attachment, Driver, DriverError, DriverEvent, InstanceSpec, Result, Running, Usage};
+use crate::model::{InstanceId, OwnerId, PortKind, Technology};
 
 /// The driver for one engine.
 #[derive(Debug)]
@@ -237,6 +237,10 @@ impl Driver for Docker {
         Technology::Docker
     }
 
+    fn port(&self) -> PortKind {
+        PortKind::Pair
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<String>> {
         self.version().boxed()
     }
@@ -245,7 +249,7 @@ impl Driver for Docker {
         self.find_image(spec).boxed()
     }
 
-    fn start<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Running>> {
+    fn start<'a>(&'a self, spec: &'a InstanceSpec, _: Option<Attachment>) -> BoxFuture<'a, Result<Running>> {
         self.start_container(spec).boxed()
     }
 

@@ -10,6 +10,7 @@ mod inside;
 mod link;
 pub mod mark;
 mod port;
+mod tap;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +22,7 @@ pub use error::{NetError, Result};
 pub use mark::Kind;
 pub use port::{Port, PortCounters};
 
-use crate::model::{AddressPair, InstanceId, OwnerId, SettingChange};
+use crate::model::{AddressPair, InstanceId, OwnerId, PortKind, SettingChange};
 
 /// A technology's bridge with the node's own addresses on it (the pools' gateways).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct PortSpec {
     pub bridge: BridgeSpec,
     /// Addresses of the instance's end.
     pub addresses: AddressPair,
+    /// What the instance's technology wants.
+    pub kind: PortKind,
 }
 
 impl PortSpec {

@@ -1,6 +1,6 @@
-//! An instance's port: a pair of virtual interfaces between its bridge and its namespace.
+//! An instance's port: a pair of virtual interfaces between its bridge and its namespace, or a tap on its bridge.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{
@@ -13,11 +13,12 @@ use super::error::{NetError, Result, errno_of, is_gone, refused};
 use super::inside::{INTERFACE, Namespace};
 use super::link;
 use super::mark::{self, Kind, Mac};
-use super::{Net, PortSpec};
-use crate::model::{AddressPair, InstanceId};
+use super::{Net, PortSpec, tap};
+use crate::model::{AddressPair, InstanceId, PortKind};
 
-/// A port that was made; its instance's end waits in our namespace for the instance's process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A port that was made; its instance's end waits for the instance's process: an interface in our namespace, or the
+/// tap's descriptor.
+#[derive(Debug)]
 pub struct Port {
     /// What it was made from.
     pub spec: PortSpec,
@@ -29,8 +30,10 @@ pub struct Port {
     pub mac: Mac,
     /// Index of the bridge.
     bridge: u32,
-    /// Name of the instance's end until it is moved.
-    peer: String,
+    /// Name of the instance's end until it is moved; none of a tap.
+    peer: Option<String>,
+    /// The tap's other end, for the process that is to inherit it; `None` of a pair and where it has been taken.
+    pub descriptor: Option<OwnedFd>,
 }
 
 /// What went through a port since it was made, as the host's end counts it.
@@ -49,8 +52,11 @@ pub struct PortCounters {
 }
 
 impl Net {
-    /// Makes the pair and joins the host's end to the bridge. A port of ours with the same name, left from
-    /// an interrupted start, is removed first. A failure leaves nothing.
+    /// Makes the pair or the tap and joins the host's end to the bridge. A port of ours with the same name, left
+    /// from an interrupted start, is removed first. A failure leaves nothing.
+    ///
+    /// A tap is complete with this: the bridge knows where its addresses are, so that a client's first packet waits
+    /// in the tap for the instance and not for neighbour discovery.
     ///
     /// # Errors
     /// [`NetError::Foreign`] where the interface's name or the bridge is another's, [`NetError::Invalid`]
@@ -71,22 +77,33 @@ impl Net {
             index: 0,
             mac: mark::instance_mac(&self.owner, &spec.instance),
             bridge: bridge.index,
-            peer: format!("svp{}", spec.instance),
+            peer: None,
+            descriptor: None,
         };
-        self.add_pair(&port).await?;
+        match spec.kind {
+            PortKind::Pair => {
+                let peer = format!("svp{}", spec.instance);
+                self.add_pair(&port, &peer).await?;
+                port.peer = Some(peer);
+            }
+            PortKind::Tap(how) => port.descriptor = tap::create(&port.interface, how)?,
+        }
         match self.join_bridge(&port).await {
             Ok(index) => {
                 port.index = index;
                 Ok(port)
             }
-            Err(error) => Err(self.undo(&spec.instance, error).await),
+            Err(error) => {
+                drop(port);
+                Err(self.undo(&spec.instance, error).await)
+            }
         }
     }
 
     /// Moves the instance's end into the network namespace of `pid`, names it `eth0`, gives it addresses and
     /// default routes, and tells the bridge where the addresses are, so that the first packet waits
     /// for no neighbour discovery and an address that is used again meets no old entry. A failure leaves
-    /// nothing, of the port neither.
+    /// nothing, of the port neither. With a tap there is nothing left to do: its process has it since its start.
     ///
     /// # Errors
     /// [`NetError::Namespace`] where the process is gone, has no namespace of its own or one that is in use,
@@ -132,8 +149,8 @@ impl Net {
     }
 
     /// Both ends in one request, with the hardware addresses that are their mark until the alias is set.
-    async fn add_pair(&self, port: &Port) -> Result<()> {
-        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(port.peer.clone()).address(port.mac.to_vec()).build();
+    async fn add_pair(&self, port: &Port, peer: &str) -> Result<()> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(peer.to_owned()).address(port.mac.to_vec()).build();
         let mut message = LinkMessageBuilder::<LinkUnspec>::new()
             .name(port.interface.clone())
             .address(mark::host_mac(&self.owner, &port.spec.instance).to_vec())
@@ -151,6 +168,8 @@ impl Net {
         let host = link::expect(&self.handle, "make port", &port.interface).await?;
         let quiet = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
         let marked = LinkUnspec::new_with_index(host.index)
+            // A pair has it already; a tap, which may change it only while it is down, gets it here.
+            .address(mark::host_mac(&self.owner, &port.spec.instance).to_vec())
             .alias(mark::alias(&self.owner, &Kind::Port(port.spec.instance.clone())))
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(quiet))
             .controller(port.bridge)
@@ -158,18 +177,27 @@ impl Net {
         link::change(&self.handle, "join to its bridge", &port.interface, marked).await?;
         let up = LinkUnspec::new_with_index(host.index).up().build();
         link::change(&self.handle, "bring up", &port.interface, up).await?;
+        if port.peer.is_none() {
+            self.add_neighbours(port).await?;
+        }
         Ok(host.index)
     }
 
     async fn attach(&self, port: &Port, pid: u32) -> Result<()> {
+        let Some(name) = &port.peer else { return Ok(()) };
         let namespace = Namespace::of(pid)?;
         namespace.check_empty().await?;
-        let peer = link::expect(&self.handle, "attach port", &port.peer).await?;
+        let peer = link::expect(&self.handle, "attach port", name).await?;
         // Moved and named in one request: it is never in the other namespace under a name that may be taken.
         let moved =
             LinkUnspec::new_with_index(peer.index).name(INTERFACE).setns_by_fd(namespace.file().as_raw_fd()).build();
-        link::change(&self.handle, "move into the instance", &port.peer, moved).await?;
+        link::change(&self.handle, "move into the instance", name, moved).await?;
         namespace.configure(&port.spec).await?;
+        self.add_neighbours(port).await
+    }
+
+    /// Tells the bridge which hardware address the instance's addresses have.
+    async fn add_neighbours(&self, port: &Port) -> Result<()> {
         for (address, _) in port.spec.prefixes() {
             let request = self.handle.neighbours().add(port.bridge, address).link_layer_address(&port.mac);
             request.replace().execute().await.map_err(|error| NetError::Refused {

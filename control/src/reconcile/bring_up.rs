@@ -9,9 +9,9 @@ use tracing::warn;
 
 use super::probe::Probe;
 use super::{Event, ProbeReport, World};
-use crate::driver::{Driver, InstanceSpec};
-use crate::model::{Instance, InstanceState, ServiceSpec, Timestamp, in_full};
-use crate::netlink::PortSpec;
+use crate::driver::{Attachment, Driver, InstanceSpec};
+use crate::model::{Instance, InstanceState, PortKind, ServiceSpec, Timestamp, in_full};
+use crate::netlink::{Port, PortSpec};
 
 /// How often readiness is asked for (section III of the paper).
 const READINESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -82,9 +82,10 @@ impl BringUp {
         self.driver.validate(&spec).await.map_err(|e| failed("image", &e))?;
 
         self.advance(InstanceState::Starting, "image is there", None).await?;
-        let port = PortSpec { instance: self.instance.id.clone(), bridge, addresses: self.instance.addresses };
-        let port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
-        let running = self.driver.start(&spec).await.map_err(|e| failed("start", &e))?;
+        let kind = self.driver.port();
+        let port = PortSpec { instance: self.instance.id.clone(), bridge, addresses: self.instance.addresses, kind };
+        let mut port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
+        let running = self.driver.start(&spec, attachment(&mut port)).await.map_err(|e| failed("start", &e))?;
         let Some(pid) = running.pid else {
             return Err(Stop::Failed("start: it ended at once".to_owned()));
         };
@@ -165,6 +166,23 @@ impl BringUp {
         // The operator's end of the channel closes at shutdown only; there is nobody left to tell then.
         let _ = self.events.send(event).await;
     }
+}
+
+/// What an instance on a tap is told at its start; `None` of another port, which is attached afterwards. The tap's
+/// descriptor goes with it.
+pub fn attachment(port: &mut Port) -> Option<Attachment> {
+    if port.spec.kind == PortKind::Pair {
+        return None;
+    }
+    let (addresses, bridge) = (port.spec.addresses, &port.spec.bridge);
+    let v6 = addresses.v6.zip(bridge.v6).map(|(address, (gateway, net))| (address, net.prefix_len(), gateway));
+    Some(Attachment {
+        interface: port.interface.clone(),
+        descriptor: port.descriptor.take(),
+        mac: port.mac,
+        v4: addresses.v4.map(|address| (address, bridge.v4.1.prefix_len(), bridge.v4.0)),
+        v6,
+    })
 }
 
 /// Stops an instance and gives back its port; goes on after a failure and tells all that failed.

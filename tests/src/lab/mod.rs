@@ -11,6 +11,7 @@ mod lock;
 pub mod netns;
 pub mod process;
 pub mod record;
+pub mod unikernel;
 
 pub use docker::Engine;
 pub use error::{LabError, Result};
