@@ -3,6 +3,7 @@
 #
 #   DIRECTORY/solo5-spt, solo5-hvt   the tenders
 #   DIRECTORY/unikernel.spt, .hvt    images for them
+#   DIRECTORY/unikernel.pvh          the image for QEMU's microvm and Firecracker
 #
 # Solo5 0.7.2 comes in the crate solo5-sys, which the lock file names with its checksum. A second run builds what has
 # changed only.
@@ -52,6 +53,8 @@ link_solo5() {
 }
 
 build_solo5
-CARGO_TARGET_DIR="$out/cargo" cargo build --quiet --release --locked --target "$TARGET" -p unikernel-solo5
+CARGO_TARGET_DIR="$out/cargo" cargo build --quiet --release --locked --target "$TARGET" \
+    -p unikernel-solo5 -p unikernel-pvh
 link_solo5 spt
 link_solo5 hvt
+install "$out/cargo/$TARGET/release/unikernel-pvh" "$out/unikernel.pvh"
