@@ -61,10 +61,11 @@ fuzz-dataplane: ## Mutated queries through the program, held against the daemon;
 # The program in the kernel compiles for its own target only, with the flags that its build gives it; the
 # workspace's lints hold there through its manifest.
 lint: ## Check form and habits: rustfmt, clippy
-	@tests/setup.sh build lint
+	@tests/setup.sh build unikernel lint
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude xdp-balancer-ebpf --all-targets --locked -- -D warnings
 	tests/lint-ebpf.sh
+	unikernel/lint.sh "$(TARGET)/unikernel"
 
 deny: ## Check licences and sources of all dependencies
 	@tests/setup.sh build check

@@ -182,6 +182,9 @@ step_lab() {
     has ip || install_packages iproute2
     has ethtool || install_packages ethtool
     has dig || install_packages bind9-dnsutils
+    has curl || install_packages curl
+    has wrk || install_packages wrk
+    has python3 || install_packages python3-minimal
 
     if [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null || true)" != bpf_fs ]; then
         is_root || fail "not root; run as root: mount -t bpf bpf /sys/fs/bpf"

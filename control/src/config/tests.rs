@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Choice, OnAllDown, ServiceName, Technology};
+use crate::model::{Choice, Launch, OnAllDown, ServiceName, Technology};
 use crate::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
@@ -40,6 +40,24 @@ bridge = "br0"
 pool = "10.9.0.0/28"
 gateway = "10.9.0.14"
 pool6 = "fd5e:9::/64"
+[technology.unikernel]
+user = "selvedge-guest"
+bridge = "br1"
+pool = "10.10.0.0/24"
+gateway = "10.10.0.254"
+pool6 = "fd5e:10::/64"
+[technology.spt]
+program = "/opt/solo5-spt"
+[technology.hvt]
+program = "/opt/solo5-hvt"
+[technology.qemu-microvm]
+program = "/opt/qemu"
+accelerator = "kvm"
+[technology.qemu-pc]
+program = "/opt/qemu-pc"
+accelerator = "tcg"
+[technology.firecracker]
+program = "/opt/firecracker"
 [[zone]]
 name = "Edge.Example"
 primary = "ns1.edge.example."
@@ -88,6 +106,14 @@ addresses = ["192.0.2.8"]
 name = "audio"
 names = ["audio.edge.example"]
 image = "nginx:1"
+[[service]]
+name = "page"
+names = ["page.edge.example"]
+technology = "qemu-microvm"
+image = "/images/page"
+launch = "osv"
+arguments = ["/httpd", "--quiet"]
+disk = "/images/page.raw"
 "#;
 
 fn sound(text: &str) -> Config {
@@ -124,6 +150,26 @@ fn every_key_is_taken() {
     assert_eq!(
         (pool.gateway.to_string(), pool.gateway6().unwrap().to_string()),
         ("10.9.0.14".into(), "fd5e:9::e".into())
+    );
+    let unikernels = &config.technologies.unikernels;
+    let pool = config.pool(Technology::Spt);
+    assert_eq!((unikernels.user.as_str(), pool.bridge.as_str(), pool.size()), ("selvedge-guest", "br1", 253));
+    assert_eq!(pool.gateway6().unwrap().to_string(), "fd5e:10::fe");
+    let monitors: Vec<_> =
+        unikernels.monitors.values().map(|m| (m.program.to_str().unwrap(), m.accelerator.label())).collect();
+    let expected = [
+        ("/opt/solo5-spt", "tcg"),
+        ("/opt/solo5-hvt", "tcg"),
+        ("/opt/qemu", "kvm"),
+        ("/opt/qemu-pc", "tcg"),
+        ("/opt/firecracker", "tcg"),
+    ];
+    assert_eq!(monitors, expected);
+    let page = config.service(&ServiceName::new("page").unwrap()).unwrap();
+    assert_eq!((page.technology, page.guest.launch), (Technology::QemuMicrovm, Launch::Osv));
+    assert_eq!(
+        (page.guest.arguments.join(" "), page.guest.disk.as_deref()),
+        ("/httpd --quiet".to_owned(), Some("/images/page.raw"))
     );
     let zone = &config.zones[0];
     assert_eq!((zone.apex.as_str(), zone.contact.as_str()), ("edge.example.", "admin.edge.example."));
@@ -176,7 +222,9 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
-                   [technology.docker]\npool6='fd5e:213::/64'\n[dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'";
+                   [[service]]\nname='page'\nnames=['page.edge.example']\ntechnology='spt'\n\
+                   image='/var/lib/images/page.spt'\ndisk='/var/lib/images/page.raw'\n\
+                   [technology.docker]\npool6='fd5e:213::/64'\n[technology.unikernel]\npool6='fd5e:214::/64'\n[dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'";
     assert_eq!(config, sound(minimal));
     // And no key is missing in it.
     for word in FULL.lines().filter_map(|l| l.split_once(" = ")).map(|(key, _)| key) {

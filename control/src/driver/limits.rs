@@ -120,11 +120,14 @@ impl Group {
         Ok(())
     }
 
-    /// The files through which a process enters, by writing `0`. They are opened here so that a process without
-    /// privileges can.
+    /// The files through which a process with one thread enters, by writing `0`. They are opened here so that a
+    /// process without privileges can.
     pub(super) fn doors(&self) -> io::Result<Vec<File>> {
-        let open =
-            |(_, directory): &(Hierarchy, PathBuf)| OpenOptions::new().write(true).open(directory.join("cgroup.procs"));
+        let open = |(hierarchy, directory): &(Hierarchy, PathBuf)| {
+            // A thread that moves itself takes no lock; a whole process waits for a grace period, some 10 ms.
+            let file = if hierarchy.unified { "cgroup.procs" } else { "tasks" };
+            OpenOptions::new().write(true).open(directory.join(file))
+        };
         self.parts.iter().map(open).collect()
     }
 

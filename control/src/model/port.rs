@@ -13,7 +13,7 @@ pub enum PortKind {
 /// How a process gets at its tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TapUse {
-    /// It inherits the open descriptor. The tap goes by itself when the process ends.
+    /// It inherits the open descriptor. The tap goes by itself when nobody has it open any more.
     Descriptor,
     /// It opens the tap by name, as this user. The tap stays until it is removed.
     Name {

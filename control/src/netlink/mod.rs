@@ -12,7 +12,10 @@ pub mod mark;
 mod port;
 mod tap;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -102,6 +105,9 @@ pub struct Net {
     handle: rtnetlink::Handle,
     owner: OwnerId,
     connection: tokio::task::JoinHandle<()>,
+    /// Descriptors of the taps that were made here, beside those of the processes that serve them: so that it is not
+    /// the end of such a process that has to wait until the kernel has let go of its tap.
+    taps: Mutex<BTreeMap<InstanceId, OwnedFd>>,
 }
 
 impl Net {
@@ -116,7 +122,7 @@ impl Net {
             object: "netlink socket".to_owned(),
             source,
         })?;
-        Ok(Self { handle, owner, connection: tokio::spawn(connection) })
+        Ok(Self { handle, owner, connection: tokio::spawn(connection), taps: Mutex::default() })
     }
 
     /// Whose mark is set and looked for.

@@ -1,6 +1,7 @@
 //! An instance's port: a pair of virtual interfaces between its bridge and its namespace, or a tap on its bridge.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::PoisonError;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{
@@ -86,7 +87,10 @@ impl Net {
                 self.add_pair(&port, &peer).await?;
                 port.peer = Some(peer);
             }
-            PortKind::Tap(how) => port.descriptor = tap::create(&port.interface, how)?,
+            PortKind::Tap(how) => {
+                port.descriptor = tap::create(&port.interface, how)?;
+                self.keep_tap(&port)?;
+            }
         }
         match self.join_bridge(&port).await {
             Ok(index) => {
@@ -122,8 +126,12 @@ impl Net {
     /// [`NetError::Foreign`] where the interface of that name is not ours.
     pub async fn delete_port(&self, instance: &InstanceId) -> Result<()> {
         let found = self.find_ours("remove port", &instance.interface(), &Kind::Port(instance.clone())).await;
+        let tap = self.taps.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
         let removed = match &found {
-            Ok(Some(link)) => link::remove(&self.handle, link).await,
+            Ok(Some(link)) => match tap {
+                Some(tap) => self.close_tap(tap, link).await,
+                None => link::remove(&self.handle, link).await,
+            },
             Ok(None) => Ok(()),
             // Another's interface stays; our own neighbour entries go all the same.
             Err(_) => found.map(drop),
@@ -146,6 +154,35 @@ impl Net {
             to_instance_bytes: stats.tx_bytes,
             dropped_packets: stats.rx_dropped.saturating_add(stats.tx_dropped),
         }))
+    }
+
+    /// Keeps a second descriptor of a port's tap.
+    fn keep_tap(&self, port: &Port) -> Result<()> {
+        let Some(descriptor) = &port.descriptor else { return Ok(()) };
+        let second = descriptor.try_clone().map_err(|source| NetError::Refused {
+            operation: "keep tap",
+            object: port.interface.clone(),
+            source,
+        })?;
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).insert(port.spec.instance.clone(), second);
+        Ok(())
+    }
+
+    /// Closes a tap's last descriptor, which removes it. The interface is off the list at once, but the kernel keeps
+    /// whoever closes it for a grace period longer, some 20 ms: that is for a thread to wait.
+    async fn close_tap(&self, tap: OwnedFd, link: &link::Link) -> Result<()> {
+        let closing = tokio::task::spawn_blocking(move || drop(tap));
+        loop {
+            let closed = closing.is_finished();
+            let listed = link::find(&self.handle, &link.name).await?.is_some_and(|found| found.index == link.index);
+            if !listed {
+                return Ok(());
+            }
+            // Some process has it open still.
+            if closed {
+                return link::remove(&self.handle, link).await;
+            }
+        }
     }
 
     /// Both ends in one request, with the hardware addresses that are their mark until the alias is set.

@@ -75,7 +75,7 @@ const FIRECRACKER: &str = r#"{
 "#;
 
 /// All of them.
-const VMMS: [Vmm; 5] = [
+static VMMS: [Vmm; 5] = [
     Vmm {
         technology: Technology::Spt,
         command: SOLO5,
@@ -135,6 +135,5 @@ const VMMS: [Vmm; 5] = [
 
 /// The monitor of a technology; `None` of one that runs no unikernels.
 pub(super) fn of(technology: Technology) -> Option<&'static Vmm> {
-    const ALL: &[Vmm; 5] = &VMMS;
-    ALL.iter().find(|vmm| vmm.technology == technology)
+    VMMS.iter().find(|vmm| vmm.technology == technology)
 }
