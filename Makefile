@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test bench fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test bench bench-technologies fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -48,6 +48,14 @@ bench: ## Measure: the program in the kernel, then other DNS servers beside it (
 		"$(DNS_PEERS)" run --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate" && \
 		"$(DNS_PEERS)" stress --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate"; \
 	else echo "SKIPPED (no $(DNS_PEERS)): other servers beside ours; DNS_PEERS=PATH names the lab"; fi
+
+RUNS ?= 30
+COUNT ?= 500
+bench-technologies: ## Measure: instances of each technology, side by side; RUNS=30 COUNT=500 (as root)
+	@tests/setup.sh build lab
+	@$(MAKE) unikernel
+	@cargo build --release --locked
+	@RUNS=$(RUNS) COUNT=$(COUNT) cargo test --release --locked --quiet -p tests --test technologies side_by_side -- --nocapture
 
 FRAMES ?= 10000000
 SEED ?= 1

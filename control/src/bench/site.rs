@@ -7,10 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{BenchError, BenchOptions};
 use crate::driver::docker::Docker;
@@ -28,8 +31,8 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
 const PREFIX: u8 = 16;
 /// Longest wait for an instance's answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between attempts to connect to an address that refuses.
-const AGAIN: Duration = Duration::from_millis(1);
+/// Between attempts to connect.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The place.
 pub(super) struct Site {
@@ -260,17 +263,24 @@ fn copy(from: &Path, to: &Path, name: &str) -> Result<PathBuf, BenchError> {
     Ok(target)
 }
 
-/// Connects; refused attempts are repeated for a while.
+/// Connects. A new attempt begins every few milliseconds beside those that wait: a monitor that resets its device
+/// drops a first packet that waited in the tap, and TCP would send it again after a second only.
 async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let attempt = async {
+    let attempts = async {
+        let (mut ticks, mut waiting) = (interval(AGAIN), FuturesUnordered::new());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match TcpStream::connect(target).await {
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => tokio::time::sleep(AGAIN).await,
-                connected => return connected,
+            tokio::select! {
+                Some(outcome) = waiting.next() => match outcome {
+                    Err(e) if e.kind() != io::ErrorKind::ConnectionRefused => return Err(e),
+                    Ok(stream) => return Ok(stream),
+                    Err(_) => {}
+                },
+                _ = ticks.tick() => waiting.push(TcpStream::connect(target)),
             }
         }
     };
-    tokio::time::timeout(PATIENCE, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(PATIENCE, attempts).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// One request that must be answered 200; length of the content.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
@@ -97,25 +99,33 @@ impl BringUp {
         self.advance(InstanceState::Starting, "started", Some(running.handle)).await
     }
 
-    /// Asks every 0.1 s until the first answer or the deadline.
+    /// Asks every 0.1 s until the first answer or the deadline. A question may wait for its answer while the next is
+    /// asked: what the first packet of one runs into (a monitor that resets its device drops it) is not what the
+    /// next one does.
     async fn until_ready(&mut self, probe: &Probe) -> Result<(), Stop> {
         let begun = Instant::now();
+        let mut cancelled = self.cancelled.clone();
         let mut ticks = interval(READINESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked = FuturesUnordered::new();
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.cancelled.ordered() => return Err(Stop::Cancelled),
-            }
-            let error = match self.ask(probe).await {
-                Ok(()) => break,
-                Err(error) => error,
+            let error = tokio::select! {
+                () = cancelled.ordered() => return Err(Stop::Cancelled),
+                Some(outcome) = asked.next() => match outcome {
+                    Ok(()) => break,
+                    Err(error) => error,
+                },
+                _ = ticks.tick() => {
+                    asked.push(self.ask(probe));
+                    continue;
+                }
             };
             if begun.elapsed() > self.service.start_deadline {
                 let after = self.service.start_deadline;
                 return Err(Stop::Failed(format!("not ready within {after:?}: {error}")));
             }
         }
+        drop(asked);
         self.advance(InstanceState::Ready, "answered its probe", None).await
     }
 
