@@ -2,6 +2,7 @@
 //! download from them. Needs root, dockerd for the lab, and the unikernel (`make unikernel`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::path::Path;

@@ -13,7 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::{BenchError, BenchOptions};
 use crate::driver::docker::Docker;
@@ -267,8 +267,10 @@ fn copy(from: &Path, to: &Path, name: &str) -> Result<PathBuf, BenchError> {
 /// drops a first packet that waited in the tap, and TCP would send it again after a second only.
 async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let attempts = async {
-        let (mut ticks, mut waiting) = (interval(AGAIN), FuturesUnordered::new());
+        let mut ticks = interval_at(tokio::time::Instant::now() + AGAIN, AGAIN);
+        let mut waiting = FuturesUnordered::new();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        waiting.push(TcpStream::connect(target));
         loop {
             tokio::select! {
                 Some(outcome) = waiting.next() => match outcome {

@@ -15,6 +15,8 @@ use crate::model::{InstanceId, OwnerId, Technology};
 const LONGEST_CONSOLE: u64 = 1 << 20;
 /// Bytes of the console that an error tells.
 const LAST_WORDS: u64 = 400;
+/// Lines of them.
+const LAST_LINES: usize = 3;
 
 /// The directories of one owner's instances of one technology.
 #[derive(Debug, Clone)]
@@ -109,7 +111,7 @@ impl Directory {
         }
     }
 
-    /// The end of the console in one line; empty where nothing was said.
+    /// The last lines of the console in one; empty where nothing was said.
     pub(super) fn last_words(&self) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(self.console())?;
@@ -121,7 +123,7 @@ impl Directory {
         };
         let text = read().unwrap_or_default();
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        lines.join(" | ")
+        lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ")
     }
 
     /// Removes it; one that is gone is a success. The owner's directory goes with its last instance.
