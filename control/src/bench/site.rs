@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{BoxStream, FuturesUnordered};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::{BenchError, BenchOptions};
 use crate::driver::docker::Docker;
 use crate::driver::unikernel::{Settings, Unikernel};
-use crate::driver::{Driver, InstanceSpec};
+use crate::driver::{Driver, DriverEvent, InstanceSpec};
 use crate::model::{AddressPair, Guest, InstanceId, OwnerId, PortKind, ServiceName, Technology};
 use crate::netlink::{BridgeSpec, Net, PortSpec};
 use crate::reconcile::attachment;
@@ -147,6 +147,7 @@ impl Site {
         let kind = self.driver.port();
         let addresses = AddressPair { v4: Some(Self::address(number)), v6: None };
         let target = SocketAddr::from((Self::address(number), 80));
+        let mut events = self.driver.events();
         let begun = Instant::now();
         let port = PortSpec { instance: spec.id.clone(), bridge: self.bridge.clone(), addresses, kind };
         let mut port = self.net.create_port(&port).await?;
@@ -159,9 +160,15 @@ impl Site {
             self.net.attach_port(&port, pid).await?;
         }
         let started = Instant::now();
-        let stream = match early {
-            Some(task) => task.await.unwrap_or_else(|error| Err(io::Error::other(error))),
-            None => connect(target).await,
+        let connected = async {
+            match early {
+                Some(task) => task.await.unwrap_or_else(|error| Err(io::Error::other(error))),
+                None => connect(target).await,
+            }
+        };
+        let stream = tokio::select! {
+            stream = connected => stream,
+            cause = end_of(&mut events, &spec.id) => Err(io::Error::other(format!("it ended: {cause}"))),
         };
         let failed =
             |reason: String| BenchError::Answer { operation: "connect to", object: target.to_string(), reason };
@@ -238,6 +245,17 @@ fn technology(
         remedy: "choose another technology",
     })?;
     Ok((Box::new(driver), image, memory_mib))
+}
+
+/// Waits until the instance ends; why it did.
+async fn end_of(events: &mut BoxStream<'_, DriverEvent>, instance: &InstanceId) -> String {
+    loop {
+        match events.next().await {
+            Some(DriverEvent::Exited { id, cause }) if id == *instance => return cause,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Raises this process's limit of open descriptors as far as it may: each instance is watched by one.

@@ -20,6 +20,9 @@ const LEAST_QUOTA_US: u64 = 1_000;
 /// has ended leaves its group a moment later, and version 1 tells nobody.
 const REMOVALS: u32 = 500;
 
+/// How often directories are made that others remove meanwhile.
+const CREATIONS: u32 = 16;
+
 /// What an instance may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Limits {
@@ -109,7 +112,7 @@ impl Group {
     /// Makes it with its limits. One that is there gets these limits.
     pub(super) fn create(&self, limits: Limits) -> io::Result<()> {
         for (hierarchy, directory) in &self.parts {
-            fs::create_dir_all(directory)?;
+            create_all(|| fs::create_dir_all(directory))?;
             if hierarchy.unified {
                 hand_down(&hierarchy.root, directory)?;
             }
@@ -159,13 +162,26 @@ impl Group {
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            // The owner's group goes with its last instance; a refusal means that there are others.
-            if let Some(parent) = directory.parent() {
-                let _ = fs::remove_dir(parent);
+            // The owner's group goes with its last instance, and ours with the last owner; a refusal means that there
+            // are others.
+            for above in directory.ancestors().skip(1).take(2) {
+                let _ = fs::remove_dir(above);
             }
         }
         Ok(())
     }
+}
+
+/// Makes a directory with those above it. They may be removed at the same moment with the last one that was in them;
+/// then they are made again.
+pub(super) fn create_all(create: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..CREATIONS {
+        match create() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => return done,
+        }
+    }
+    create()
 }
 
 /// Makes the controllers of version 2 count in every group from the root down to the one above `directory`.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::driver::limits::create_all;
 use crate::model::{InstanceId, OwnerId, Technology};
 
 /// Above this length a console's text is dropped when somebody looks at the instance, but for what comes after.
@@ -42,7 +43,7 @@ impl Records {
     pub(super) fn create(&self, id: &InstanceId, record: &Record) -> io::Result<Directory> {
         let directory = self.of(id);
         // Monitors run as another user, which reads its configuration here.
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(&directory.0)?;
+        create_all(|| fs::DirBuilder::new().recursive(true).mode(0o711).create(&directory.0))?;
         fs::write(directory.0.join("instance.json"), serde_json::to_vec(record)?)?;
         Ok(directory)
     }
