@@ -185,7 +185,7 @@ fn a_tap_is_a_port_without_an_instance() {
         for word in [
             "tun type tap",
             "master sv-br",
-            "state UP",
+            "UP,LOWER_UP",
             "persist off",
             &format!("alias selvedge:{}:port:00000008", node.owner),
         ] {

@@ -179,7 +179,7 @@ fn real_clients_are_served() {
     nginx.wait().unwrap();
     assert_eq!((through.as_str(), again.as_str()), ("200 5000000", "206"));
 
-    let wrk = wire.run("wrk", &["-t", "2", "-c", "100", "-d", "2", &url("/content/1")]);
+    let wrk = wire.run("wrk", &["-t", "2", "-c", "100", "-d", "2", "--timeout", "60s", &url("/content/1")]);
     assert!(!wrk.contains("Socket errors") && !wrk.contains("Non-2xx"), "{wrk}");
 }
 
