@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::{BenchError, BenchOptions};
@@ -76,12 +77,18 @@ where
         })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(BenchError::system("start the runtime"))?.block_on(async {
+            let mut terminated = signal(SignalKind::terminate()).map_err(BenchError::system("hear signals"))?;
             let site = Site::new(options).await?;
             let outcome = tokio::select! {
                 outcome = work(&site) => outcome,
                 _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
+                _ = terminated.recv() => Err(BenchError::Interrupted),
             };
             let cleared = site.clear().await;
+            if cleared.is_ok() {
+                // The lock is held still; what cannot be removed is overwritten by the next measurement.
+                let _ = fs::remove_dir_all(DIRECTORY);
+            }
             let outcome = outcome?;
             cleared.map(|()| outcome)
         })
@@ -196,10 +203,26 @@ impl Site {
         Ok(begun.elapsed())
     }
 
-    /// Removes all instances.
+    /// Removes all instances, also those of other technologies that a killed run left.
     async fn clear(&self) -> Result<(), BenchError> {
-        for instance in self.driver.list_owned().await? {
-            self.driver.stop(&instance.id, Duration::ZERO).await?;
+        self.clear_of(self.driver.as_ref()).await?;
+        for technology in Technology::UNIKERNELS {
+            let settings = Settings {
+                program: PathBuf::new(),
+                accelerator: String::new(),
+                user: String::new(),
+                directory: Path::new(DIRECTORY).join("instances"),
+            };
+            if let Some(driver) = Unikernel::new(technology, settings, self.owner.clone()) {
+                self.clear_of(&driver).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn clear_of(&self, driver: &dyn Driver) -> Result<(), BenchError> {
+        for instance in driver.list_owned().await? {
+            driver.stop(&instance.id, Duration::ZERO).await?;
             self.net.delete_port(&instance.id).await?;
         }
         Ok(())
