@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build demo test bench fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test bench bench-technologies fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -23,6 +23,10 @@ build: ## Build target/release/selvedge and selvedged
 	@tests/setup.sh build
 	cargo build --release --locked
 
+unikernel: ## Build the reference unikernel and the tenders that start it, in target/unikernel
+	@tests/setup.sh unikernel
+	@unikernel/build.sh "$(TARGET)/unikernel"
+
 # `exec`: signals reach the demo itself, which cleans up.
 demo: ## Show the whole on this machine: client, engine, load, replicas that follow it (as root)
 	@tests/setup.sh build lab
@@ -31,6 +35,7 @@ demo: ## Show the whole on this machine: client, engine, load, replicas that fol
 
 test: ## Run all tests (as root; without, those that need it are skipped and listed)
 	@tests/setup.sh build lab
+	@$(MAKE) unikernel
 	@exec tests/run.sh
 
 # The lab that measures other servers beside ours is no part of this repository.
@@ -44,6 +49,14 @@ bench: ## Measure: the program in the kernel, then other DNS servers beside it (
 		"$(DNS_PEERS)" stress --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate"; \
 	else echo "SKIPPED (no $(DNS_PEERS)): other servers beside ours; DNS_PEERS=PATH names the lab"; fi
 
+RUNS ?= 30
+COUNT ?= 500
+bench-technologies: ## Measure: instances of each technology, side by side; RUNS=30 COUNT=500 (as root)
+	@tests/setup.sh build lab
+	@$(MAKE) unikernel
+	@cargo build --release --locked
+	@RUNS=$(RUNS) COUNT=$(COUNT) cargo test --release --locked --quiet -p tests --test technologies side_by_side -- --nocapture
+
 FRAMES ?= 10000000
 SEED ?= 1
 fuzz-dataplane: ## Mutated queries through the program, held against the daemon; FRAMES=10000000 SEED=1 (as root)
@@ -56,10 +69,11 @@ fuzz-dataplane: ## Mutated queries through the program, held against the daemon;
 # The program in the kernel compiles for its own target only, with the flags that its build gives it; the
 # workspace's lints hold there through its manifest.
 lint: ## Check form and habits: rustfmt, clippy
-	@tests/setup.sh build lint
+	@tests/setup.sh build unikernel lint
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude xdp-balancer-ebpf --all-targets --locked -- -D warnings
 	tests/lint-ebpf.sh
+	unikernel/lint.sh "$(TARGET)/unikernel"
 
 deny: ## Check licences and sources of all dependencies
 	@tests/setup.sh build check

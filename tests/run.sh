@@ -18,6 +18,10 @@ status=0
 cargo test --release --workspace --exclude xdp-balancer-ebpf --locked --no-fail-fast -- --show-output 2>&1 |
     tee "$log" || status=$?
 
+# The unikernel's machine-independent part; it is a workspace of its own.
+CARGO_TARGET_DIR="$target/unikernel/cargo" cargo test --locked --manifest-path unikernel/Cargo.toml 2>&1 |
+    tee -a "$log" || status=$?
+
 printf '\n'
 skipped=$(grep -aoE 'SKIPPED \([^)]*\): .*' "$log" | sort -u || true)
 count=$(grep -c . <<<"$skipped" || true)

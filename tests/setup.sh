@@ -4,6 +4,7 @@
 #
 #   build   the linker for BPF objects, the standard library's source, the crates of Cargo.lock
 #   lab     what the namespace lab and the demo run: container engine, registry, nginx, tools; a BPF file system
+#   unikernel   what the reference unikernel is built with, and the emulator that runs it
 #   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
@@ -186,11 +187,37 @@ step_lab() {
     has ip || install_packages iproute2
     has ethtool || install_packages ethtool
     has dig || install_packages bind9-dnsutils
+    has curl || install_packages curl
+    has wrk || install_packages wrk
+    has python3 || install_packages python3-minimal
 
     if [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null || true)" != bpf_fs ]; then
         is_root || fail "not root; run as root: mount -t bpf bpf /sys/fs/bpf"
         say "mounting a BPF file system at /sys/fs/bpf"
         mount -t bpf bpf /sys/fs/bpf || fail "no BPF file system can be mounted at /sys/fs/bpf; does this kernel have BPF?"
+    fi
+}
+
+# An emulator is not needed to build; without KVM it is what the microVM technologies run on.
+step_unikernel() {
+    need_rust
+    has cc || install_packages gcc libc6-dev
+    has make || install_packages make
+    has ld || install_packages binutils
+    has pkg-config || install_packages pkg-config
+    pkg-config --exists libseccomp || install_packages libseccomp-dev
+    has qemu-system-x86_64 || install_packages qemu-system-x86
+    local own
+    own=$(rustup show active-toolchain | cut -d ' ' -f 1)
+    if ! rustup target list --installed --toolchain "$own" | grep -qx x86_64-unknown-none; then
+        say "adding x86_64-unknown-none to $own"
+        rustup target add x86_64-unknown-none --toolchain "$own" >&2 ||
+            fail "the target x86_64-unknown-none could not be added to $own; the unikernel is built for it"
+    fi
+    if ! cargo fetch --locked --offline --manifest-path unikernel/Cargo.toml >/dev/null 2>&1; then
+        say "fetching the crates of unikernel/Cargo.lock"
+        cargo fetch --locked --manifest-path unikernel/Cargo.toml >&2 ||
+            fail "the crates of unikernel/Cargo.lock could not be fetched"
     fi
 }
 
@@ -240,16 +267,17 @@ step_peers() {
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | lint | deb | check | peers) "step_$step" ;;
+    build | lab | unikernel | lint | deb | check | peers) "step_$step" ;;
     all)
         step_build
         step_lab
+        step_unikernel
         step_lint
         step_deb
         step_check
         ;;
     *)
-        say "no such step: $step; there are build, lab, lint, deb, check, peers, all"
+        say "no such step: $step; there are build, lab, unikernel, lint, deb, check, peers, all"
         exit 2
         ;;
     esac

@@ -6,6 +6,7 @@
 //! [`driver`], [`netlink`], [`datapath`], [`dns`]) makes this node so and reports what is.
 
 pub mod api;
+pub mod bench;
 pub mod catalogue;
 pub mod cli;
 pub mod config;

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is a test that several crates' tests share")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Running};
 use control::model::{AddressPair, InstanceId};
-use control::netlink::{BridgeSpec, Net, PortSpec};
+use control::netlink::{BridgeSpec, Net, Port, PortSpec};
+use control::reconcile::attachment;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,9 +21,12 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub struct Fixture<'a> {
     /// The driver under test.
     pub driver: &'a dyn Driver,
+    /// The same technology and owner, as after a restart of the daemon.
+    pub again: &'a dyn Driver,
     /// The same technology for another owner.
     pub other: &'a dyn Driver,
-    /// What can be started; its identifier is replaced. Its image serves `ok` under `/healthz` on port 80.
+    /// What can be started; its identifier is replaced. Its image serves `ok` under `/healthz` and 100 kB or more
+    /// under `/content`, on port 80.
     pub spec: InstanceSpec,
     /// An image that is not there.
     pub absent_image: &'a str,
@@ -39,6 +43,38 @@ impl Fixture<'_> {
         InstanceSpec { id: InstanceId::from_number(number), ..self.spec.clone() }
     }
 
+    /// A port for the instance of that number, as the technology wants it.
+    async fn port(&self, number: u32) -> Port {
+        let spec = PortSpec {
+            instance: InstanceId::from_number(number),
+            bridge: self.bridge.clone(),
+            addresses: self.addresses,
+            shaping: None,
+            kind: self.driver.port(),
+        };
+        self.net.create_port(&spec).await.unwrap()
+    }
+
+    /// An instance that can be reached.
+    async fn up(&self, spec: &InstanceSpec, number: u32) -> Running {
+        let mut port = self.port(number).await;
+        let running = self.driver.start(spec, attachment(&mut port)).await.unwrap();
+        let pid = running.pid.expect("a process that is the instance");
+        self.net.attach_port(&port, pid).await.unwrap();
+        running
+    }
+
+    /// Stops it and gives its port back.
+    async fn down(&self, number: u32, grace: Duration) {
+        let id = InstanceId::from_number(number);
+        self.driver.stop(&id, grace).await.unwrap();
+        self.net.delete_port(&id).await.unwrap();
+    }
+
+    fn v4(&self) -> IpAddr {
+        self.addresses.v4.expect("an IPv4 address").into()
+    }
+
     async fn owned(&self) -> Vec<Running> {
         let mut all = self.driver.list_owned().await.unwrap();
         all.sort_by(|a, b| a.id.cmp(&b.id));
@@ -52,13 +88,18 @@ impl Fixture<'_> {
 /// Where the driver does not keep it.
 pub async fn suite(fixture: &Fixture<'_>) {
     assert_eq!(fixture.owned().await, [], "the suite starts with nothing of ours");
+    fixture.net.ensure_bridge(&fixture.bridge).await.unwrap();
     can_be_used(fixture).await;
     refuses_what_it_cannot_start(fixture).await;
     runs_and_is_reached(fixture).await;
     starts_anew_what_was_left(fixture).await;
     tells_exits(fixture).await;
+    keeps_limits(fixture).await;
+    is_found_again(fixture).await;
     leaves_others_alone(fixture).await;
     assert_eq!(fixture.owned().await, [], "the suite ends with nothing of ours");
+    let ports = fixture.net.list_owned().await.unwrap().into_iter().filter(|link| link.instance().is_some());
+    assert_eq!(ports.collect::<Vec<_>>(), [], "no port is left");
 }
 
 async fn can_be_used(fixture: &Fixture<'_>) {
@@ -71,26 +112,23 @@ async fn can_be_used(fixture: &Fixture<'_>) {
 
 async fn refuses_what_it_cannot_start(fixture: &Fixture<'_>) {
     let spec = InstanceSpec { image: fixture.absent_image.to_owned(), ..fixture.spec(1) };
-    for error in [fixture.driver.validate(&spec).await.unwrap_err(), fixture.driver.start(&spec).await.unwrap_err()] {
+    let mut port = fixture.port(1).await;
+    let started = fixture.driver.start(&spec, attachment(&mut port)).await;
+    for error in [fixture.driver.validate(&spec).await.unwrap_err(), started.unwrap_err()] {
         let DriverError::NoImage { image, .. } = &error else { panic!("{error}") };
         assert_eq!(image, fixture.absent_image);
     }
     assert_eq!(fixture.driver.fetch(&spec, &|_| ()).await.unwrap_err().label(), "no_image");
     assert_eq!(fixture.owned().await, []);
+    fixture.down(1, Duration::ZERO).await;
 }
 
 async fn runs_and_is_reached(fixture: &Fixture<'_>) {
     let spec = fixture.spec(2);
-    let running = fixture.driver.start(&spec).await.unwrap();
+    let running = fixture.up(&spec, 2).await;
     assert_eq!((&running.id, running.service.as_str()), (&spec.id, spec.service.as_str()));
     assert_eq!(fixture.owned().await, std::slice::from_ref(&running));
-
-    let pid = running.pid.expect("a process whose namespace takes the interface");
-    fixture.net.ensure_bridge(&fixture.bridge).await.unwrap();
-    let (instance, bridge) = (spec.id.clone(), fixture.bridge.clone());
-    let port = PortSpec { instance, bridge, addresses: fixture.addresses, shaping: None };
-    let port = fixture.net.create_port(&port).await.unwrap();
-    fixture.net.attach_port(&port, pid).await.unwrap();
+    let pid = running.pid.unwrap();
     let v4 = fixture.addresses.v4.map(IpAddr::V4);
     for address in v4.into_iter().chain(fixture.addresses.v6.map(IpAddr::V6)) {
         assert_eq!(get(address, "/healthz").await, b"ok\n", "{address}");
@@ -101,33 +139,33 @@ async fn runs_and_is_reached(fixture: &Fixture<'_>) {
     assert!(before.cpu_ns > 0 && before.memory_bytes > 0, "{before:?}");
     assert!(before.memory_bytes < spec.memory_mib << 20, "{before:?}");
     for _ in 0..50 {
-        get(fixture.addresses.v4.expect("an IPv4 address").into(), "/healthz").await;
+        get(fixture.v4(), "/healthz").await;
     }
     let after = fixture.driver.usage().await.unwrap();
     assert!(after.get(&spec.id).unwrap().cpu_ns > before.cpu_ns, "work takes CPU time");
 
     for _ in 0..2 {
-        fixture.driver.stop(&spec.id, Duration::from_secs(2)).await.unwrap();
+        fixture.down(2, Duration::from_secs(2)).await;
     }
     assert_eq!(fixture.owned().await, []);
     assert_eq!(fixture.driver.usage().await.unwrap().len(), 0);
-    fixture.net.delete_port(&spec.id).await.unwrap();
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "its process is gone when stop returns");
+    assert!(!is_there(pid), "its process is gone when stop returns");
 }
 
 async fn starts_anew_what_was_left(fixture: &Fixture<'_>) {
     let spec = fixture.spec(3);
-    let first = fixture.driver.start(&spec).await.unwrap();
-    let second = fixture.driver.start(&spec).await.unwrap();
+    let first = fixture.up(&spec, 3).await;
+    let second = fixture.up(&spec, 3).await;
     assert_ne!((&first.handle, first.pid), (&second.handle, second.pid));
     assert_eq!(fixture.owned().await, [second]);
-    fixture.driver.stop(&spec.id, Duration::ZERO).await.unwrap();
+    assert_eq!(get(fixture.v4(), "/healthz").await, b"ok\n");
+    fixture.down(3, Duration::ZERO).await;
 }
 
 async fn tells_exits(fixture: &Fixture<'_>) {
     let mut events = fixture.driver.events();
     let spec = fixture.spec(4);
-    let running = fixture.driver.start(&spec).await.unwrap();
+    let running = fixture.up(&spec, 4).await;
     kill(running.pid.unwrap());
     let DriverEvent::Exited { id, cause } = next(&mut events).await else { panic!("an exit is expected") };
     assert_eq!(id, spec.id);
@@ -135,28 +173,73 @@ async fn tells_exits(fixture: &Fixture<'_>) {
     let left = fixture.owned().await;
     assert_eq!(left.iter().map(|l| (&l.id, l.pid)).collect::<Vec<_>>(), [(&spec.id, None)], "it is ours until removed");
     assert_eq!(fixture.driver.usage().await.unwrap().len(), 0, "what does not run uses nothing");
-    fixture.driver.stop(&spec.id, Duration::from_secs(2)).await.unwrap();
+    fixture.down(4, Duration::from_secs(2)).await;
+}
+
+/// As much work as there is, with a twentieth of a processor.
+async fn keeps_limits(fixture: &Fixture<'_>) {
+    let share = 0.05;
+    let spec = InstanceSpec { vcpus: share, ..fixture.spec(6) };
+    fixture.up(&spec, 6).await;
+    get(fixture.v4(), "/healthz").await;
+    let used = async || fixture.driver.usage().await.unwrap()[&spec.id].cpu_ns as f64 / 1e9;
+    let (before, begun) = (used().await, Instant::now());
+    while begun.elapsed() < Duration::from_secs(1) {
+        get(fixture.v4(), "/content").await;
+    }
+    let (used, elapsed) = (used().await - before, begun.elapsed().as_secs_f64());
+    // The first period may be used up at once, and the last one is under way.
+    assert!(used < share * (elapsed + 0.5), "{used} s of processor time in {elapsed} s");
+    assert!(used > share * elapsed / 4.0, "{used} s in {elapsed} s: there was no load to limit");
+    fixture.down(6, Duration::ZERO).await;
+}
+
+/// What runs is found by a daemon that did not start it: listed, watched, stopped.
+async fn is_found_again(fixture: &Fixture<'_>) {
+    let again = fixture.again;
+    let running = fixture.up(&fixture.spec(7), 7).await;
+    assert_eq!(again.list_owned().await.unwrap(), std::slice::from_ref(&running));
+    assert_eq!(get(fixture.v4(), "/healthz").await, b"ok\n");
+    let pid = running.pid.unwrap();
+    again.stop(&running.id, Duration::from_secs(2)).await.unwrap();
+    assert!(!is_there(pid), "its process is gone when stop returns");
+    assert_eq!(fixture.owned().await, []);
+
+    let mut events = again.events();
+    let running = fixture.up(&fixture.spec(7), 7).await;
+    assert_eq!(again.list_owned().await.unwrap().len(), 1);
+    kill(running.pid.unwrap());
+    let DriverEvent::Exited { id, .. } = next(&mut events).await else { panic!("an exit is expected") };
+    assert_eq!(id, running.id);
+    fixture.down(7, Duration::ZERO).await;
 }
 
 async fn leaves_others_alone(fixture: &Fixture<'_>) {
     let owner = control::model::OwnerId::from_number(0xfeed);
     let theirs = InstanceSpec { owner, ..fixture.spec(5) };
-    let running = fixture.other.start(&theirs).await.unwrap();
+    let mut port = fixture.port(50).await;
+    let running = fixture.other.start(&theirs, attachment(&mut port)).await.unwrap();
     let mut events = fixture.driver.events();
     assert_eq!(fixture.owned().await, []);
     fixture.driver.stop(&theirs.id, Duration::ZERO).await.unwrap();
     assert_eq!(fixture.driver.usage().await.unwrap().len(), 0);
     // Both may have the same identifier at once.
-    let ours = fixture.driver.start(&fixture.spec(5)).await.unwrap();
+    let ours = fixture.up(&fixture.spec(5), 5).await;
     assert_eq!(fixture.other.list_owned().await.unwrap(), std::slice::from_ref(&running));
     kill(running.pid.unwrap());
     kill(ours.pid.unwrap());
     assert!(matches!(next(&mut events).await, DriverEvent::Exited { .. }));
-    fixture.driver.stop(&ours.id, Duration::ZERO).await.unwrap();
+    fixture.down(5, Duration::ZERO).await;
     assert_eq!(fixture.other.list_owned().await.unwrap().len(), 1, "theirs is left, though it ended");
     fixture.other.stop(&theirs.id, Duration::ZERO).await.unwrap();
+    fixture.net.delete_port(&InstanceId::from_number(50)).await.unwrap();
     // One exit was ours: no second one is told.
     assert!(tokio::time::timeout(Duration::from_millis(300), events.next()).await.is_err());
+}
+
+/// Whether a process of that number is there.
+fn is_there(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// The next event, in time.

@@ -11,7 +11,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use control::driver::docker::{Docker, EngineError};
 use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec};
-use control::model::{AddressPair, InstanceId, OwnerId, ServiceName};
+use control::model::{AddressPair, Guest, InstanceId, OwnerId, PortKind, ServiceName};
 use control::netlink::{BridgeSpec, Net};
 use tests::contract::{self, Fixture, get, kill, next};
 use tests::lab::{Engine, Namespace, image, is_root};
@@ -30,6 +30,7 @@ fn spec(number: u32) -> InstanceSpec {
         owner: owner(),
         service: ServiceName::new("video").unwrap(),
         image: IMAGE.to_owned(),
+        guest: Guest::default(),
         vcpus: 1.0,
         memory_mib: 64,
     }
@@ -66,12 +67,14 @@ fn the_contract_is_kept() {
         return;
     }
     let lab = Lab::new("contract");
+    let again = lab.driver();
     let (driver, other) = (lab.driver(), Docker::new(lab.engine.socket().to_owned(), OwnerId::from_number(0xfeed)));
     let run = || {
         block_on(async {
             let net = Net::new(owner()).unwrap();
             let fixture = Fixture {
                 driver: &driver,
+                again: &again,
                 other: &other,
                 spec: spec(0),
                 absent_image: "selvedge-test/absent:1",
@@ -88,12 +91,13 @@ fn the_contract_is_kept() {
 
             // What is particular to this technology and image.
             assert!(driver.check().await.unwrap().starts_with("Docker "), "{:?}", driver.check().await);
-            let running = driver.start(&spec(9)).await.unwrap();
+            let running = driver.start(&spec(9), None).await.unwrap();
             let port = control::netlink::PortSpec {
                 instance: running.id.clone(),
                 bridge: fixture.bridge.clone(),
                 addresses: fixture.addresses,
                 shaping: None,
+                kind: PortKind::Pair,
             };
             let port = net.create_port(&port).await.unwrap();
             net.attach_port(&port, running.pid.unwrap()).await.unwrap();
@@ -132,9 +136,9 @@ fn limits_reach_the_engine_and_others_containers_are_untouched() {
 
         assert_eq!(driver.list_owned().await.unwrap(), []);
         driver.stop(&InstanceId::from_number(7), Duration::ZERO).await.unwrap();
-        let error = driver.start(&spec(7)).await.unwrap_err();
+        let error = driver.start(&spec(7), None).await.unwrap_err();
         assert_eq!(error.label(), "failed", "a name that is taken is not ours to free: {error}");
-        let running = driver.start(&spec(8)).await.unwrap();
+        let running = driver.start(&spec(8), None).await.unwrap();
         let host = client.inspect_container(&running.handle, None).await.unwrap().host_config.unwrap();
         assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
         assert_eq!((host.nano_cpus, host.pids_limit), (Some(1_000_000_000), Some(512)));
@@ -160,7 +164,7 @@ fn a_container_that_ends_at_once_says_why() {
     block_on(async {
         let mut events = driver.events();
         let broken = InstanceSpec { image: BROKEN.to_owned(), ..spec(1) };
-        let left = match driver.start(&broken).await {
+        let left = match driver.start(&broken, None).await {
             Err(error) => {
                 let text = error.to_string();
                 assert!(text.contains("exit code 1") && text.contains("/missing.conf"), "{text}");
@@ -179,7 +183,7 @@ fn a_container_that_ends_at_once_says_why() {
         driver.stop(&broken.id, Duration::ZERO).await.unwrap();
 
         let none = InstanceSpec { image: "selvedge-test/no-program:1".to_owned(), ..spec(2) };
-        let error = driver.start(&none).await.unwrap_err();
+        let error = driver.start(&none, None).await.unwrap_err();
         assert_eq!(error.label(), "failed", "{error}");
         assert_eq!(driver.list_owned().await.unwrap(), [], "a failed start leaves nothing");
     });
@@ -194,10 +198,10 @@ fn the_engine_may_go_and_come_back() {
     let mut lab = Lab::new("lost");
     let driver = lab.driver();
     block_on(async {
-        let running = driver.start(&spec(1)).await.unwrap();
+        let running = driver.start(&spec(1), None).await.unwrap();
         let mut events = driver.events();
         // The stream is there when the first event has come through it.
-        let probe = driver.start(&spec(2)).await.unwrap();
+        let probe = driver.start(&spec(2), None).await.unwrap();
         kill(probe.pid.unwrap());
         assert!(matches!(next(&mut events).await, DriverEvent::Exited { .. }));
 
@@ -219,7 +223,7 @@ fn the_engine_may_go_and_come_back() {
         for id in &ids {
             driver.stop(id, Duration::ZERO).await.unwrap();
         }
-        let again = driver.start(&spec(3)).await.unwrap();
+        let again = driver.start(&spec(3), None).await.unwrap();
         kill(again.pid.unwrap());
         loop {
             // Exits that the returning engine brought about come first.
@@ -240,7 +244,7 @@ fn an_engine_of_a_killed_run_is_ended() {
         return;
     }
     let mut lab = Lab::new("killed");
-    let pid = block_on(async { lab.driver().start(&spec(1)).await.unwrap().pid.unwrap() });
+    let pid = block_on(async { lab.driver().start(&spec(1), None).await.unwrap().pid.unwrap() });
     let dir = lab.engine.socket().parent().unwrap().to_owned();
     // The engine is gone, its helpers and containers go on.
     lab.engine.kill().unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use control::driver::docker::Docker;
 use control::driver::{Driver as _, DriverError, InstanceSpec};
-use control::model::{InstanceId, OwnerId, ServiceName};
+use control::model::{Guest, InstanceId, OwnerId, ServiceName};
 use serde_json::Value;
 use support::{PATIENCE, dig, lab, serving};
 use tests::edge::{EDGE, NAME};
@@ -58,6 +58,7 @@ fn the_engine_pulls_what_it_lacks_and_needs_no_registry_after() {
         owner: owner.clone(),
         service: ServiceName::new("video").unwrap(),
         image: image.to_owned(),
+        guest: Guest::default(),
         vcpus: 1.0,
         memory_mib: 64,
     };
@@ -77,7 +78,7 @@ fn the_engine_pulls_what_it_lacks_and_needs_no_registry_after() {
     runtime.block_on(async {
         // What is there needs no registry.
         driver.fetch(&spec(&by_digest), &quiet).await.unwrap();
-        driver.start(&spec(&by_digest)).await.unwrap();
+        driver.start(&spec(&by_digest), None).await.unwrap();
         driver.stop(&InstanceId::from_number(1), Duration::ZERO).await.unwrap();
 
         // What is not there is tried some times, and says so.

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use control::model::{AddressPair, InstanceId, OwnerId};
+use control::model::{AddressPair, InstanceId, OwnerId, PortKind, TapUse};
 use control::netlink::{BridgeSpec, Kind, Net, NetError, PortSpec};
 use tests::lab::node::{Guest, Node, Sleeper, unique};
 use tests::lab::{Namespace, is_root};
@@ -27,6 +27,7 @@ fn port(number: u8) -> PortSpec {
         bridge: bridge(),
         addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 71, 0, number)), v6: Some(v6) },
         shaping: None,
+        kind: PortKind::Pair,
     }
 }
 
@@ -82,6 +83,58 @@ fn an_instance_is_reached_through_its_port_and_from_outside() {
 
     let counters = node.run(async |net| net.port_counters(&spec.instance).await.unwrap().unwrap());
     assert!(counters.from_instance_packets >= 8 && counters.to_instance_bytes > 500, "{counters:?}");
+}
+
+/// A tap is complete before anybody serves it, bears our mark, and goes with its last descriptor.
+#[test]
+fn a_tap_is_a_port_without_an_instance() {
+    if !is_root("a_tap_is_a_port_without_an_instance") {
+        return;
+    }
+    let node = Node::new();
+    let spec = PortSpec { kind: PortKind::Tap(TapUse::Descriptor), ..port(8) };
+    let named = PortSpec { kind: PortKind::Tap(TapUse::Name { user: 65534 }), ..port(9) };
+    node.run(async |net| {
+        net.ensure_bridge(&bridge()).await.unwrap();
+        let mut made = net.create_port(&spec).await.unwrap();
+        let shown = node.namespace.ip(&["-d", "link", "show", "sv00000008"]).unwrap();
+        for word in [
+            "tun type tap",
+            "master sv-br",
+            "UP,LOWER_UP",
+            "persist off",
+            &format!("alias selvedge:{}:port:00000008", node.owner),
+        ] {
+            assert!(shown.contains(word), "{word} not in {shown}");
+        }
+        for address in [IpAddr::V4(spec.addresses.v4.unwrap()), IpAddr::V6(spec.addresses.v6.unwrap())] {
+            assert!(node.neighbours().contains(&address.to_string()), "{}", node.neighbours());
+        }
+        // Whoever serves it still has it open: it goes all the same.
+        let serving = made.descriptor.take().unwrap();
+        net.delete_port(&spec.instance).await.unwrap();
+        assert_eq!(net.list_owned().await.unwrap().len(), 1, "the bridge alone");
+        assert!(!node.neighbours().contains("10.71.0.8"), "{}", node.neighbours());
+        drop(serving);
+
+        // Made anew under the same name, and made twice.
+        for _ in 0..2 {
+            net.create_port(&spec).await.unwrap();
+        }
+        net.delete_port(&spec.instance).await.unwrap();
+
+        // One that is opened by name stays without a descriptor, and is its user's.
+        let made = net.create_port(&named).await.unwrap();
+        assert!(made.descriptor.is_none());
+        let shown = node.namespace.ip(&["-d", "link", "show", "sv00000009"]).unwrap();
+        assert!(shown.contains("persist on") && shown.contains("user nobody"), "{shown}");
+        net.delete_port(&named.instance).await.unwrap();
+        assert_eq!(net.list_owned().await.unwrap().len(), 1);
+
+        // Those of a daemon that ends go with their processes, of which there are none here.
+        net.create_port(&spec).await.unwrap();
+    });
+    assert_eq!(node.run(async |net| net.list_owned().await.unwrap()).len(), 1);
 }
 
 #[test]

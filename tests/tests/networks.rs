@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use control::model::{AddressPair, InstanceId, NetReport, RouteSpec, Shaping, UplinkSpec, VxlanSpec};
+use control::model::{AddressPair, InstanceId, NetReport, PortKind, RouteSpec, Shaping, TapUse, UplinkSpec, VxlanSpec};
 use control::netlink::{BridgeSpec, Keeper, Net, Network, PortSpec};
-use tests::lab::node::{Guest, Node};
+use tests::lab::node::{Guest, Node, Sleeper};
 use tests::lab::process::run;
 use tests::lab::{Namespace, is_root};
 
@@ -40,6 +40,7 @@ fn port(shaping: Option<Shaping>) -> PortSpec {
         bridge: bridge(),
         addresses: AddressPair { v4: Some(ADDRESS), v6: Some(v6) },
         shaping,
+        kind: PortKind::Pair,
     }
 }
 
@@ -376,6 +377,69 @@ fn what_others_delete_is_back_counted_and_named() {
     assert!(tc(&node.namespace, &["qdisc", "show", "dev", SHAPER]).contains("rate 200Mbit"));
     let content = transfer(&guest.namespace, &node.namespace, IpAddr::V4(bridge().v4.0));
     assert!(frames_bps(content[1]) < 210e6, "{content:?}");
+}
+
+/// What others do to a tap that can be mended, and what is mended.
+const ON_A_TAP: [(&str, &str); 6] = [
+    ("ip link set sv00000009 nomaster", "port"),
+    ("ip link set sv00000009 alias other", "port"),
+    ("ip neigh del 10.73.0.9 dev sv-br", "neighbour"),
+    ("tc qdisc del dev sv00000009 root", "qdisc"),
+    ("tc filter del dev sv00000009 ingress", "redirect"),
+    ("ip link del svi00000009", "shaper"),
+];
+
+/// A tap is looked after as a pair is, also one that an earlier run of the daemon made; one that is gone is named.
+#[test]
+fn a_tap_is_kept_and_one_that_is_gone_is_told() {
+    if !is_root("a_tap_is_kept_and_one_that_is_gone_is_told") {
+        return;
+    }
+    let node = Node::new();
+    // Whoever has the tap's other end is a process in the node's own namespace, as a monitor is.
+    let monitor = Sleeper::new(&node.namespace);
+    let inside = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let net = Arc::new(Net::new(node.owner.clone()).unwrap());
+            net.ensure_bridge(&bridge()).await.unwrap();
+            net.declare(network()).await.unwrap();
+            let spec = PortSpec { kind: PortKind::Tap(TapUse::Descriptor), ..port(mbit(200)) };
+            let mut made = net.create_port(&spec).await.unwrap();
+            let tap = made.descriptor.take().unwrap();
+            net.attach_port(&made, monitor.pid()).await.unwrap();
+            assert_eq!(net.plan(&network()).await.unwrap().changes, []);
+            drop(net);
+
+            let net = Arc::new(Net::new(node.owner.clone()).unwrap());
+            net.declare(network()).await.unwrap();
+            net.adopt_port(&spec, Some(monitor.pid())).unwrap();
+            assert_eq!(net.plan(&network()).await.unwrap().changes, []);
+            let keeper = Keeper::new(Arc::clone(&net), Box::new(|_| ()));
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let keeper = tokio::spawn(keeper.run(async move { drop(stopped.await) }));
+            for (command, object) in ON_A_TAP {
+                flush(&node, &net, command, object).await;
+            }
+            let shown = node.namespace.ip(&["-d", "link", "show", PORT]).unwrap();
+            assert!(shown.contains("tun type tap") && shown.contains("master sv-br"), "{shown}");
+
+            let mut report = net.report();
+            node.namespace.ip(&["link", "del", PORT]).unwrap();
+            let told = |r: &NetReport| r.hazards.iter().any(|h| h.starts_with("sv00000009: was removed"));
+            tokio::time::timeout(Duration::from_secs(300), report.wait_for(told)).await.unwrap().unwrap();
+            assert!(!node.interfaces().contains(&PORT.to_owned()), "{:?}", node.interfaces());
+            // It stands in nothing's way, and goes with its instance.
+            net.redeclare().await.unwrap();
+            net.delete_port(&spec.instance).await.unwrap();
+            assert!(!node.interfaces().contains(&SHAPER.to_owned()), "{:?}", node.interfaces());
+            assert_eq!(net.plan(&network()).await.unwrap().hazards, Vec::<String>::new());
+            drop(tap);
+            drop(stop);
+            keeper.await.unwrap();
+        });
+    };
+    node.namespace.run_in(inside).unwrap();
 }
 
 /// Everything of a namespace's network, as iproute2 shows it, without timers, counters and numbers of links.

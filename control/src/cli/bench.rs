@@ -1,13 +1,138 @@
 //! `selvedge bench`: figures of this machine.
 
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
 use super::Done;
+use crate::bench::{self as technologies, BenchOptions, Spread};
 use crate::datapath::bench;
+use crate::model::Technology;
+
+/// What is measured.
+#[derive(Debug, Args)]
+pub(super) struct TechnologyArgs {
+    /// docker, spt, hvt, qemu-microvm or firecracker
+    #[arg(long, value_parser = technology)]
+    technology: Technology,
+    /// Directory with the reference unikernel and its tenders [default: where make unikernel puts them, or
+    /// /usr/lib/selvedge/unikernel]
+    #[arg(long, value_name = "DIR")]
+    unikernels: Option<PathBuf>,
+    /// Another image than the reference unikernel; {content} becomes the megabytes that it shall serve
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// The Docker engine's socket
+    #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
+    docker_socket: PathBuf,
+    /// User that unikernels' monitors run as
+    #[arg(long, value_name = "USER", default_value = "nobody")]
+    user: String,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn technology(text: &str) -> Result<Technology, String> {
+    // QEMU's PC has no reference image.
+    let known: Vec<Technology> = Technology::ALL.into_iter().filter(|t| *t != Technology::QemuPc).collect();
+    known.iter().find(|t| t.label() == text).copied().ok_or_else(|| {
+        let labels: Vec<&str> = known.iter().map(|t| t.label()).collect();
+        format!("use one of {}", labels.join(", "))
+    })
+}
+
+impl From<TechnologyArgs> for BenchOptions {
+    fn from(args: TechnologyArgs) -> Self {
+        let built = || {
+            let own = std::env::current_exe().ok()?;
+            Some(own.parent()?.parent()?.join("unikernel")).filter(|directory| directory.is_dir())
+        };
+        Self {
+            technology: args.technology,
+            unikernels: args.unikernels.or_else(built).unwrap_or_else(|| "/usr/lib/selvedge/unikernel".into()),
+            docker: args.docker_socket,
+            image: args.image,
+            user: args.user,
+        }
+    }
+}
+
+/// Says how far a measurement is, on a terminal only.
+fn progress(words: &str) {
+    let mut out = std::io::stderr();
+    if out.is_terminal() {
+        // A terminal that is gone is nobody to tell.
+        let _ = write!(out, "\r\x1b[K{words}");
+        let _ = out.flush();
+    }
+}
+
+fn end_of_progress() {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+}
+
+fn print_json(figures: &impl serde::Serialize) -> Done {
+    println!("{}", serde_json::to_string_pretty(figures).map_err(|e| format!("bench: {e}"))?);
+    Ok(())
+}
+
+pub(super) fn lifecycle(args: TechnologyArgs, contents: &[u64], runs: u32) -> Done {
+    let json = args.json;
+    let figures = technologies::lifecycle(&args.into(), contents, runs, progress);
+    end_of_progress();
+    let figures = figures.map_err(|e| e.to_string())?;
+    if json {
+        return print_json(&figures);
+    }
+    println!("{}, {}; {} runs each, times in ms: median (95 %)", figures.technology, figures.version, figures.runs);
+    println!(
+        "{:<10}{:>18}{:>18}{:>18}{:>18}{:>10}",
+        "content", "allocation", "cold start", "download", "removal", "CPU peak"
+    );
+    let show = |spread: &Spread| format!("{:.2} ({:.2})", spread.median, spread.p95);
+    for size in &figures.contents {
+        println!(
+            "{:<10}{:>18}{:>18}{:>18}{:>18}{:>9.0}%",
+            format!("{} MB", size.content_mb),
+            show(&size.allocation_ms),
+            show(&size.cold_start_ms),
+            show(&size.download_ms),
+            show(&size.removal_ms),
+            size.cpu_peak_percent
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn density(args: TechnologyArgs, count: u32) -> Done {
+    let json = args.json;
+    let figures = technologies::density(&args.into(), count, progress);
+    end_of_progress();
+    let figures = figures.map_err(|e| e.to_string())?;
+    if json {
+        print_json(&figures)?;
+    } else {
+        println!("{} of {} instances at once, by {}", figures.started, figures.count, figures.technology);
+        println!(
+            "up in {:.2} s ({:.0} per second), gone in {:.2} s",
+            figures.seconds, figures.per_second, figures.removal_seconds
+        );
+        println!("{:.1} MB each", figures.rss_mb_each);
+    }
+    match figures.failure {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
 
 pub(super) fn dataplane(json: bool) -> Done {
     let figures = bench::run().map_err(|e| e.to_string())?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&figures).map_err(|e| format!("bench: {e}"))?);
-        return Ok(());
+        return print_json(&figures);
     }
     let base = &figures.baselines;
     println!("kernel {}; ns per packet, least of several rounds, one core", figures.kernel);

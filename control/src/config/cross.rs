@@ -9,8 +9,8 @@ use super::errors::Complaint;
 use super::names::lies_in;
 use super::reader::{Field, Reader};
 use super::records::ZoneSection;
-use super::sections::DockerSection;
 use super::services::ServiceSection;
+use super::technologies::PoolSection;
 
 /// No apex twice. A zone below another is fine: the longer apex decides.
 pub(super) fn zones(reader: &Reader<'_>, zones: &[ZoneSection]) {
@@ -66,22 +66,30 @@ pub(super) fn limits(reader: &Reader<'_>, services: &[ServiceSection], limit: &F
     }
 }
 
-/// Pools are apart, large enough, and hold no address that queries are sent to.
-pub(super) fn pools(reader: &Reader<'_>, docker: &DockerSection, listen: &[Field<IpAddr>], limit: &Field<u32>) {
-    let key = "technology.docker";
-    let size = docker.docker.pool.size();
-    if !docker.v4.broken && !limit.broken && u64::from(limit.value) > size {
-        let what =
-            format!("{} has {size} addresses for instances, limits.instances is {}", docker.v4.value, limit.value);
+/// Pools are apart, large enough, and hold no address that queries are sent to. A pool that the file does not give
+/// and no service uses is as large as it is.
+pub(super) fn pools(
+    reader: &Reader<'_>,
+    pools: &[PoolSection],
+    listen: &[Field<IpAddr>],
+    limit: &Field<u32>,
+    services: &[ServiceSection],
+) {
+    for pool in pools {
+        let size = pool.pool.size();
+        if pool.v4.broken || limit.broken || u64::from(limit.value) <= size || !pool.is_meant(services) {
+            continue;
+        }
+        let what = format!("{} has {size} addresses for instances, limits.instances is {}", pool.v4.value, limit.value);
         let complaint = Complaint::new(what, "use a larger prefix or lower the limit");
         // Where the file gives no pool, the limit is what somebody wrote.
-        if docker.v4.written {
-            reader.complain(docker.v4.line, &format!("{key}.pool"), complaint);
+        if pool.v4.written {
+            reader.complain(pool.v4.line, &format!("{}.pool", pool.path), complaint);
         } else {
             reader.complain(limit.line, "limits.instances", complaint);
         }
     }
-    let pools = prefixes(docker);
+    let pools = prefixes(pools);
     for (first, line, second) in overlaps(&pools) {
         let what = format!("overlaps {first}");
         reader.complain(line, second, Complaint::new(what, "give each pool a prefix of its own"));
@@ -99,8 +107,8 @@ pub(super) fn pools(reader: &Reader<'_>, docker: &DockerSection, listen: &[Field
 }
 
 /// Addresses that are to stand in for instances are none that instances get.
-pub(super) fn elsewhere(reader: &Reader<'_>, docker: &DockerSection, services: &[ServiceSection]) {
-    let pools = prefixes(docker);
+pub(super) fn elsewhere(reader: &Reader<'_>, pools: &[PoolSection], services: &[ServiceSection]) {
+    let pools = prefixes(pools);
     for (key, address) in services.iter().flat_map(|s| &s.elsewhere) {
         if let Some((pool, _, net)) = pools.iter().find(|(_, _, net)| net.contains(&address.value)) {
             let what = format!("{} lies in {pool} {net}, which is given to instances", address.value);
@@ -110,11 +118,14 @@ pub(super) fn elsewhere(reader: &Reader<'_>, docker: &DockerSection, services: &
 }
 
 /// The prefixes that instances get addresses from, with their keys and lines.
-fn prefixes(docker: &DockerSection) -> Vec<(String, usize, IpNet)> {
-    let key = "technology.docker";
-    let v4 = Some(&docker.v4).filter(|f| !f.broken).map(|f| (format!("{key}.pool"), f.line, IpNet::V4(f.value)));
-    let v6 = docker.v6.iter().filter(|f| !f.broken).map(|f| (format!("{key}.pool6"), f.line, IpNet::V6(f.value)));
-    v4.into_iter().chain(v6).collect()
+fn prefixes(pools: &[PoolSection]) -> Vec<(String, usize, IpNet)> {
+    let of = |pool: &PoolSection| {
+        let path = &pool.path;
+        let v4 = Some(&pool.v4).filter(|f| !f.broken).map(|f| (format!("{path}.pool"), f.line, IpNet::V4(f.value)));
+        let v6 = pool.v6.iter().filter(|f| !f.broken).map(|f| (format!("{path}.pool6"), f.line, IpNet::V6(f.value)));
+        v4.into_iter().chain(v6).collect::<Vec<_>>()
+    };
+    pools.iter().flat_map(of).collect()
 }
 
 /// Pairs of keys whose prefixes share an address, with the second one's line.

@@ -63,7 +63,8 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("zone", old.zones != new.zones_for(old)),
             ("limits.instances", old.limits != new.limits),
             ("network", old.networks != new.networks),
-            ("technology.docker.rate", old.technologies != new.technologies_for(old)),
+            ("technology.docker.rate", old.technologies.docker != new.technologies_for(old).docker),
+            ("technology.unikernel.rate", old.technologies.unikernels != new.technologies_for(old).unikernels),
         ]),
         restart: differing([
             ("node.name", old.node != new.node),
@@ -82,7 +83,8 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("control.metrics", old.control.metrics != new.control.metrics),
             ("control.log", old.control.log != new.control.log),
             ("images", old.images != new.images),
-            ("technology.docker", new.technologies != new.technologies_for(old)),
+            ("technology.docker", new.technologies.docker != new.technologies_for(old).docker),
+            ("technology.unikernel", new.technologies.unikernels != new.technologies_for(old).unikernels),
         ]),
     }
 }
@@ -107,6 +109,7 @@ impl Config {
     fn technologies_for(&self, old: &Self) -> Technologies {
         let mut technologies = old.technologies.clone();
         technologies.docker.pool.shaping = self.technologies.docker.pool.shaping;
+        technologies.unikernels.pool.shaping = self.technologies.unikernels.pool.shaping;
         technologies
     }
 
@@ -130,7 +133,7 @@ impl Config {
 }
 
 /// Keys that an instance is made with.
-const REPLACING: [&str; 5] = ["technology", "image", "port", "vcpus", "memory_mib"];
+const REPLACING: [&str; 8] = ["technology", "image", "launch", "arguments", "disk", "port", "vcpus", "memory_mib"];
 
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
     keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
@@ -143,6 +146,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         names,
         technology,
         image,
+        guest,
         port,
         probe_path,
         capacity,
@@ -165,6 +169,9 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("names", *names != new.names),
         ("technology", *technology != new.technology),
         ("image", *image != new.image),
+        ("launch", guest.launch != new.guest.launch),
+        ("arguments", guest.arguments != new.guest.arguments),
+        ("disk", guest.disk != new.guest.disk),
         ("port", *port != new.port),
         ("probe_path", *probe_path != new.probe_path),
         ("capacity", *capacity != new.capacity),

@@ -14,6 +14,7 @@ mod reader;
 mod records;
 mod sections;
 mod services;
+mod technologies;
 mod types;
 mod values;
 mod zone_file;
@@ -32,7 +33,10 @@ pub use errors::{ConfigError, ConfigErrors};
 pub use images::Images;
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
-pub use types::{AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Networks, Pool, Technologies};
+pub use types::{
+    Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool, Technologies,
+    Unikernels,
+};
 pub use values::{parse_duration, show_duration};
 
 use crate::model::{Limits, NodeName};
@@ -111,12 +115,10 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         "technology",
         "service",
     ]);
-    let technology = root.section("technology");
-    technology.allow(&["docker"]);
 
     let limit = sections::limits(&root.section("limits"));
     let (listen, dns) = sections::dns(&root.section("dns"));
-    let docker = sections::docker(&technology.section("docker"));
+    let technologies = technologies::technologies(&root.section("technology"));
     let mut zone_sections = root.sections("zone");
     let addresses: Vec<_> = listen.iter().map(|f| f.value).collect();
     let mut zones: Vec<_> = zone_sections.iter_mut().filter_map(|s| sections::zone(s, &addresses)).collect();
@@ -128,11 +130,12 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     records::check(reader, &zones, &services);
     zone_file::check(reader, &mut zones, &services);
     cross::limits(reader, &services, &limit);
-    cross::pools(reader, &docker, &listen, &limit);
-    cross::elsewhere(reader, &docker, &services);
+    cross::pools(reader, &technologies.pools, &listen, &limit, &services);
+    cross::elsewhere(reader, &technologies.pools, &services);
 
     zones.sort_by(|a, b| a.zone.value.apex.cmp(&b.zone.value.apex));
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    let pools: Vec<_> = technologies.pools.iter().filter(|pool| pool.is_meant(&services)).collect();
     let control = sections::control(&root.section("control"));
     Config {
         node: sections::node(&root.section("node"), default_node),
@@ -143,8 +146,8 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         images: images::images(&root.section("images"), &control.state_dir),
         control,
         limits: Limits { instances: limit.value },
-        networks: networks::networks(&root.section("network"), &docker),
-        technologies: Technologies { docker: docker.docker },
+        networks: networks::networks(&root.section("network"), &pools),
+        technologies: technologies.technologies,
         predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),
         services: services.into_iter().map(|s| s.spec).collect(),
     }

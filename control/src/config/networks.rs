@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use super::errors::Complaint;
 use super::reader::{Field, Reader, Section};
-use super::sections::{DockerSection, without_doubles};
+use super::sections::without_doubles;
+use super::technologies::PoolSection;
 use super::types::Networks;
 use super::values::{burst, host_in_prefix, interface, prefix, rate, unicast, whole32};
 use crate::model::{RouteSpec, Shaping, UplinkSpec, VxlanSpec};
@@ -47,14 +48,14 @@ pub(super) fn shaping(section: &Section<'_, '_>) -> Option<Shaping> {
 type Placed<T> = (String, Field<T>);
 
 /// `[network]`.
-pub(super) fn networks(section: &Section<'_, '_>, docker: &DockerSection) -> Networks {
+pub(super) fn networks(section: &Section<'_, '_>, pools: &[&PoolSection]) -> Networks {
     section.allow(&["vxlan", "route", "uplink"]);
     let tunnels: Vec<_> = section.sections("vxlan").iter_mut().filter_map(vxlan).collect();
     let routes: Vec<_> = section.sections("route").iter().filter_map(route).collect();
     let uplinks: Vec<_> = section.sections("uplink").iter().filter_map(uplink).collect();
-    check_tunnels(section.reader, &tunnels, docker);
-    check_routes(section.reader, &routes, docker);
-    check_uplinks(section.reader, &uplinks, &tunnels, docker);
+    check_tunnels(section.reader, &tunnels, pools);
+    check_routes(section.reader, &routes, pools);
+    check_uplinks(section.reader, &uplinks, &tunnels, pools);
     fn values<T>(placed: Vec<Placed<T>>) -> Vec<T> {
         placed.into_iter().map(|(_, field)| field.value).collect()
     }
@@ -152,12 +153,12 @@ fn uplink(section: &Section<'_, '_>) -> Option<Placed<UplinkSpec>> {
     (!name.broken).then(|| (section.key("interface"), name.map(|_| spec)))
 }
 
-fn check_tunnels(reader: &Reader<'_>, tunnels: &[Placed<VxlanSpec>], docker: &DockerSection) {
+fn check_tunnels(reader: &Reader<'_>, tunnels: &[Placed<VxlanSpec>], pools: &[&PoolSection]) {
     for (i, (key, tunnel)) in tunnels.iter().enumerate() {
         let spec = &tunnel.value;
         let complain = |what: String, fix: &str| reader.complain(tunnel.line, key, Complaint::new(what, fix));
-        if spec.name == docker.docker.pool.bridge {
-            complain(format!("{:?} is the name of technology.docker's bridge", spec.name), "choose another");
+        if let Some(pool) = pools.iter().find(|pool| pool.pool.bridge == spec.name) {
+            complain(format!("{:?} is the name of {}'s bridge", spec.name, pool.path), "choose another");
         }
         for (_, first) in &tunnels[..i] {
             if first.value.name == spec.name {
@@ -168,14 +169,16 @@ fn check_tunnels(reader: &Reader<'_>, tunnels: &[Placed<VxlanSpec>], docker: &Do
             }
         }
         for net in &spec.addresses {
-            if let Some(pool) = pools(docker).find(|pool| pool.contains(net) || net.contains(pool)) {
+            if let Some(pool) =
+                pools.iter().flat_map(|pool| pool.prefixes()).find(|pool| pool.contains(net) || net.contains(pool))
+            {
                 complain(format!("{net} overlaps the instances' pool {pool}"), "use addresses outside of it");
             }
         }
     }
 }
 
-fn check_routes(reader: &Reader<'_>, routes: &[Placed<RouteSpec>], docker: &DockerSection) {
+fn check_routes(reader: &Reader<'_>, routes: &[Placed<RouteSpec>], pools: &[&PoolSection]) {
     for (i, (key, route)) in routes.iter().enumerate() {
         let spec = &route.value;
         let complain = |what: String, fix: &str| reader.complain(route.line, key, Complaint::new(what, fix));
@@ -184,7 +187,7 @@ fn check_routes(reader: &Reader<'_>, routes: &[Placed<RouteSpec>], docker: &Dock
             let what = format!("{} is there twice (line {})", spec.to, first.line);
             complain(what, "remove one, or give them different metrics");
         }
-        if let Some(pool) = pools(docker).find(|pool| pool.contains(&spec.to)) {
+        if let Some(pool) = pools.iter().flat_map(|pool| pool.prefixes()).find(|pool| pool.contains(&spec.to)) {
             complain(format!("{} lies in this node's own pool {pool}", spec.to), "route other nodes' pools only");
         }
     }
@@ -194,7 +197,7 @@ fn check_uplinks(
     reader: &Reader<'_>,
     uplinks: &[Placed<UplinkSpec>],
     tunnels: &[Placed<VxlanSpec>],
-    docker: &DockerSection,
+    pools: &[&PoolSection],
 ) {
     for (i, (key, uplink)) in uplinks.iter().enumerate() {
         let name = &uplink.value.interface;
@@ -202,18 +205,11 @@ fn check_uplinks(
         if let Some((_, first)) = uplinks[..i].iter().find(|(_, u)| u.value.interface == *name) {
             complain(format!("{name:?} is there twice (line {})", first.line), "remove one");
         }
-        if *name == docker.docker.pool.bridge {
-            complain(format!("{name:?} is technology.docker's bridge"), "use rate in [technology.docker]");
+        if let Some(PoolSection { path, .. }) = pools.iter().find(|pool| pool.pool.bridge == *name) {
+            complain(format!("{name:?} is {path}'s bridge"), &format!("use rate in [{path}]"));
         }
         if tunnels.iter().any(|(_, t)| t.value.name == *name) {
             complain(format!("{name:?} is a tunnel"), "name the interface that it goes through");
         }
     }
-}
-
-/// The prefixes that instances get addresses from, where they are sound.
-fn pools(docker: &DockerSection) -> impl Iterator<Item = IpNet> {
-    let v4 = (!docker.v4.broken).then_some(IpNet::V4(docker.v4.value));
-    let v6 = docker.v6.as_ref().filter(|v6| !v6.broken).map(|v6| IpNet::V6(v6.value));
-    v4.into_iter().chain(v6)
 }

@@ -5,15 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::{Ipv4Net, Ipv6Net};
-
-use super::errors::Complaint;
 use super::names::{domain_name, mailbox};
-use super::networks::shaping;
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
-use super::types::{AttachMode, Control, Dataplane, Dns, Docker, LogLevel, Pool};
-use super::values::{absolute_path, boolean, duration, identifier, interface, parsed, prefix, socket_address};
+use super::types::{AttachMode, Control, Dataplane, Dns, LogLevel};
+use super::values::{absolute_path, boolean, duration, identifier, interface, prefix, socket_address};
 use super::values::{socket_path, unicast, whole32, word};
 use super::zone_file;
 use crate::model::{NodeName, Zone};
@@ -162,77 +158,6 @@ pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Z
 pub(super) fn nameserver_default(listen: &[IpAddr]) -> Vec<IpAddr> {
     let public: Vec<IpAddr> = listen.iter().copied().filter(|address| !address.is_loopback()).collect();
     if public.is_empty() { listen.to_vec() } else { public }
-}
-
-/// `[technology.docker]`: the settings and the place of its prefixes.
-pub(super) struct DockerSection {
-    pub(super) docker: Docker,
-    pub(super) v4: Field<Ipv4Net>,
-    pub(super) v6: Option<Field<Ipv6Net>>,
-}
-
-pub(super) fn docker(section: &Section<'_, '_>) -> DockerSection {
-    section.allow(&["socket", "bridge", "pool", "gateway", "pool6", "rate", "burst"]);
-    let standard = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 24);
-    let v4 = section.or("pool", standard, |v| {
-        let net: Ipv4Net = parsed(v, "an IPv4 prefix", "10.213.0.0/24")?;
-        let addr = net.network();
-        let special = addr.is_loopback() || addr.is_multicast() || addr.is_link_local() || addr.is_unspecified();
-        check_prefix(net, net.trunc(), special, (8..=29).contains(&net.prefix_len()), "/8 to /29")
-    });
-    let first = u32::from(v4.value.network()) + 1;
-    let gateway = section.or("gateway", Ipv4Addr::from(first), |v| parsed(v, "an IPv4 address", "10.213.0.1"));
-    let edge = [v4.value.network(), v4.value.broadcast()].contains(&gateway.value);
-    if !v4.broken && !gateway.broken && (edge || !v4.value.contains(&gateway.value)) {
-        let what = format!("{} is no host address of the pool {}", gateway.value, v4.value);
-        section.complain(gateway.line, "gateway", what, format!("use for example {}", Ipv4Addr::from(first)));
-    }
-    let v6 = section.optional("pool6", Ipv6Net::default(), |v| {
-        let net: Ipv6Net = parsed(v, "an IPv6 prefix", "fd5e:1::/64")?;
-        let addr = net.network();
-        let special = addr.is_loopback() || addr.is_multicast() || addr.is_unicast_link_local();
-        let mapped = addr.to_ipv4_mapped().is_some() || addr.is_unspecified();
-        check_prefix(net, net.trunc(), special || mapped, (32..=120).contains(&net.prefix_len()), "/32 to /120")
-    });
-    // The IPv6 host part mirrors the IPv4 host number, so it must have room for it.
-    if let Some(v6) = &v6
-        && !v6.broken
-        && !v4.broken
-        && 128 - v6.value.prefix_len() < 32 - v4.value.prefix_len()
-    {
-        let most = 96 + v4.value.prefix_len();
-        let what = format!("{} has fewer host addresses than the pool {}", v6.value, v4.value);
-        section.complain(v6.line, "pool6", what, format!("use a prefix of at most /{most}, as in /64"));
-    }
-    let pool = Pool {
-        bridge: section.or("bridge", "selv-docker".to_owned(), interface).value,
-        v4: v4.value,
-        gateway: gateway.value,
-        v6: v6.as_ref().filter(|v6| !v6.broken).map(|v6| v6.value),
-        shaping: shaping(section),
-    };
-    let socket = section.or("socket", PathBuf::from("/var/run/docker.sock"), socket_path).value;
-    DockerSection { docker: Docker { socket, pool }, v4, v6 }
-}
-
-fn check_prefix<N: Copy + PartialEq + std::fmt::Display>(
-    net: N,
-    truncated: N,
-    special: bool,
-    fits: bool,
-    lengths: &str,
-) -> Result<N, Complaint> {
-    if !fits {
-        return Err(Complaint::new(format!("{net} is too large or too small"), format!("use {lengths}")));
-    }
-    if net != truncated {
-        return Err(Complaint::new(format!("{net} has bits behind its prefix"), format!("write {truncated}")));
-    }
-    if special {
-        let fix = "use a private prefix such as 10.213.0.0/24 or fd5e:1::/64";
-        return Err(Complaint::new(format!("{net} cannot be given to instances"), fix));
-    }
-    Ok(net)
 }
 
 /// Complains of each element that is there twice and leaves the second out.

@@ -8,8 +8,9 @@ use super::names::domain_name;
 use super::networks::shaping;
 use super::reader::{Field, Section};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
-use super::values::{duration, identifier, image, number, request_path, unicast, whole, whole32, word};
-use crate::model::{Choice, OnAllDown, ServiceName, ServiceSpec, Technology};
+use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
+use super::values::{whole32, word};
+use crate::model::{Choice, Guest, Launch, OnAllDown, ServiceName, ServiceSpec, Technology};
 use crate::predict::PredictorKind;
 
 /// Names of one service that the file may list.
@@ -22,11 +23,14 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 26] = [
     "name",
     "names",
     "technology",
     "image",
+    "launch",
+    "arguments",
+    "disk",
     "port",
     "probe_path",
     "capacity",
@@ -82,7 +86,6 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         section.complain(names_line, "names", what, format!("use at most {MOST_NAMES}"));
     }
 
-    let technologies = Technology::ALL.map(|t| (t.label(), t));
     let kinds = PredictorKind::ALL.map(|k| (k.label(), k));
     let predictor = section.or("predictor", PredictorKind::Ema, |v| word(v, &kinds)).value;
     let (min, max) = bounds(section, node_limit);
@@ -94,11 +97,12 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         let limits = (Duration::from_millis(least), Duration::from_millis(most));
         section.or(key, Duration::from_millis(default), |v| duration(v, limits.0, limits.1)).value
     };
-    let image = section.required("image", String::new(), "\"nginx:1.28\"", image).value;
+    let (technology, image, guest) = runs(section);
     let spec = ServiceSpec {
         names: names.iter().map(|f| f.value.clone()).collect(),
-        technology: section.or("technology", Technology::Docker, |v| word(v, &technologies)).value,
+        technology,
         image,
+        guest,
         port: section.or("port", 80, |v| whole(v, 1, 65_535).map(|p| u16::try_from(p).unwrap_or(80))).value,
         probe_path: section.or("probe_path", "/".to_owned(), request_path).value,
         capacity: section.or("capacity", 20.0, |v| number(v, 0.001, 1e9)).value,
@@ -122,6 +126,39 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
     let of_groups = groups.into_iter().flat_map(|(key, group)| group.into_iter().map(move |a| (key.clone(), a)));
     let elsewhere = of_groups.chain(sorry.into_iter().map(|a| (section.key("sorry"), a))).collect();
     Some(ServiceSection { spec, predictor, path: section.path.clone(), name, names, elsewhere, min, max })
+}
+
+/// Technology and image, and what of a unikernel its image does not say.
+fn runs(section: &Section<'_, '_>) -> (Technology, String, Guest) {
+    let technologies = Technology::ALL.map(|t| (t.label(), t));
+    let technology = section.or("technology", Technology::Docker, |v| word(v, &technologies));
+    let image = section.required("image", String::new(), "\"nginx:1.28\"", image);
+    let launches = Launch::ALL.map(|l| (l.label(), l));
+    let launch = section.optional("launch", Launch::default(), |v| word(v, &launches));
+    let arguments = section.list("arguments", "[\"--verbose\"]", argument);
+    let disk = section.optional("disk", std::path::PathBuf::new(), absolute_path);
+    let is_unikernel = Technology::UNIKERNELS.contains(&technology.value);
+    if is_unikernel && !image.broken && !image.value.starts_with('/') {
+        let what = format!("{:?} is no file's path, which {} starts", image.value, technology.value.label());
+        section.complain(image.line, "image", what, "write the whole path, from /");
+    }
+    let lines = [
+        ("launch", launch.as_ref().map(|f| f.line)),
+        ("arguments", arguments.as_ref().map(|f| f.line)),
+        ("disk", disk.as_ref().map(|f| f.line)),
+    ];
+    for (key, line) in lines {
+        if let Some(line) = line.filter(|_| !is_unikernel && !technology.broken) {
+            let what = format!("is for unikernels, and technology is {:?}", technology.value.label());
+            section.complain(line, key, what, "remove it, or use technology = \"spt\" or another that runs unikernels");
+        }
+    }
+    let guest = Guest {
+        launch: launch.map(|f| f.value).unwrap_or_default(),
+        arguments: arguments.into_iter().flat_map(|list| list.value).map(|f| f.value).collect(),
+        disk: disk.map(|f| f.value.to_string_lossy().into_owned()),
+    };
+    (technology.value, image.value, guest)
 }
 
 /// `[[service.fallback]]`: the groups in order, each with the name of its key.

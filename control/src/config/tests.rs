@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Choice, OnAllDown, ServiceName, Shaping, Technology};
+use crate::model::{Choice, Launch, OnAllDown, ServiceName, Shaping, Technology};
 use crate::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
@@ -70,6 +70,24 @@ device = "vx0"
 [[network.uplink]]
 interface = "eth1"
 rate = "10mbit"
+[technology.unikernel]
+user = "selvedge-guest"
+bridge = "br1"
+pool = "10.10.0.0/24"
+gateway = "10.10.0.254"
+pool6 = "fd5e:10::/64"
+[technology.spt]
+program = "/opt/solo5-spt"
+[technology.hvt]
+program = "/opt/solo5-hvt"
+[technology.qemu-microvm]
+program = "/opt/qemu"
+accelerator = "kvm"
+[technology.qemu-pc]
+program = "/opt/qemu-pc"
+accelerator = "tcg"
+[technology.firecracker]
+program = "/opt/firecracker"
 [[zone]]
 name = "Edge.Example"
 primary = "ns1.edge.example."
@@ -120,6 +138,14 @@ addresses = ["192.0.2.8"]
 name = "audio"
 names = ["audio.edge.example"]
 image = "nginx:1"
+[[service]]
+name = "page"
+names = ["page.edge.example"]
+technology = "qemu-microvm"
+image = "/images/page"
+launch = "osv"
+arguments = ["/httpd", "--quiet"]
+disk = "/images/page.raw"
 "#;
 
 fn sound(text: &str) -> Config {
@@ -172,6 +198,26 @@ fn every_key_is_taken() {
     assert_eq!((first.to.to_string().as_str(), first.device.as_deref(), first.metric), ("fd74::/64", Some("vx0"), 7));
     assert_eq!((second.via, second.metric), (None, 100));
     assert_eq!(config.networks.uplinks[0].shaping, Shaping::with_default_burst(10_000_000));
+    let unikernels = &config.technologies.unikernels;
+    let pool = config.pool(Technology::Spt);
+    assert_eq!((unikernels.user.as_str(), pool.bridge.as_str(), pool.size()), ("selvedge-guest", "br1", 253));
+    assert_eq!(pool.gateway6().unwrap().to_string(), "fd5e:10::fe");
+    let monitors: Vec<_> =
+        unikernels.monitors.values().map(|m| (m.program.to_str().unwrap(), m.accelerator.label())).collect();
+    let expected = [
+        ("/opt/solo5-spt", "tcg"),
+        ("/opt/solo5-hvt", "tcg"),
+        ("/opt/qemu", "kvm"),
+        ("/opt/qemu-pc", "tcg"),
+        ("/opt/firecracker", "tcg"),
+    ];
+    assert_eq!(monitors, expected);
+    let page = config.service(&ServiceName::new("page").unwrap()).unwrap();
+    assert_eq!((page.technology, page.guest.launch), (Technology::QemuMicrovm, Launch::Osv));
+    assert_eq!(
+        (page.guest.arguments.join(" "), page.guest.disk.as_deref()),
+        ("/httpd --quiet".to_owned(), Some("/images/page.raw"))
+    );
     let zone = &config.zones[0];
     assert_eq!((zone.apex.as_str(), zone.contact.as_str()), ("edge.example.", "admin.edge.example."));
     assert_eq!(zone.nameservers, ["ns1.edge.example.", "ns2.edge.example."]);
@@ -225,10 +271,13 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
                    rate='200mbit'\nburst='256KiB'\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
+                   [[service]]\nname='page'\nnames=['page.edge.example']\ntechnology='spt'\n\
+                   image='/var/lib/images/page.spt'\ndisk='/var/lib/images/page.raw'\n\
                    [technology.docker]\npool6='fd5e:213::/64'\nrate='1gbit'\nburst='1MiB'\n\
+                   [technology.unikernel]\npool6='fd5e:214::/64'\n\
                    [[network.vxlan]]\nname='selv-vx0'\nvni=100\nlocal='192.0.2.1'\n\
                    remotes=['192.0.2.2','192.0.2.3']\naddresses=['10.99.0.1/24']\n\
-                   [[network.route]]\nto='10.214.0.0/24'\nvia='10.99.0.2'\ndevice='selv-vx0'\n\
+                   [[network.route]]\nto='10.215.0.0/24'\nvia='10.99.0.2'\ndevice='selv-vx0'\n\
                    [[network.uplink]]\ninterface='eth1'\nrate='100mbit'\nburst='128KiB'\n\
                    [dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'\n\
                    [images]\nlisten='127.0.0.1:5000'\nauth_file='/etc/selvedge/registries.json'\nbandwidth_mbit=100\n\

@@ -141,6 +141,48 @@ impl LogLevel {
 pub struct Technologies {
     /// The Docker engine.
     pub docker: Docker,
+    /// Everything that runs unikernels.
+    pub unikernels: Unikernels,
+}
+
+/// Settings of the technologies that run unikernels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unikernels {
+    /// The network of their instances.
+    pub pool: Pool,
+    /// Name of the user that monitors run as.
+    pub user: String,
+    /// By technology; has an entry for each of [`Technology::UNIKERNELS`].
+    pub monitors: BTreeMap<Technology, Monitor>,
+}
+
+/// A program that runs unikernels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Monitor {
+    /// Its absolute path.
+    pub program: PathBuf,
+    /// What QEMU runs the guest's code with.
+    pub accelerator: Accelerator,
+}
+
+/// What QEMU runs the guest's code with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// Emulation; works everywhere.
+    Tcg,
+    /// The processor's virtualisation; the monitors' user must be allowed to use `/dev/kvm`.
+    Kvm,
+}
+
+impl Accelerator {
+    /// Short fixed name: configuration value and QEMU's own.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tcg => "tcg",
+            Self::Kvm => "kvm",
+        }
+    }
 }
 
 /// Settings of the Docker engine.
@@ -200,6 +242,11 @@ impl Config {
     pub const fn pool(&self, technology: Technology) -> &Pool {
         match technology {
             Technology::Docker => &self.technologies.docker.pool,
+            Technology::Spt
+            | Technology::Hvt
+            | Technology::QemuMicrovm
+            | Technology::QemuPc
+            | Technology::Firecracker => &self.technologies.unikernels.pool,
         }
     }
 

@@ -257,7 +257,31 @@ pub(super) fn interface(value: &DeValue<'_>) -> Checked<String> {
     Ok(name)
 }
 
-/// An image: a name with tag or digest.
+/// A user's name as the system takes it.
+pub(super) fn user_name(value: &DeValue<'_>) -> Checked<String> {
+    const LONGEST: usize = 32;
+    let name = text(value)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty() || name.len() > LONGEST || !name.chars().all(plain) {
+        return Err(Complaint::new(
+            format!("{name:?} is not a user's name"),
+            "name a user of this system, as in \"nobody\"",
+        ));
+    }
+    Ok(name)
+}
+
+/// An argument of a unikernel's application: one word of a command line.
+pub(super) fn argument(value: &DeValue<'_>) -> Checked<String> {
+    const LONGEST: usize = 1024;
+    let word = text(value)?;
+    if word.is_empty() || word.len() > LONGEST {
+        return Err(Complaint::new("is empty or too long", format!("use 1 to {LONGEST} bytes for each argument")));
+    }
+    Ok(word)
+}
+
+/// An image: a name with tag or digest, or a file's absolute path.
 pub(super) fn image(value: &DeValue<'_>) -> Checked<String> {
     const LONGEST: usize = 512;
     let image = text(value)?;

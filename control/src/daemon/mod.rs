@@ -23,7 +23,7 @@ use crate::api::{ApiError, Sources, serve_metrics, serve_socket};
 use crate::config::{self, Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError, Terms};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy};
-use crate::driver::{Driver, docker::Docker};
+use crate::driver::{Driver, docker::Docker, unikernel};
 use crate::model::{InstanceId, OwnerId, Technology, Timestamp, in_full};
 use crate::netlink::{Keeper, Net, NetError, OnPort};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
@@ -281,8 +281,18 @@ fn count_again(datapath: Datapath) -> OnPort {
 
 /// The one place that knows which driver belongs to which technology.
 fn driver(config: &Config, technology: Technology, owner: &OwnerId) -> Arc<dyn Driver> {
-    match technology {
-        Technology::Docker => Arc::new(Docker::new(config.technologies.docker.socket.clone(), owner.clone())),
+    let docker = || Arc::new(Docker::new(config.technologies.docker.socket.clone(), owner.clone()));
+    let unikernels = &config.technologies.unikernels;
+    let Some(monitor) = unikernels.monitors.get(&technology) else { return docker() };
+    let settings = unikernel::Settings {
+        program: monitor.program.clone(),
+        accelerator: monitor.accelerator.label().to_owned(),
+        user: unikernels.user.clone(),
+        directory: config.control.state_dir.join("unikernels"),
+    };
+    match unikernel::Unikernel::new(technology, settings, owner.clone()) {
+        Some(driver) => Arc::new(driver),
+        None => docker(),
     }
 }
 

@@ -25,8 +25,16 @@ pub(super) fn bridge(config: &Config, technology: Technology) -> BridgeSpec {
 
 /// All that a configuration declares, with the bridges of these technologies.
 pub(super) fn network(config: &Config, technologies: impl IntoIterator<Item = Technology>) -> Network {
+    let mut bridges = Vec::new();
+    for technology in technologies {
+        let bridge = bridge(config, technology);
+        // Technologies that run unikernels share one.
+        if !bridges.contains(&bridge) {
+            bridges.push(bridge);
+        }
+    }
     Network {
-        bridges: technologies.into_iter().map(|technology| bridge(config, technology)).collect(),
+        bridges,
         tunnels: config.networks.tunnels.clone(),
         routes: config.networks.routes.clone(),
         uplinks: config.networks.uplinks.clone(),
@@ -116,6 +124,7 @@ fn take_up(net: &Net, config: &Config, instance: &Instance, pids: &BTreeMap<Inst
         bridge: bridge(config, instance.technology),
         addresses: instance.addresses,
         shaping: service.shaping,
+        kind: super::driver(config, instance.technology, net.owner()).port(),
     };
     // An instance that ended meanwhile is none of the networks' business.
     let _ = net.adopt_port(&spec, pids.get(&instance.id).copied().flatten());

@@ -105,15 +105,15 @@ fn unified(groups: &str, mounts: &str) -> Option<PathBuf> {
 }
 
 /// One line of `mountinfo`, as far as it is needed.
-struct Mount<'a> {
+pub(super) struct Mount<'a> {
     root: &'a str,
-    point: &'a str,
-    kind: &'a str,
-    options: &'a str,
+    pub(super) point: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) options: &'a str,
 }
 
 impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
+    pub(super) fn parse(line: &'a str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ').skip(3);
         let mut right = right.split(' ');

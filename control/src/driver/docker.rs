@@ -26,8 +26,8 @@ pub use engine::EngineError;
 use engine::{Engine, LABEL, TIMEOUT, status};
 
 use super::cgroup::Cgroup;
-use super::{Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Result, Running, Usage};
-use crate::model::{InstanceId, OwnerId, Technology, split_registry};
+use super::{Attachment, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Result, Running, Usage};
+use crate::model::{InstanceId, OwnerId, PortKind, Technology, split_registry};
 
 /// The driver for one engine.
 #[derive(Debug)]
@@ -251,6 +251,10 @@ impl Driver for Docker {
         Technology::Docker
     }
 
+    fn port(&self) -> PortKind {
+        PortKind::Pair
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<String>> {
         self.version().boxed()
     }
@@ -263,7 +267,7 @@ impl Driver for Docker {
         self.fetch_image(spec, progress).boxed()
     }
 
-    fn start<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Running>> {
+    fn start<'a>(&'a self, spec: &'a InstanceSpec, _: Option<Attachment>) -> BoxFuture<'a, Result<Running>> {
         self.start_container(spec).boxed()
     }
 

@@ -3,14 +3,18 @@
 
 mod cgroup;
 pub mod docker;
+mod limits;
+pub mod unikernel;
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::model::{InstanceId, OwnerId, ServiceName, ServiceSpec, Technology};
+use crate::model::{Guest, InstanceId, OwnerId, PortKind, ServiceName, ServiceSpec, Technology};
 
 /// What a driver is asked to start.
 #[derive(Debug, Clone)]
@@ -23,6 +27,8 @@ pub struct InstanceSpec {
     pub service: ServiceName,
     /// Image, in the technology's own naming.
     pub image: String,
+    /// For a unikernel, what its image does not say.
+    pub guest: Guest,
     /// Virtual CPUs.
     pub vcpus: f64,
     /// Memory in MiB.
@@ -38,10 +44,26 @@ impl InstanceSpec {
             owner,
             service: service.name.clone(),
             image: service.image.clone(),
+            guest: service.guest.clone(),
             vcpus: service.vcpus,
             memory_mib: service.memory_mib,
         }
     }
+}
+
+/// The port of an instance that configures its own interface: what it is told at its start.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The tap's name.
+    pub interface: String,
+    /// The tap's other end, where the process inherits it.
+    pub descriptor: Option<OwnedFd>,
+    /// Hardware address of the instance's interface.
+    pub mac: [u8; 6],
+    /// Its address, the length of the prefix, and the gateway.
+    pub v4: Option<(Ipv4Addr, u8, Ipv4Addr)>,
+    /// The same for IPv6.
+    pub v6: Option<(Ipv6Addr, u8, Ipv6Addr)>,
 }
 
 /// An instance that a driver found or made.
@@ -51,7 +73,7 @@ pub struct Running {
     pub id: InstanceId,
     /// The driver's own handle, for people and logs (container id).
     pub handle: String,
-    /// Process whose network namespace its interface is moved into; `None` where it does not run.
+    /// Its process, whose network namespace the interface of a pair is moved into; `None` where it does not run.
     pub pid: Option<u32>,
     /// Its service, from its mark.
     pub service: String,
@@ -166,6 +188,9 @@ pub trait Driver: Send + Sync {
     /// Which technology this is.
     fn technology(&self) -> Technology;
 
+    /// The kind of port that its instances want.
+    fn port(&self) -> PortKind;
+
     /// Whether the technology can be used now; called at start and after [`DriverEvent::Lost`].
     fn check(&self) -> BoxFuture<'_, Result<String>>;
 
@@ -179,8 +204,9 @@ pub trait Driver: Send + Sync {
     }
 
     /// Creates and starts the instance without any network of the technology's own. An instance of ours with
-    /// the same identifier that is left from an interrupted start is removed first.
-    fn start<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Running>>;
+    /// the same identifier that is left from an interrupted start is removed first. Where [`Driver::port`] is a tap,
+    /// `attachment` says what the instance is to serve on.
+    fn start<'a>(&'a self, spec: &'a InstanceSpec, attachment: Option<Attachment>) -> BoxFuture<'a, Result<Running>>;
 
     /// Stops it, by force after `grace`, and removes it. One that is already gone is a success.
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>>;

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod image;
 pub mod instance;
 pub mod network;
+mod port;
 pub mod service;
 mod setting;
 pub mod snapshot;
@@ -25,7 +26,8 @@ pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionE
 pub use network::{
     NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
 };
-pub use service::{Choice, Limits, OnAllDown, ServiceSpec, Technology};
+pub use port::{PortKind, TapUse};
+pub use service::{Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;
 pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
 pub use table::{Hold, TableHeader};

@@ -13,19 +13,85 @@ use super::{ServiceName, Shaping};
 pub enum Technology {
     /// A container of the Docker engine.
     Docker,
+    /// A unikernel as a process under seccomp: Solo5's tender `spt`. Needs no virtualisation.
+    Spt,
+    /// A unikernel on KVM with Solo5's tender `hvt`.
+    Hvt,
+    /// A unikernel on QEMU's machine without PCI, emulated or on KVM.
+    QemuMicrovm,
+    /// A unikernel on QEMU's PC.
+    QemuPc,
+    /// A unikernel on Firecracker.
+    Firecracker,
 }
 
 impl Technology {
     /// Every technology that has a driver.
-    pub const ALL: [Self; 1] = [Self::Docker];
+    pub const ALL: [Self; 6] = [Self::Docker, Self::Spt, Self::Hvt, Self::QemuMicrovm, Self::QemuPc, Self::Firecracker];
+
+    /// Those that run unikernels.
+    pub const UNIKERNELS: [Self; 5] = [Self::Spt, Self::Hvt, Self::QemuMicrovm, Self::QemuPc, Self::Firecracker];
 
     /// Short fixed name: configuration value, metric label, JSON value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::Spt => "spt",
+            Self::Hvt => "hvt",
+            Self::QemuMicrovm => "qemu-microvm",
+            Self::QemuPc => "qemu-pc",
+            Self::Firecracker => "firecracker",
         }
     }
+}
+
+/// How a unikernel is told its address: each library operating system has its own words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Launch {
+    /// Our reference unikernel.
+    #[default]
+    Selvedge,
+    /// MirageOS.
+    Mirage,
+    /// Unikraft.
+    Unikraft,
+    /// OSv.
+    Osv,
+    /// Nanos.
+    Nanos,
+    /// Rumprun.
+    Rumprun,
+}
+
+impl Launch {
+    /// Every form.
+    pub const ALL: [Self; 6] = [Self::Selvedge, Self::Mirage, Self::Unikraft, Self::Osv, Self::Nanos, Self::Rumprun];
+
+    /// Short fixed name: configuration value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Selvedge => "selvedge",
+            Self::Mirage => "mirage",
+            Self::Unikraft => "unikraft",
+            Self::Osv => "osv",
+            Self::Nanos => "nanos",
+            Self::Rumprun => "rumprun",
+        }
+    }
+}
+
+/// What of a unikernel its image does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guest {
+    /// How it is told its address.
+    pub launch: Launch,
+    /// Its application's own words, behind those of the launch form.
+    pub arguments: Vec<String>,
+    /// A block device for it: the absolute path of an image.
+    pub disk: Option<String>,
 }
 
 /// Which of a service's instances an answer names first.
@@ -101,8 +167,10 @@ pub struct ServiceSpec {
     pub names: Vec<String>,
     /// What runs it.
     pub technology: Technology,
-    /// The image: for Docker a name with tag or digest that the engine holds.
+    /// The image: for Docker a name with tag or digest that the engine holds, for a unikernel a file's absolute path.
     pub image: String,
+    /// For a unikernel, what its image does not say.
+    pub guest: Guest,
     /// TCP port that it serves on.
     pub port: u16,
     /// Path of the readiness request.

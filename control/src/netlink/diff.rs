@@ -14,7 +14,7 @@ use super::network::{Wanted, WantedPort, kind_of};
 use super::seen::{NODE_SETTINGS, Seen, SeenRoute, bridge_settings};
 use super::step::{Adjust, Step, declared};
 use super::{BridgeSpec, step};
-use crate::model::{InstanceId, OwnerId, RouteSpec, Shaping, VxlanSpec};
+use crate::model::{InstanceId, OwnerId, PortKind, RouteSpec, Shaping, VxlanSpec};
 
 /// Something that hurts and is not ours to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,8 +201,16 @@ impl Work<'_> {
         let Ok(link) = self.ours(&name, &kind) else { return };
         let Some(link) = link else {
             // One whose instance has ended is gone for good; whoever ends the instance forgets it.
-            if self.seen.cut_off.contains(id) {
-                self.step(Step::RestorePort(id.clone()));
+            match port.spec.kind {
+                _ if !self.seen.cut_off.contains(id) => {}
+                PortKind::Pair => self.step(Step::RestorePort(id.clone())),
+                PortKind::Tap(_) => {
+                    let text = format!(
+                        "{name}: was removed while instance {id} holds its other end; it cannot be made again, so the \
+                         instance will miss its probes and be replaced"
+                    );
+                    self.hazard(false, text);
+                }
             }
             return;
         };
@@ -210,7 +218,8 @@ impl Work<'_> {
         let joined = link.controller.is_some() && link.controller == self.seen.link(bridge).map(|b| b.index);
         let to = Adjust { controller: (!joined).then(|| Some(bridge.clone())), ..Adjust::default() };
         self.adjust("port", &name, &kind, None, to);
-        if port.holder.is_none() {
+        // A tap has them from the beginning, a pair once it is attached.
+        if port.holder.is_none() && port.spec.kind == PortKind::Pair {
             return;
         }
         let mac = mark::instance_mac(self.owner, id);

@@ -29,6 +29,7 @@ fn port(number: u32) -> (InstanceId, WantedPort) {
         bridge: bridge(),
         addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 1, 0, 9)), v6: None },
         shaping: Some(Shaping::with_default_burst(10_000_000)),
+        kind: PortKind::Pair,
     };
     (id, WantedPort { spec, holder: Some(Holder { pid: 1, namespace: (4, number.into()) }) })
 }
@@ -221,6 +222,26 @@ fn settled() -> (Wanted, Seen) {
 
 fn hazards(wanted: &Wanted, seen: &Seen) -> Vec<Hazard> {
     diff(&owner(), wanted, seen, &[]).hazards
+}
+
+/// A tap's neighbours are kept from the beginning; one that was deleted under its monitor is told, not made.
+#[test]
+fn a_deleted_tap_is_told() {
+    let (mut wanted, seen) = settled();
+    let port = wanted.ports.get_mut(&InstanceId::from_number(9)).unwrap();
+    port.spec.kind = PortKind::Tap(crate::model::TapUse::Descriptor);
+    port.holder = None;
+    let less = Seen { neighbours: Vec::new(), ..seen.clone() };
+    assert!(matches!(diff(&owner(), &wanted, &less, &[]).steps.as_slice(), [Step::SetNeighbour { .. }]));
+
+    let mut less = seen;
+    remove(&mut less, &InstanceId::from_number(9).interface());
+    assert_eq!(diff(&owner(), &wanted, &less, &[]), Diff::default(), "its monitor has ended, too");
+    less.cut_off.insert(InstanceId::from_number(9));
+    let told = diff(&owner(), &wanted, &less, &[]);
+    assert_eq!(told.steps, []);
+    let [hazard] = told.hazards.as_slice() else { panic!("{told:?}") };
+    assert!(!hazard.blocks && hazard.text.contains("was removed"), "{hazard:?}");
 }
 
 #[test]

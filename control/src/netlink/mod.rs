@@ -16,9 +16,11 @@ mod network;
 mod port;
 mod seen;
 mod step;
+mod tap;
 mod tc;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -69,6 +71,9 @@ pub struct Net {
     /// Counts changes of `wanted` that the kernel does not have yet.
     intents: watch::Sender<u64>,
     report: watch::Sender<NetReport>,
+    /// Descriptors of the taps that were made here, beside those of the processes that serve them: so that it is not
+    /// the end of such a process that has to wait until the kernel has let go of its tap.
+    taps: Mutex<BTreeMap<InstanceId, OwnedFd>>,
 }
 
 impl Net {
@@ -90,6 +95,7 @@ impl Net {
             changes: tokio::sync::Mutex::default(),
             intents: watch::Sender::new(0),
             report: watch::Sender::new(NetReport::new(owner.clone())),
+            taps: Mutex::default(),
             owner,
         })
     }

@@ -7,7 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::mark::{self, Kind, Mac};
 use crate::model::{
-    AddressPair, InstanceId, NetReport, NetworkReport, OwnerId, PortReport, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
+    AddressPair, InstanceId, NetReport, NetworkReport, OwnerId, PortKind, PortReport, RouteSpec, Shaping, UplinkSpec,
+    VxlanSpec,
 };
 
 /// A technology's bridge with the node's own addresses on it (the pools' gateways).
@@ -49,6 +50,8 @@ pub struct PortSpec {
     pub addresses: AddressPair,
     /// How fast the instance may send, and receive.
     pub shaping: Option<Shaping>,
+    /// What the instance's technology wants.
+    pub kind: PortKind,
 }
 
 impl PortSpec {
@@ -81,8 +84,8 @@ pub struct Network {
     pub uplinks: Vec<UplinkSpec>,
 }
 
-/// A process whose network namespace holds an instance's end: its number, and the namespace by its file, so that a
-/// number that was used again is not taken for it.
+/// A process that has an instance's end, in its network namespace or as a tap's descriptor: its number, and the
+/// namespace by its file, so that a number that was used again is not taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder {
     pub pid: u32,
@@ -94,7 +97,7 @@ pub(super) struct Holder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WantedPort {
     pub spec: PortSpec,
-    /// `None` until the instance's end is in its namespace.
+    /// `None` until the instance has its end.
     pub holder: Option<Holder>,
 }
 

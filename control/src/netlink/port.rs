@@ -1,6 +1,7 @@
-//! An instance's port: a pair of virtual interfaces between its bridge and its namespace.
+//! An instance's port: a pair of virtual interfaces between its bridge and its namespace, or a tap on its bridge.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::PoisonError;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo};
@@ -12,11 +13,12 @@ use super::inside::{INTERFACE, Namespace};
 use super::link;
 use super::mark::{self, Kind, Mac};
 use super::network::WantedPort;
-use super::{Net, PortSpec, act, diff, inside};
-use crate::model::{AddressPair, InstanceId};
+use super::{Net, PortSpec, act, diff, inside, tap};
+use crate::model::{AddressPair, InstanceId, PortKind};
 
-/// A port that was made; its instance's end waits in our namespace for the instance's process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A port that was made; its instance's end waits for the instance's process: an interface in our namespace, or the
+/// tap's descriptor.
+#[derive(Debug)]
 pub struct Port {
     /// What it was made from.
     pub spec: PortSpec,
@@ -28,8 +30,10 @@ pub struct Port {
     pub mac: Mac,
     /// Index of the bridge.
     bridge: u32,
-    /// Name of the instance's end until it is moved.
-    peer: String,
+    /// Name of the instance's end until it is moved; none of a tap.
+    peer: Option<String>,
+    /// The tap's other end, for the process that is to inherit it; `None` of a pair and where it has been taken.
+    pub descriptor: Option<OwnedFd>,
 }
 
 /// What went through a port since it was made, as the host's end counts it.
@@ -48,8 +52,11 @@ pub struct PortCounters {
 }
 
 impl Net {
-    /// Makes the pair and joins the host's end to the bridge. A port of ours with the same name, left from
-    /// an interrupted start, is removed first. A failure leaves nothing.
+    /// Makes the pair or the tap and joins the host's end to the bridge. A port of ours with the same name, left
+    /// from an interrupted start, is removed first. A failure leaves nothing.
+    ///
+    /// A tap is complete with this: the bridge knows where its addresses are, so that a client's first packet waits
+    /// in the tap for the instance and not for neighbour discovery.
     ///
     /// # Errors
     /// [`NetError::Foreign`] where the interface's name or the bridge is another's, [`NetError::Invalid`]
@@ -78,15 +85,29 @@ impl Net {
             index: 0,
             mac: mark::instance_mac(&self.owner, &spec.instance),
             bridge: bridge.index,
-            peer: format!("svp{}", spec.instance),
+            peer: None,
+            descriptor: None,
         };
-        self.add_pair(&port).await?;
+        match spec.kind {
+            PortKind::Pair => {
+                let peer = format!("svp{}", spec.instance);
+                self.add_pair(&port, &peer).await?;
+                port.peer = Some(peer);
+            }
+            PortKind::Tap(how) => {
+                port.descriptor = tap::create(&port.interface, how)?;
+                self.keep_tap(&port)?;
+            }
+        }
         match self.furnish(&port).await {
             Ok(index) => {
                 port.index = index;
                 Ok(port)
             }
-            Err(error) => Err(self.undo(&spec.instance, error).await),
+            Err(error) => {
+                drop(port);
+                Err(self.undo(&spec.instance, error).await)
+            }
         }
     }
 
@@ -103,7 +124,7 @@ impl Net {
     /// Moves the instance's end into the network namespace of `pid`, names it `eth0`, gives it addresses and
     /// default routes, and tells the bridge where the addresses are, so that the first packet waits
     /// for no neighbour discovery and an address that is used again meets no old entry. A failure leaves
-    /// nothing, of the port neither.
+    /// nothing, of the port neither. With a tap there is nothing left to do: its process has it since its start.
     ///
     /// # Errors
     /// [`NetError::Namespace`] where the process is gone, has no namespace of its own or one that is in use,
@@ -130,7 +151,7 @@ impl Net {
     }
 
     /// Takes up a port that an earlier run of the daemon made for an instance whose process is `pid`, so that it is kept as
-    /// it shall be. Without a process it is not made again should it go.
+    /// it shall be. Without a process it is not made again should it go; nor is a tap, whose other end its process holds.
     ///
     /// # Errors
     /// [`NetError::Namespace`] where the process is gone.
@@ -172,8 +193,12 @@ impl Net {
 
     async fn delete(&self, instance: &InstanceId) -> Result<()> {
         let found = self.find_ours("remove port", &instance.interface(), &Kind::Port(instance.clone())).await;
+        let tap = self.taps.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
         let removed = match &found {
-            Ok(Some(link)) => link::remove(&self.handle, link).await,
+            Ok(Some(link)) => match tap {
+                Some(tap) => self.close_tap(tap, link).await,
+                None => link::remove(&self.handle, link).await,
+            },
             Ok(None) => Ok(()),
             // Another's interface stays; our own neighbour entries go all the same.
             Err(_) => found.map(drop),
@@ -203,9 +228,38 @@ impl Net {
         }))
     }
 
+    /// Keeps a second descriptor of a port's tap.
+    fn keep_tap(&self, port: &Port) -> Result<()> {
+        let Some(descriptor) = &port.descriptor else { return Ok(()) };
+        let second = descriptor.try_clone().map_err(|source| NetError::Refused {
+            operation: "keep tap",
+            object: port.interface.clone(),
+            source,
+        })?;
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).insert(port.spec.instance.clone(), second);
+        Ok(())
+    }
+
+    /// Closes a tap's last descriptor, which removes it. The interface is off the list at once, but the kernel keeps
+    /// whoever closes it for a grace period longer, some 20 ms: that is for a thread to wait.
+    async fn close_tap(&self, tap: OwnedFd, link: &link::Link) -> Result<()> {
+        let closing = tokio::task::spawn_blocking(move || drop(tap));
+        loop {
+            let closed = closing.is_finished();
+            let listed = link::find(&self.handle, &link.name).await?.is_some_and(|found| found.index == link.index);
+            if !listed {
+                return Ok(());
+            }
+            // Some process has it open still.
+            if closed {
+                return link::remove(&self.handle, link).await;
+            }
+        }
+    }
+
     /// Both ends in one request, with the hardware addresses that are their mark until the alias is set.
-    async fn add_pair(&self, port: &Port) -> Result<()> {
-        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(port.peer.clone()).address(port.mac.to_vec()).build();
+    async fn add_pair(&self, port: &Port, peer: &str) -> Result<()> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(peer.to_owned()).address(port.mac.to_vec()).build();
         let mut message = LinkMessageBuilder::<LinkUnspec>::new()
             .name(port.interface.clone())
             .address(mark::host_mac(&self.owner, &port.spec.instance).to_vec())
@@ -223,24 +277,35 @@ impl Net {
         let host = link::expect(&self.handle, "make port", &port.interface).await?;
         link::change(&self.handle, "make port", &port.interface, act::quiet(host.index)).await?;
         let marked = LinkUnspec::new_with_index(host.index)
+            // A pair has it already; a tap, which may change it only while it is down, gets it here.
+            .address(mark::host_mac(&self.owner, &port.spec.instance).to_vec())
             .alias(mark::alias(&self.owner, &Kind::Port(port.spec.instance.clone())))
             .controller(port.bridge)
             .build();
         link::change(&self.handle, "join to its bridge", &port.interface, marked).await?;
         let up = LinkUnspec::new_with_index(host.index).up().build();
         link::change(&self.handle, "bring up", &port.interface, up).await?;
+        if port.peer.is_none() {
+            self.add_neighbours(port).await?;
+        }
         Ok(host.index)
     }
 
     async fn attach(&self, port: &Port, pid: u32) -> Result<()> {
+        let Some(name) = &port.peer else { return Ok(()) };
         let namespace = Namespace::of(pid)?;
         namespace.check_empty().await?;
-        let peer = link::expect(&self.handle, "attach port", &port.peer).await?;
+        let peer = link::expect(&self.handle, "attach port", name).await?;
         // Moved and named in one request: it is never in the other namespace under a name that may be taken.
         let moved =
             LinkUnspec::new_with_index(peer.index).name(INTERFACE).setns_by_fd(namespace.file().as_raw_fd()).build();
-        link::change(&self.handle, "move into the instance", &port.peer, moved).await?;
+        link::change(&self.handle, "move into the instance", name, moved).await?;
         namespace.configure(&port.spec).await?;
+        self.add_neighbours(port).await
+    }
+
+    /// Tells the bridge which hardware address the instance's addresses have.
+    async fn add_neighbours(&self, port: &Port) -> Result<()> {
         for (address, _) in port.spec.prefixes() {
             self.set_neighbour(&port.spec.bridge.name, address, &port.mac).await?;
         }

@@ -69,7 +69,7 @@ pub(super) struct Seen {
     pub qdiscs: Vec<Qdisc>,
     /// Where our redirect on a link leads.
     pub redirects: BTreeMap<u32, u32>,
-    /// Instances whose port is gone but whose namespace is there.
+    /// Instances whose port is gone but which still run.
     pub cut_off: BTreeSet<InstanceId>,
     /// Kernel settings that matter, by path; those that could be read.
     pub settings: BTreeMap<String, String>,

@@ -55,8 +55,9 @@ impl Operator {
         let spec = self.config.services.iter().find(|s| s.name == record.service).cloned();
         let pid = engine.and_then(|owned| owned.get(&id)?.pid).filter(|_| alive);
         let bridge = self.world.bridges.get(&record.technology).cloned();
-        if let (Some(pid), Some(spec), Some(bridge)) = (pid, &spec, bridge)
-            && let Err(error) = self.world.net.adopt_port(&port_spec(&record, bridge, spec), Some(pid))
+        let kind = self.world.drivers.get(&record.technology).map(|driver| driver.port());
+        if let (Some(pid), Some(spec), Some(bridge), Some(kind)) = (pid, &spec, bridge, kind)
+            && let Err(error) = self.world.net.adopt_port(&port_spec(&record, bridge, spec, kind), Some(pid))
         {
             warn!(instance = %id, error = %in_full(&error), "its port is not looked after");
         }

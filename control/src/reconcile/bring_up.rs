@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::probe::Probe;
 use super::{Event, ProbeReport, World};
-use crate::driver::{Driver, InstanceSpec};
-use crate::model::{Instance, InstanceState, ServiceSpec, Timestamp, in_full};
-use crate::netlink::{BridgeSpec, PortSpec};
+use crate::driver::{Attachment, Driver, InstanceSpec};
+use crate::model::{Instance, InstanceState, PortKind, ServiceSpec, Timestamp, in_full};
+use crate::netlink::{BridgeSpec, Port, PortSpec};
 
 /// How often readiness is asked for (section III of the paper).
 const READINESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -82,9 +84,9 @@ impl BringUp {
         self.fetch(&spec).await?;
 
         self.advance(InstanceState::Starting, "image is there", None).await?;
-        let port = port_spec(&self.instance, bridge, &self.service);
-        let port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
-        let running = self.driver.start(&spec).await.map_err(|e| failed("start", &e))?;
+        let port = port_spec(&self.instance, bridge, &self.service, self.driver.port());
+        let mut port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
+        let running = self.driver.start(&spec, attachment(&mut port)).await.map_err(|e| failed("start", &e))?;
         let Some(pid) = running.pid else {
             return Err(Stop::Failed("start: it ended at once".to_owned()));
         };
@@ -112,25 +114,33 @@ impl BringUp {
         }
     }
 
-    /// Asks every 0.1 s until the first answer or the deadline.
+    /// Asks every 0.1 s until the first answer or the deadline. A question may wait for its answer while the next is
+    /// asked: what the first packet of one runs into (a monitor that resets its device drops it) is not what the
+    /// next one does.
     async fn until_ready(&mut self, probe: &Probe) -> Result<(), Stop> {
         let begun = Instant::now();
+        let mut cancelled = self.cancelled.clone();
         let mut ticks = interval(READINESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked = FuturesUnordered::new();
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.cancelled.ordered() => return Err(Stop::Cancelled),
-            }
-            let error = match self.ask(probe).await {
-                Ok(()) => break,
-                Err(error) => error,
+            let error = tokio::select! {
+                () = cancelled.ordered() => return Err(Stop::Cancelled),
+                Some(outcome) = asked.next() => match outcome {
+                    Ok(()) => break,
+                    Err(error) => error,
+                },
+                _ = ticks.tick() => {
+                    asked.push(self.ask(probe));
+                    continue;
+                }
             };
             if begun.elapsed() > self.service.start_deadline {
                 let after = self.service.start_deadline;
                 return Err(Stop::Failed(format!("not ready within {after:?}: {error}")));
             }
         }
+        drop(asked);
         self.advance(InstanceState::Ready, "answered its probe", None).await
     }
 
@@ -184,9 +194,26 @@ impl BringUp {
 }
 
 /// The port of an instance.
-pub(super) fn port_spec(instance: &Instance, bridge: BridgeSpec, service: &ServiceSpec) -> PortSpec {
+pub(super) fn port_spec(instance: &Instance, bridge: BridgeSpec, service: &ServiceSpec, kind: PortKind) -> PortSpec {
     let (id, addresses) = (instance.id.clone(), instance.addresses);
-    PortSpec { instance: id, bridge, addresses, shaping: service.shaping }
+    PortSpec { instance: id, bridge, addresses, shaping: service.shaping, kind }
+}
+
+/// What an instance on a tap is told at its start; `None` of another port, which is attached afterwards. The tap's
+/// descriptor goes with it.
+pub fn attachment(port: &mut Port) -> Option<Attachment> {
+    if port.spec.kind == PortKind::Pair {
+        return None;
+    }
+    let (addresses, bridge) = (port.spec.addresses, &port.spec.bridge);
+    let v6 = addresses.v6.zip(bridge.v6).map(|(address, (gateway, net))| (address, net.prefix_len(), gateway));
+    Some(Attachment {
+        interface: port.interface.clone(),
+        descriptor: port.descriptor.take(),
+        mac: port.mac,
+        v4: addresses.v4.map(|address| (address, bridge.v4.1.prefix_len(), bridge.v4.0)),
+        v6,
+    })
 }
 
 /// Stops an instance and gives back its port; goes on after a failure and tells all that failed.

@@ -19,6 +19,7 @@ mod tell;
 mod view;
 mod world;
 
+pub use bring_up::attachment;
 pub use decide::{Action, InstanceView, ServiceView, decide};
 pub use hold::{HoldError, Rollback, RolledBack};
 pub use operator::{Command, Operator, OperatorChannels};

@@ -226,6 +226,7 @@ mod tests {
             names: vec!["video.edge.test.".into()],
             technology: Technology::Docker,
             image: "image".into(),
+            guest: crate::model::Guest::default(),
             port: 80,
             probe_path: "/".into(),
             capacity: 20.0,

@@ -14,6 +14,7 @@ pub mod node;
 pub mod process;
 pub mod record;
 pub mod repository;
+pub mod unikernel;
 
 pub use cutter::Cutter;
 pub use docker::Engine;

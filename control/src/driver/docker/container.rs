@@ -101,6 +101,7 @@ mod tests {
             owner: OwnerId::from_number(2),
             service: ServiceName::new("video").unwrap(),
             image: "video:1".to_owned(),
+            guest: crate::model::Guest::default(),
             vcpus: 0.5,
             memory_mib: 256,
         };

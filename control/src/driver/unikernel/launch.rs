@@ -1,0 +1,194 @@
+//! From an instance to the command line of its monitor.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use super::template::{Values, Word};
+use super::vmm::Vmm;
+use crate::driver::{Attachment, InstanceSpec};
+use crate::model::Launch;
+
+/// How a library operating system is told its address; `arguments` follow unless the words hold them.
+const fn words(launch: Launch) -> &'static [&'static [Word]] {
+    match launch {
+        Launch::Selvedge => &[&["ip={ip}/{prefix}"], &["gw={gw}"], &["ip6={ip6}/{prefix6}"], &["gw6={gw6}"]],
+        Launch::Mirage => &[
+            &["--ipv4={ip}/{prefix}"],
+            &["--ipv4-gateway={gw}"],
+            &["--ipv6={ip6}/{prefix6}"],
+            &["--ipv6-gateway={gw6}"],
+        ],
+        Launch::Unikraft => &[&["netdev.ip={ip}/{prefix}:{gw}"], &["--"]],
+        Launch::Osv => &[&["--ip=eth0,{ip},{mask}"], &["--defaultgw={gw}"]],
+        Launch::Nanos => {
+            &[&["en1.ipaddr={ip}"], &["en1.netmask={mask}"], &["en1.gateway={gw}"], &["en1.ip6addr={ip6}"]]
+        }
+        Launch::Rumprun => &[&[
+            r#"{"net":{"if":"vioif0","type":"inet","method":"static","addr":"{ip}","mask":"{prefix}","gw":"{gw}"},"cmdline":"{arguments}"}"#,
+        ]],
+    }
+}
+
+/// What a monitor is started with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Arguments, without the program.
+    pub arguments: Vec<String>,
+    /// Content of its configuration file, where it has one.
+    pub config: Option<String>,
+}
+
+/// The command line for `spec`. `config` is where its configuration file will be.
+pub(super) fn line(vmm: &Vmm, accelerator: &str, spec: &InstanceSpec, attachment: &Attachment, config: &Path) -> Line {
+    let mut values = values(spec, attachment);
+    values.set("accel", accelerator);
+    let mut guest = values.expand(words(spec.guest.launch));
+    if spec.guest.launch != Launch::Rumprun {
+        guest.extend(spec.guest.arguments.iter().cloned());
+    } else if vmm.doubles_commas {
+        guest = guest.into_iter().map(|word| word.replace(',', ",,")).collect();
+    }
+    let joined = guest.join(" ");
+    values.set("guest_json", serde_json::Value::from(joined.as_str()));
+    values.set("drives_json", drives(spec));
+    if vmm.config.is_some() {
+        values.set("config", config.display());
+    }
+    let config = vmm.config.and_then(|text| values.fill(text));
+    let arguments = if vmm.splits_guest {
+        let mut arguments = values.expand(vmm.command);
+        arguments.extend(guest);
+        arguments
+    } else {
+        values.set("guest", joined);
+        values.expand(vmm.command)
+    };
+    Line { arguments, config }
+}
+
+fn values(spec: &InstanceSpec, attachment: &Attachment) -> Values {
+    let mut values = Values::default();
+    values.set("memory", spec.memory_mib);
+    values.set("image", &spec.image);
+    values.set("arguments", spec.guest.arguments.join(" "));
+    values.set_some("disk", spec.guest.disk.as_ref());
+    values.set("tap", &attachment.interface);
+    values.set_some("tap_fd", attachment.descriptor.as_ref().map(OwnedFd::as_raw_fd));
+    let mac = attachment.mac.map(|byte| format!("{byte:02x}"));
+    values.set("mac", mac.join(":"));
+    if let Some((address, prefix, gateway)) = attachment.v4 {
+        values.set("ip", address);
+        values.set("prefix", prefix);
+        values.set("mask", mask(prefix));
+        values.set("gw", gateway);
+    }
+    if let Some((address, prefix, gateway)) = attachment.v6 {
+        values.set("ip6", address);
+        values.set("prefix6", prefix);
+        values.set("gw6", gateway);
+    }
+    values
+}
+
+/// Firecracker's list of block devices.
+fn drives(spec: &InstanceSpec) -> serde_json::Value {
+    let drive = |path: &String| serde_json::json!({"drive_id": "disk", "path_on_host": path, "is_root_device": false, "is_read_only": true});
+    spec.guest.disk.iter().map(drive).collect()
+}
+
+/// A prefix's length as a mask.
+fn mask(prefix: u8) -> Ipv4Addr {
+    let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    Ipv4Addr::from(!host)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::super::vmm;
+    use super::*;
+    use crate::model::{Guest, InstanceId, OwnerId, ServiceName, Technology};
+
+    fn expand(technology: Technology, launch: Launch, arguments: &[&str], disk: Option<&str>, v6: bool) -> Line {
+        let guest = Guest {
+            launch,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            disk: disk.map(ToOwned::to_owned),
+        };
+        let spec = InstanceSpec {
+            id: InstanceId::from_number(1),
+            owner: OwnerId::from_number(2),
+            service: ServiceName::new("video").unwrap(),
+            image: "/images/x".to_owned(),
+            guest,
+            vcpus: 1.0,
+            memory_mib: 32,
+        };
+        let attachment = Attachment {
+            interface: "sv00000001".to_owned(),
+            descriptor: None,
+            mac: [2, 0, 0, 0, 0, 0xab],
+            v4: Some((Ipv4Addr::new(10, 0, 0, 9), 24, Ipv4Addr::new(10, 0, 0, 1))),
+            v6: v6.then(|| ("fd00::9".parse().unwrap(), 64, "fd00::1".parse().unwrap())),
+        };
+        line(vmm::of(technology).unwrap(), "tcg", &spec, &attachment, Path::new("/run/x/vmm.json"))
+    }
+
+    #[test]
+    fn solo5_takes_the_guests_words_as_its_own() {
+        let line = expand(Technology::Spt, Launch::Selvedge, &["content=5"], None, true);
+        let words = "--mem=32 --net-mac:service=02:00:00:00:00:ab -- /images/x ip=10.0.0.9/24 gw=10.0.0.1 \
+                     ip6=fd00::9/64 gw6=fd00::1 content=5";
+        assert_eq!(line.arguments.join(" "), words);
+        let mirage = expand(Technology::Hvt, Launch::Mirage, &["--hello=a b"], Some("/d"), false);
+        let words = ["--ipv4=10.0.0.9/24", "--ipv4-gateway=10.0.0.1", "--hello=a b"];
+        assert_eq!(mirage.arguments[mirage.arguments.len() - 3..], words);
+        assert!(mirage.arguments.contains(&"--block:storage=/d".to_owned()));
+    }
+
+    #[test]
+    fn the_emulator_takes_them_as_one_word() {
+        for (launch, arguments, said) in [
+            (Launch::Selvedge, &[][..], "ip=10.0.0.9/24 gw=10.0.0.1"),
+            (Launch::Mirage, &[], "--ipv4=10.0.0.9/24 --ipv4-gateway=10.0.0.1"),
+            (Launch::Unikraft, &["-v"], "netdev.ip=10.0.0.9/24:10.0.0.1 -- -v"),
+            (Launch::Osv, &["/httpd"], "--ip=eth0,10.0.0.9,255.255.255.0 --defaultgw=10.0.0.1 /httpd"),
+            (Launch::Nanos, &[], "en1.ipaddr=10.0.0.9 en1.netmask=255.255.255.0 en1.gateway=10.0.0.1"),
+            (
+                Launch::Rumprun,
+                &["httpd", "-p"],
+                r#"{"net":{"if":"vioif0",,"type":"inet",,"method":"static",,"addr":"10.0.0.9",,"mask":"24",,"gw":"10.0.0.1"},,"cmdline":"httpd -p"}"#,
+            ),
+        ] {
+            for technology in [Technology::QemuMicrovm, Technology::QemuPc] {
+                let line = expand(technology, launch, arguments, None, false);
+                let at = line.arguments.iter().position(|word| word == "-append").unwrap();
+                assert_eq!(line.arguments[at + 1], said, "{launch:?}");
+                assert!(!line.arguments.iter().any(|word| word.contains("drive") || word.contains("{disk}")));
+            }
+        }
+        let line = expand(Technology::QemuMicrovm, Launch::Osv, &[], Some("/d.img"), false);
+        assert!(line.arguments.contains(&"id=disk,file=/d.img,format=raw,if=none,snapshot=on".to_owned()));
+        assert_eq!(line.config, None);
+    }
+
+    #[test]
+    fn firecracker_reads_a_file() {
+        let line = expand(Technology::Firecracker, Launch::Nanos, &["a\"b"], Some("/d.img"), false);
+        assert_eq!(line.arguments, ["--no-api", "--config-file", "/run/x/vmm.json"]);
+        let config: serde_json::Value = serde_json::from_str(&line.config.unwrap()).unwrap();
+        assert_eq!(config["network-interfaces"][0]["host_dev_name"], "sv00000001");
+        assert!(config["boot-source"]["boot_args"].as_str().unwrap().ends_with("en1.gateway=10.0.0.1 a\"b"));
+        assert_eq!(config["drives"][0]["path_on_host"], "/d.img");
+        assert_eq!(config["machine-config"]["mem_size_mib"], 32);
+    }
+
+    #[test]
+    fn masks_are_right_at_the_ends() {
+        assert_eq!(
+            [0, 8, 24, 31, 32].map(mask).map(|m| m.to_string()).join(" "),
+            "0.0.0.0 255.0.0.0 255.255.255.0 255.255.255.254 255.255.255.255"
+        );
+    }
+}

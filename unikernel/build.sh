@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Builds the reference unikernel's images and the Solo5 tenders that start them. Usage: unikernel/build.sh DIRECTORY
+#
+#   DIRECTORY/solo5-spt, solo5-hvt   the tenders
+#   DIRECTORY/unikernel.spt, .hvt    images for them
+#   DIRECTORY/unikernel.pvh          the image for QEMU's microvm and Firecracker
+#
+# Solo5 0.7.2 comes in the crate solo5-sys, which the lock file names with its checksum. A second run builds what has
+# changed only.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+mkdir -p "${1:?usage: unikernel/build.sh DIRECTORY}"
+out=$(cd "$1" && pwd)
+readonly TARGET=x86_64-unknown-none SOLO5=0.7.2
+cd "$here"
+
+fail() {
+    printf 'unikernel: %s\n' "$*" >&2
+    exit 1
+}
+
+# Where cargo keeps the source of solo5-sys; it is fetched if it is not there.
+solo5_source() {
+    local manifest
+    manifest=$(cargo metadata --locked --all-features --format-version 1 |
+        grep -o '"manifest_path":"[^"]*/solo5-sys-[^"]*/Cargo.toml"' | cut -d '"' -f 4)
+    [ -n "$manifest" ] || fail "cargo does not know where solo5-sys lies"
+    echo "${manifest%/Cargo.toml}/solo5"
+}
+
+# Tenders and bindings. The crate lacks the file from which a release takes its version.
+build_solo5() {
+    [ ! -e "$out/solo5/built" ] || return 0
+    rm -rf "$out/solo5"
+    cp -r "$(solo5_source)" "$out/solo5"
+    printf '#define SOLO5_VERSION "v%s"\n' "$SOLO5" >"$out/solo5/include/version.h.distrib"
+    (
+        cd "$out/solo5"
+        ./configure.sh
+        make SUBDIRS="tenders toolchain bindings"
+    ) >"$out/solo5.log" 2>&1 || fail "Solo5 could not be built; see $out/solo5.log"
+    touch "$out/solo5/built"
+}
+
+# $1 target: spt or hvt.
+link_solo5() {
+    ld -static -nostdlib -z max-page-size=4096 -z noexecstack --strip-all --build-id=none \
+        -T "$out/solo5/bindings/solo5_$1.lds" -o "$out/unikernel.$1.new" \
+        "$out/solo5/bindings/solo5_$1.o" "$out/cargo/$TARGET/release/libunikernel_solo5.a"
+    mv "$out/unikernel.$1.new" "$out/unikernel.$1"
+    install "$out/solo5/tenders/$1/solo5-$1" "$out/solo5-$1"
+}
+
+build_solo5
+CARGO_TARGET_DIR="$out/cargo" cargo build --quiet --release --locked --target "$TARGET" \
+    -p unikernel-solo5 -p unikernel-pvh
+link_solo5 spt
+link_solo5 hvt
+install "$out/cargo/$TARGET/release/unikernel-pvh" "$out/unikernel.pvh"

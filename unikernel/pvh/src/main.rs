@@ -1,0 +1,105 @@
+//! The reference unikernel on bare x86-64, entered as PVH says: QEMU's microvm and Firecracker load it so.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod boot;
+mod clock;
+mod interrupts;
+mod net;
+mod serial;
+
+use alloc::string::ToString;
+use core::panic::PanicInfo;
+
+use smoltcp::time::Instant;
+use spinning_top::RawSpinlock;
+use talc::TalcLock;
+use talc::source::Manual;
+use unikernel_core::{Platform, Settings, serve};
+
+use boot::Boot;
+use clock::Clock;
+use net::Net;
+
+#[global_allocator]
+static HEAP: TalcLock<RawSpinlock, Manual> = TalcLock::new(Manual);
+
+struct Machine {
+    net: Net,
+    clock: Clock,
+    memory: usize,
+}
+
+impl Platform for Machine {
+    type Net = Net;
+
+    fn net(&mut self) -> &mut Net {
+        &mut self.net
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.net.mac()
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn seed(&mut self) -> u64 {
+        clock::random()
+    }
+
+    fn memory(&self) -> usize {
+        self.memory
+    }
+
+    fn wait(&mut self, until: Option<Instant>) {
+        // Interrupts stay off but for the sleep itself, so that none falls between the look and the sleep.
+        self.net.acknowledge();
+        if self.net.has_frame() {
+            return;
+        }
+        let now = self.clock.now().total_micros();
+        let nanoseconds = until.map(|until| until.total_micros().saturating_sub(now).saturating_mul(1000));
+        interrupts::sleep(nanoseconds);
+        self.net.acknowledge();
+    }
+
+    fn say(&mut self, line: &str) {
+        serial::print(line);
+        serial::print("\n");
+    }
+}
+
+/// Where the boot code hands over.
+fn main(boot: &Boot) -> ! {
+    // SAFETY: this memory is the machine's, behind the image, and nobody else claims it.
+    let heap = unsafe { HEAP.lock().claim(boot.heap_start as *mut u8, boot.heap_size) };
+    if heap.is_none() {
+        fail("no memory to start with");
+    }
+    let settings = match Settings::parse(boot.command_line()) {
+        Ok(settings) => settings,
+        Err(error) => fail(&error.to_string()),
+    };
+    interrupts::start();
+    let clock = Clock::start();
+    let Some(net) = Net::find(boot.command_line()) else { fail("no network device") };
+    serve(&mut Machine { net, clock, memory: boot.heap_size }, &settings)
+}
+
+/// Says why and ends the machine.
+fn fail(why: &str) -> ! {
+    serial::print(why);
+    serial::print("\n");
+    boot::end()
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    serial::print("panic: ");
+    fail(info.message().as_str().unwrap_or("(no words)"))
+}
