@@ -121,12 +121,12 @@ impl Chain {
         }
         let (mut bytes, mut ancount) = (self.bytes.clone(), self.count + answer.ancount);
         for record in records(&answer.bytes) {
-            if record.rtype() == TYPE_DNAME && self.dnames.iter().any(|known| known.eq_ignore_ascii_case(record.owner))
-            {
+            let owner = if record.owner == QUESTION_OWNER { target } else { record.owner };
+            if record.rtype() == TYPE_DNAME && self.dnames.iter().any(|known| known.eq_ignore_ascii_case(owner)) {
                 ancount -= 1;
                 continue;
             }
-            bytes.extend_from_slice(if record.owner == QUESTION_OWNER { target } else { record.owner });
+            bytes.extend_from_slice(owner);
             bytes.extend_from_slice(record.rest);
         }
         // The chain is authoritative, and NXDOMAIN speaks of its end (RFC 6604).
