@@ -106,6 +106,8 @@ def known(name, rtype, way, field, ours, other):
         if not ours.get("AA"):
             return None
         return "additional section of an authoritative answer is optional (RFC 1034, 4.3.2 step 6; RFC 2181, 9)"
+    if ours.get("TC") and way in ("plain", "rd") and b"dlong" in name.canonicalize().labels:
+        return "names in full instead of compressed reach 512 bytes sooner; whole with EDNS or TCP (RFC 1035, 4.1.4)"
     if ours.get("TC") and other.get("TC") and field in ("answer", "authority"):
         return "what a truncated reply still holds is to be ignored (RFC 2181, 9)"
     if field == "CD":

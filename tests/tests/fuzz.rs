@@ -59,7 +59,7 @@ impl Random {
 }
 
 /// Names of the zone's own records, one without its own and one that only a wildcard makes.
-const ZONE_NAMES: [&str; 13] = [
+const ZONE_NAMES: [&str; 15] = [
     "edge.test.",
     "ns1.edge.test.",
     "txt.edge.test.",
@@ -72,6 +72,8 @@ const ZONE_NAMES: [&str; 13] = [
     "sub.edge.test.",
     "odd-one.edge.test.",
     "any.wild.edge.test.",
+    "moved.edge.test.",
+    "to-moved.edge.test.",
     "big.edge.test.",
 ];
 
@@ -106,6 +108,9 @@ fn records() -> Vec<ZoneRecord> {
         record("out.edge.test.", 5, &wire("elsewhere.example.")),
         record("sub.edge.test.", 2, &wire("ns.elsewhere.example.")),
         record("*.wild.edge.test.", 16, b"\x04wild"),
+        record("moved.edge.test.", 39, &wire("wild.edge.test.")),
+        record("moved.edge.test.", 16, b"\x05moved"),
+        record("to-moved.edge.test.", 5, &wire("host.moved.edge.test.")),
         record("big.edge.test.", 16, &big),
     ]
 }
@@ -154,17 +159,21 @@ fn snapshot() -> Snapshot {
     Snapshot { generation: 1, zones: vec![zone.into()], services: services.collect() }
 }
 
-/// Names that do not exist: in the zone, below a service, below a wildcard's owner, below a delegation, deep, and too
-/// deep for the program; and outside.
-const NOBODY: [&str; 7] = [
+/// Names that do not exist: in the zone, below a service, below a wildcard's owner, below a delegation, below a DNAME, deep,
+/// and too deep for the program; and outside.
+const NOBODY: [&str; 8] = [
     "nobody.edge.test.",
     "not.video.edge.test.",
     "a.b.any.wild.edge.test.",
     "host.sub.edge.test.",
+    BELOW_DNAME,
     "1.2.3.4.5.6.7.8.edge.test.",
     "1.2.3.4.5.6.7.8.9.a.edge.test.",
     "edge.example.",
 ];
+
+/// Its answer depends on the question, so it is the daemon's.
+const BELOW_DNAME: &str = "host.moved.edge.test.";
 
 /// A DNS query, mostly for one of our names and mostly well-formed.
 fn query(random: &mut Random) -> Vec<u8> {
@@ -196,7 +205,7 @@ fn query(random: &mut Random) -> Vec<u8> {
     }
     message.push(0);
     let qtype: u16 = match random.below(10) {
-        2..7 if of_zone => random.pick(&[2, 5, 6, 12, 15, 16, 33, 64, 65, 257]),
+        2..7 if of_zone => random.pick(&[2, 5, 6, 12, 15, 16, 33, 39, 64, 65, 257]),
         0 => random.pick(&[2, 5, 6, 15, 16, 33, 41, 64, 65, 251, 252, 255]),
         1 => u16::from_be_bytes([random.byte(), random.byte()]),
         n => random.pick(&[1, 28][..1 + n % 2]),
@@ -417,8 +426,8 @@ fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
 }
 
 /// An undamaged query that the daemon answers whole has no reason to be passed, but for what is listed here by name:
-/// more or longer options than the program walks, reserved flags, several cookies, types that are none of data, names
-/// with more missing labels than the program takes off, answers longer than the tables hold.
+/// more or longer options than the program walks, reserved flags, classes other than IN, several cookies, types that are none of data, names
+/// with more missing labels than the program takes off or below a DNAME, answers longer than the tables hold.
 fn expected_answer(intact: Option<&(Vec<u8>, IpAddr)>, index: &Index) -> Option<String> {
     let (query, client) = intact?;
     let response = respond(query, *client, index, 0);
@@ -430,10 +439,12 @@ fn expected_answer(intact: Option<&(Vec<u8>, IpAddr)>, index: &Index) -> Option<
         || query.len() > name + 4 + 11 + 117
         || options.iter().filter(|code| **code == 10).count() > 1;
     let odd_flags = u16::from_be_bytes([query[2], query[3]]) & !0x0130 != 0 || (with_opt && opt_flags(query));
+    let odd_class = query.get(name + 2..name + 4) != Some(&[0, 1]);
     let meta = matches!(asked(query)?, 41 | 128..=255);
     let too_deep = query[12..name].eq_ignore_ascii_case(&wire("1.2.3.4.5.6.7.8.9.a.edge.test."));
+    let redirected = query[12..name].eq_ignore_ascii_case(&wire(BELOW_DNAME));
     let too_long = response.bytes.as_ref().is_some_and(|bytes| bytes.len() > name + 4 + ANSWER_BYTES);
-    let passed = odd_options || odd_flags || meta || too_deep || too_long;
+    let passed = odd_options || odd_flags || odd_class || meta || too_deep || redirected || too_long;
     (told.contains(&response.outcome) && !passed).then(|| format!("a plain query was passed: {:?}", response.outcome))
 }
 

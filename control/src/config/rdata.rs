@@ -28,8 +28,8 @@ const TYPES: [&str; 18] = [
     "TLSA",
     "TXT",
 ];
-/// Types that have a meaning for a server which ours does not know: SOA is made here, zones are not signed, DNAME
-/// and the types of messages are not answered. 32769 and on are assigned like any other.
+/// Types that have a meaning for a server: SOA is made here, zones are not signed, DNAME stands in master files only, the
+/// types of messages are no data. 32769 and on are assigned like any other.
 const REFUSED: [u16; 8] = [0, 6, 39, 41, 46, 47, 50, 51];
 const META: std::ops::RangeInclusive<u16> = 128..=255;
 /// A set that no reply can hold is no use.

@@ -89,7 +89,7 @@ pub(super) fn check(reader: &Reader<'_>, zones: &mut [ZoneSection], services: &[
             apexes.iter().filter(|other| **other != zone.apex && lies_in(other, &zone.apex)).collect();
         let elsewhere = |name: &str| inner.iter().any(|apex| lies_in(name, apex));
         services_in(reader, zone, file, &owners);
-        cuts(reader, zone, file, services);
+        bounds(reader, zone, file, services);
         nameservers(reader, zone, file, |name| elsewhere(name) || owners.contains_key(name));
         if !inner.is_empty() {
             zone.records.retain(|record| !elsewhere(&record.name));
@@ -100,7 +100,7 @@ pub(super) fn check(reader: &Reader<'_>, zones: &mut [ZoneSection], services: &[
 /// A service's addresses come from its instances.
 fn services_in(reader: &Reader<'_>, zone: &Zone, file: &FileSection, owners: &BTreeMap<&str, &ServiceSection>) {
     for (record, place) in zone.records.iter().zip(&file.places) {
-        if matches!(record.rtype, A | AAAA | CNAME | NS | DNAME)
+        if matches!(record.rtype, A | AAAA | CNAME | NS)
             && let Some(service) = owners.get(record.name.as_str())
         {
             let (name, kind) = (&record.name, type_text(record.rtype));
@@ -110,15 +110,20 @@ fn services_in(reader: &Reader<'_>, zone: &Zone, file: &FileSection, owners: &BT
     }
 }
 
-/// No service below a delegation.
-fn cuts(reader: &Reader<'_>, zone: &Zone, file: &FileSection, services: &[ServiceSection]) {
-    let cuts = zone.records.iter().zip(&file.places).filter(|(record, _)| record.rtype == NS);
-    let cuts: BTreeMap<&str, &Place> = cuts.map(|(record, place)| (record.name.as_str(), place)).collect();
+/// No service below a delegation or a DNAME.
+fn bounds(reader: &Reader<'_>, zone: &Zone, file: &FileSection, services: &[ServiceSection]) {
+    let bounds = zone.records.iter().zip(&file.places).filter(|(record, _)| matches!(record.rtype, NS | DNAME));
+    let bounds: BTreeMap<&str, (u16, &Place)> =
+        bounds.map(|(record, place)| (record.name.as_str(), (record.rtype, place))).collect();
     for name in services.iter().flat_map(|service| &service.names).filter(|name| lies_in(&name.value, &zone.apex)) {
         let above = name.value.match_indices('.').map(|(dot, _)| &name.value[dot + 1..]);
-        if let Some((cut, place)) = above.filter_map(|name| cuts.get_key_value(name)).next() {
-            let what = format!("the NS of {cut} delegate {} to others, which is a service's", name.value);
-            file.complain(reader, place, &what, "remove the NS, or use another name for the service");
+        if let Some((bound, (rtype, place))) = above.filter_map(|name| bounds.get_key_value(name)).next() {
+            let what = match *rtype {
+                NS => format!("the NS of {bound} delegate {} to others, which is a service's", name.value),
+                _ => format!("the DNAME of {bound} leads {} elsewhere, which is a service's", name.value),
+            };
+            let fix = format!("remove the {}, or use another name for the service", type_text(*rtype));
+            file.complain(reader, place, &what, &fix);
         }
     }
 }

@@ -120,7 +120,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let store = Arc::new(Store::open(&config.control.state_dir.join(crate::store::FILE_NAME))?);
     let owner = store.owner_id().clone();
     let cookies = cookies(&config)?;
-    let policy = Policy { cookies, client_subnet_from: config.dns.client_subnet_from.clone() };
+    let client_subnet_from = config.dns.client_subnet_from.clone();
+    let policy = Policy { cookies, client_subnet_from, identity: config.node.to_string() };
     let terms = Terms {
         listen: config.listen.clone(),
         transparent: config.dataplane.transparent,

@@ -2,24 +2,34 @@
 //!
 //! Whatever the XDP program answers gets the same bytes here for the same turn of the ring: header, question as
 //! asked, rendered records, and an OPT where the query had one. Choices that the standards leave open:
+//! - The CNAME that a DNAME makes is an answer to who asks for CNAME, and followed for all others (ANY too).
 //! - QTYPE ANY gets one RRset (RFC 8482, 4.1): A, else AAAA, else at an apex the SOA, else any, else NODATA.
-//! - Zone transfers, classes other than IN (CH too) and names outside our zones are REFUSED.
+//! - Zone transfers, classes other than IN and names outside our zones are REFUSED; transfers of what is no zone of
+//!   ours NOTAUTH (RFC 5936, 2.2.1). Class ANY is answered from IN without AA (RFC 1035, 6.2), class CH as far as the
+//!   server speaks of itself (RFC 4892).
 //! - Bytes behind the last record, records in answer or authority section, a compression pointer in the
 //!   question, two OPTs or a broken one, a meta type as QTYPE: FORMERR.
-//! - Additional records other than OPT (TSIG, for one) are ignored where they are well-formed.
+//! - Additional records other than OPT and TSIG are ignored where they are well-formed. No TSIG key is known: NOTAUTH
+//!   with BADKEY (RFC 8945, 5.2.1).
 //! - Server cookies are given but not asked for: who has a wrong one is answered like who has none. Only a query for
 //!   a cookie alone (RFC 7873, 5.4) is told that it is bad.
 
+use std::borrow::Cow;
+
+use super::chaos::{self, CLASS_CH};
 use super::context::Context;
 use super::edns::{Malformed, Options};
 use super::index::{Answered, Found, Index, OthersOf};
-use super::layout::Cut;
-use super::query::{Query, Question};
-use super::render::{CLASS_IN, RCODE_BITS, RenderedAnswer};
+use super::layout::{Cut, MAX_ALIASES};
+use super::query::{CLASS_ANY, Query, Question};
+use super::records::{Chain, FixedRrset, QUESTION_OWNER};
+use super::render::{CLASS_IN, FLAG_AA, RCODE_BITS, RenderedAnswer};
 use super::reply::{FLAG_TC, Referral, Reply};
 use super::stats::Outcome;
 use super::turns::{Pick, Ring};
-use super::{NXDOMAIN, SERVFAIL, TYPE_AXFR, TYPE_DS, TYPE_IXFR, TYPE_OPT, TYPE_TKEY, TYPE_TSIG};
+use super::{
+    NOTAUTH, NXDOMAIN, SERVFAIL, TYPE_AXFR, TYPE_CNAME, TYPE_DS, TYPE_IXFR, TYPE_OPT, TYPE_TKEY, TYPE_TSIG, YXDOMAIN,
+};
 
 const FORMERR: u16 = 1;
 const NOTIMP: u16 = 4;
@@ -46,9 +56,10 @@ pub fn respond(message: &[u8], index: &Index, context: &Context<'_>, pick: Pick)
         return Response { bytes: None, outcome: Outcome::Dropped, service: None };
     };
     let mut reply = Reply::new(&query, context.transport);
-    let (outcome, service) = match check(&query, context) {
+    let (outcome, service) = match check(&query, index, context) {
         Ok((question, options)) => {
-            Asked { question, options: &options, index, context, pick }.answer(&mut reply).unwrap_or_else(|| {
+            let asked = Asked { question, options: &options, index, context, pick };
+            asked.answer(&mut reply).unwrap_or_else(|| {
                 reply.set_rcode(REFUSED);
                 reply.set_options(options.reply(context, false));
                 (Outcome::Refused, None)
@@ -60,6 +71,9 @@ pub fn respond(message: &[u8], index: &Index, context: &Context<'_>, pick: Pick)
             (outcome, None)
         }
     };
+    if query.question.as_ref().is_some_and(|question| question.qclass == CLASS_ANY) {
+        reply.flags &= !FLAG_AA;
+    }
     let outcome = if reply.flags & FLAG_TC == 0 { outcome } else { Outcome::Truncated };
     Response { bytes: Some(reply.finish()), outcome, service }
 }
@@ -78,8 +92,15 @@ impl Early<'_> {
 }
 
 /// All that can be said without looking at the zones.
-fn check<'q>(query: &'q Query<'q>, context: &Context<'_>) -> Result<(&'q Question<'q>, Options<'q>), Early<'q>> {
+fn check<'q>(
+    query: &'q Query<'q>,
+    index: &Index,
+    context: &Context<'_>,
+) -> Result<(&'q Question<'q>, Options<'q>), Early<'q>> {
     let formerr = || Early::new(Outcome::FormErr, FORMERR);
+    if query.rest.as_ref().is_some_and(|rest| rest.tsig.is_some()) {
+        return Err(Early::new(Outcome::NotAuth, NOTAUTH));
+    }
     if query.opcode != 0 {
         return Err(Early::new(Outcome::NotImp, NOTIMP));
     }
@@ -96,13 +117,16 @@ fn check<'q>(query: &'q Query<'q>, context: &Context<'_>) -> Result<(&'q Questio
     };
     match (question.qclass, question.qtype) {
         (_, TYPE_OPT | TYPE_TKEY | TYPE_TSIG) => Err(Early { options, ..formerr() }),
-        (CLASS_IN, TYPE_AXFR | TYPE_IXFR) => Err(Early { options, ..Early::new(Outcome::Refused, REFUSED) }),
-        (CLASS_IN, _) => Ok((question, options)),
+        (CLASS_IN, TYPE_AXFR | TYPE_IXFR) if !index.is_apex(question.name) => {
+            Err(Early { options, ..Early::new(Outcome::NotAuth, NOTAUTH) })
+        }
+        (_, TYPE_AXFR | TYPE_IXFR) => Err(Early { options, ..Early::new(Outcome::Refused, REFUSED) }),
+        (CLASS_IN | CLASS_CH | CLASS_ANY, _) => Ok((question, options)),
         _ => Err(Early { options, ..Early::new(Outcome::Refused, REFUSED) }),
     }
 }
 
-/// A well-formed question of class IN.
+/// A well-formed question of a class that there is something to say in.
 struct Asked<'a> {
     question: &'a Question<'a>,
     options: &'a Options<'a>,
@@ -114,37 +138,63 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// `None` where the name is in none of our zones.
     fn answer(&self, reply: &mut Reply<'_>) -> Option<(Outcome, Option<u32>)> {
-        let outcome = match self.index.find(self.question.name)? {
-            Found::Name(answered) => return Some((self.at_name(answered, reply), answered.service)),
-            Found::Nothing(zone) => self.ring(&zone.nxdomain, reply),
+        if self.question.qclass == CLASS_CH {
+            let answer = chaos::answer(self.question.name, self.question.qtype, &self.context.policy.identity)?;
+            return Some((self.say(&answer, false, reply), None));
+        }
+        let mut way = Way::new(self.question.name);
+        let mut found = self.index.find(&way.name)?;
+        while let Found::Redirected { dname, at } = found {
+            let next = way.redirect(dname, at).map(|()| self.index.find(&way.name));
+            found = match next {
+                Ok(Some(next)) if self.question.qtype != TYPE_CNAME => next,
+                ends => return Some((self.say(&way.chain.answer(ends.err().unwrap_or(0)), false, reply), None)),
+            };
+        }
+        let outcome = match found {
+            Found::Name(answered) => return Some((self.at_name(answered, &way, reply), answered.service)),
+            Found::Nothing(zone) => self.ring(&zone.nxdomain, &way, reply),
             // The parent's own to say.
             Found::Cut { zone, cut, at: 0 } if self.question.qtype == TYPE_DS => {
-                self.ring(cut.ds.as_ref().unwrap_or(&zone.nodata), reply)
+                self.ring(cut.ds.as_ref().unwrap_or(&zone.nodata), &way, reply)
             }
-            Found::Cut { cut, at, .. } => self.refer(cut, Referral::At(at), reply),
+            Found::Cut { cut, at, .. } if way.is_empty() => self.refer(cut, Referral::At(at), reply),
+            Found::Cut { cut, .. } => self.refer(cut, Referral::Behind(&way.chain), reply),
+            Found::Redirected { .. } => return None,
         };
         Some((outcome, None))
     }
 
-    /// Answers from what stands at a name.
-    fn at_name(&self, answered: Answered<'_>, reply: &mut Reply<'_>) -> Outcome {
+    /// Answers from what stands at the way's end.
+    fn at_name(&self, answered: Answered<'_>, way: &Way<'_>, reply: &mut Reply<'_>) -> Outcome {
         match answered.rrsets.iter().find(|rrset| rrset.qtype == self.question.qtype) {
             Some(rrset) => {
-                let outcome = self.ring(&rrset.ring, reply);
+                let outcome = self.ring(&rrset.ring, way, reply);
                 if rrset.idle { Outcome::NoBackend } else { outcome }
             }
             None => match answered.others {
-                OthersOf::Ring(ring) => self.ring(ring, reply),
-                OthersOf::Referral { chain, cut } => self.refer(cut, Referral::Behind(chain), reply),
+                OthersOf::Ring(ring) => self.ring(ring, way, reply),
+                OthersOf::Referral { chain, cut } if way.is_empty() => self.refer(cut, Referral::Behind(chain), reply),
+                OthersOf::Referral { chain, cut } => {
+                    self.refer(cut, Referral::Behind(&way.chain.joined(&way.name, chain)), reply)
+                }
             },
         }
     }
 
     /// Answers with the ring's turn.
-    fn ring(&self, ring: &Ring, reply: &mut Reply<'_>) -> Outcome {
+    fn ring(&self, ring: &Ring, way: &Way<'_>, reply: &mut Reply<'_>) -> Outcome {
         let client = self.options.subnet.and_then(|subnet| subnet.address()).unwrap_or(self.context.client);
         let answer = ring.answer(self.pick, client);
-        reply.set_options(self.options.reply(self.context, ring.by_client));
+        if way.is_empty() {
+            self.say(answer, ring.by_client, reply)
+        } else {
+            self.say(&way.chain.before(&way.name, answer), ring.by_client, reply)
+        }
+    }
+
+    fn say(&self, answer: &RenderedAnswer, by_client: bool, reply: &mut Reply<'_>) -> Outcome {
+        reply.set_options(self.options.reply(self.context, by_client));
         reply.answer(answer);
         outcome_of(answer)
     }
@@ -157,10 +207,41 @@ impl Asked<'_> {
     }
 }
 
+/// From the question's name, over DNAMEs, to the one that answers it.
+struct Way<'q> {
+    name: Cow<'q, [u8]>,
+    /// Empty as long as that is the question's own.
+    chain: Chain,
+    /// The names before, lower case.
+    passed: Vec<Vec<u8>>,
+}
+
+impl<'q> Way<'q> {
+    fn new(name: &'q [u8]) -> Self {
+        Self { name: Cow::Borrowed(name), chain: Chain::default(), passed: Vec::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.passed.is_empty()
+    }
+
+    /// Goes on to where a DNAME leads whose name begins at `at`; the reply's code where the way ends here: what it
+    /// leads to is no name, or was passed before, or is too far.
+    fn redirect(&mut self, dname: &FixedRrset, at: usize) -> Result<(), u16> {
+        let owner = if self.is_empty() { &QUESTION_OWNER } else { &*self.name };
+        let next = self.chain.redirect(owner, &self.name, at, dname).ok_or(YXDOMAIN)?;
+        self.passed.push(self.name.to_ascii_lowercase());
+        self.name = Cow::Owned(next);
+        let again = self.passed.contains(&self.name.to_ascii_lowercase());
+        if again || self.passed.len() > MAX_ALIASES { Err(0) } else { Ok(()) }
+    }
+}
+
 /// What an answer says. An authority section is there only in negative ones.
 fn outcome_of(answer: &RenderedAnswer) -> Outcome {
     match answer.flags & RCODE_BITS {
         NXDOMAIN => Outcome::NxDomain,
+        YXDOMAIN => Outcome::YxDomain,
         SERVFAIL => Outcome::ServFail,
         _ if answer.nscount > 0 => Outcome::NoData,
         _ => Outcome::Answered,

@@ -14,6 +14,8 @@ pub struct Policy {
     pub cookies: Option<CookieSecret>,
     /// Resolvers whose EDNS client subnet is believed (RFC 7871); that of others is ignored.
     pub client_subnet_from: Vec<IpNet>,
+    /// What `id.server` of class CH is answered with (RFC 4892), at most 255 bytes; empty: it is refused.
+    pub identity: String,
 }
 
 /// Who asks, how and when.

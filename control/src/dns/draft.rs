@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::error::IndexError;
 use super::records::{FixedRrset, Soa};
 use super::wire::{name_as_written, name_bytes, suffixes, wildcard_of};
-use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_NS};
+use super::{TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_DNAME, TYPE_NS};
 use crate::model::{PublishedService, Snapshot, Zone, ZoneRecord};
 
 /// What stands at a name that exists.
@@ -31,6 +31,11 @@ impl Entry {
     pub(super) fn alias(&self) -> Option<(&FixedRrset, &[u8])> {
         let cname = self.fixed(TYPE_CNAME)?;
         Some((cname, cname.rdata.first()?))
+    }
+
+    /// Its DNAME, which stands for all names below it (RFC 6672).
+    pub(super) fn dname(&self) -> Option<&FixedRrset> {
+        self.fixed(TYPE_DNAME)
     }
 
     fn is_cut(&self) -> bool {
@@ -58,8 +63,8 @@ pub(super) struct Apex {
     pub negative_ttl_s: u32,
     /// At least one.
     pub ns: FixedRrset,
-    /// Whether some of its names are delegated, so that the way of most stays short.
-    has_cuts: bool,
+    /// Whether some of its names are delegated or have a DNAME, so that the way of most stays short.
+    has_bounds: bool,
 }
 
 impl Apex {
@@ -85,9 +90,17 @@ impl Apex {
             soa_ttl_s: zone.ttl_s,
             negative_ttl_s: zone.ttl_s.min(zone.negative_ttl_s),
             ns,
-            has_cuts: false,
+            has_bounds: false,
         })
     }
+}
+
+/// Where a zone's own data end.
+pub(super) enum Bound<'n> {
+    /// At or below this delegated name.
+    Cut(&'n [u8]),
+    /// Below a name with a DNAME, which begins at this place in the name.
+    Dname(usize),
 }
 
 /// What there is at a name, whether it exists or not.
@@ -98,6 +111,8 @@ pub(super) enum Located<'a> {
     Nothing { zone: usize },
     /// Others have it: it is at (`exact`) or below the delegated name `cut` of a zone of ours.
     Cut { zone: usize, cut: &'a [u8], exact: bool },
+    /// This DNAME stands for it, whose own name begins at `at` in it.
+    Redirected { dname: &'a FixedRrset, at: usize },
     /// This, by the name `key`: its own or a wildcard's.
     Entry { key: &'a [u8], entry: &'a Entry },
 }
@@ -143,7 +158,7 @@ impl Draft {
         self.add_ancestors(&name);
         let entry = self.names.entry(name).or_default();
         entry.add(record.rtype, record.ttl_s, record.rdata.clone());
-        self.zones[number].has_cuts |= entry.is_cut();
+        self.zones[number].has_bounds |= entry.is_cut() || entry.dname().is_some();
         Ok(())
     }
 
@@ -208,29 +223,40 @@ impl Draft {
         suffixes(name).find_map(|(at, suffix)| self.names.get(suffix)?.apex.map(|zone| (zone, at)))
     }
 
-    /// The delegated name that a name of `zone`, whose apex begins at `apex_at` in it, is or lies below: the highest,
-    /// for what is below that is not ours.
-    pub(super) fn cut<'n>(&self, zone: usize, name: &'n [u8], apex_at: usize) -> Option<&'n [u8]> {
-        if !self.zones[zone].has_cuts {
+    /// What keeps a name of `zone`, whose apex begins at `apex_at` in it, from being told as it stands: the highest,
+    /// for what is below that does not count.
+    pub(super) fn bound<'n>(&self, zone: usize, name: &'n [u8], apex_at: usize) -> Option<Bound<'n>> {
+        if !self.zones[zone].has_bounds {
             return None;
         }
-        let below_apex = suffixes(name).take_while(|(at, _)| *at < apex_at);
-        below_apex.map(|(_, suffix)| suffix).filter(|s| self.names.get(*s).is_some_and(Entry::is_cut)).last()
+        let bound = |(at, suffix): (usize, &'n [u8])| match self.names.get(suffix)? {
+            entry if entry.is_cut() => Some(Bound::Cut(suffix)),
+            entry => entry.dname().filter(|_| at > 0).map(|_| Bound::Dname(at)),
+        };
+        suffixes(name).take_while(|(at, _)| *at <= apex_at).filter_map(bound).last()
     }
 
     /// What there is at a lower-case name.
     pub(super) fn locate(&self, name: &[u8]) -> Located<'_> {
         let Some((zone, apex_at)) = self.zone_of(name) else { return Located::Outside };
-        if let Some(cut) = self.cut(zone, name, apex_at) {
-            let exact = cut.len() == name.len();
-            return self.entry(cut).map_or(Located::Nothing { zone }, |(cut, _)| Located::Cut { zone, cut, exact });
-        }
-        // By its own name, or by the wildcard below its closest encloser (RFC 4592).
-        let found = self.entry(name).or_else(|| {
-            let (_, encloser) = suffixes(name).find(|(_, suffix)| self.names.contains_key(*suffix))?;
-            self.entry(&wildcard_of(encloser))
-        });
-        found.map_or(Located::Nothing { zone }, |(key, entry)| Located::Entry { key, entry })
+        let located = match self.bound(zone, name, apex_at) {
+            Some(Bound::Cut(cut)) => {
+                let exact = cut.len() == name.len();
+                self.entry(cut).map(|(cut, _)| Located::Cut { zone, cut, exact })
+            }
+            Some(Bound::Dname(at)) => {
+                self.entry(&name[at..]).and_then(|(_, entry)| Some(Located::Redirected { dname: entry.dname()?, at }))
+            }
+            None => {
+                // By its own name, or by the wildcard below its closest encloser (RFC 4592).
+                let found = self.entry(name).or_else(|| {
+                    let (_, encloser) = suffixes(name).find(|(_, suffix)| self.names.contains_key(*suffix))?;
+                    self.entry(&wildcard_of(encloser))
+                });
+                found.map(|(key, entry)| Located::Entry { key, entry })
+            }
+        };
+        located.unwrap_or(Located::Nothing { zone })
     }
 
     fn entry(&self, name: &[u8]) -> Option<(&[u8], &Entry)> {

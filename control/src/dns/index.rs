@@ -5,8 +5,8 @@ use std::sync::Arc;
 use xdp_balancer_common::MAX_NAME_BYTES;
 
 use super::error::IndexError;
-use super::layout::{Alias, ChangingNode, Cut, End, Layout, Node, Place, Rrset, Source, any_of};
-use super::records::{Chain, negative};
+use super::layout::{Absent, Alias, ChangingNode, Cut, End, Layout, Node, Place, Rrset, Source, any_of};
+use super::records::{Chain, FixedRrset, negative};
 use super::render::{RCODE_BITS, RenderError, RenderedRrset, rrsets};
 use super::turns::Ring;
 use super::wire::{suffixes, wildcard_of};
@@ -87,6 +87,8 @@ pub(super) enum Found<'a> {
     Name(Answered<'a>),
     /// The name is at or below one that others have, which begins at `at` in it.
     Cut { zone: &'a ZoneAnswers, cut: &'a Cut, at: usize },
+    /// The name is below one that has this DNAME, which begins at `at` in it.
+    Redirected { dname: &'a FixedRrset, at: usize },
     /// No such name.
     Nothing(&'a ZoneAnswers),
 }
@@ -274,6 +276,12 @@ impl Index {
         Answers { service, rrsets, others, for_now: None, derived }
     }
 
+    /// Whether a zone of ours has this name.
+    pub(super) fn is_apex(&self, name: &[u8]) -> bool {
+        let lower = name.to_ascii_lowercase();
+        self.layout.nodes.get(lower.as_slice()).is_some_and(|node| self.layout.zones[node.zone].wire == lower)
+    }
+
     /// Looks a question's name up; `None` where it is in none of our zones.
     pub(super) fn find(&self, name: &[u8]) -> Option<Found<'_>> {
         let mut buffer = [0; MAX_NAME_BYTES];
@@ -292,8 +300,11 @@ impl Index {
                 Found::Cut { zone, cut, at: lower.len().saturating_sub(cut.name.len()) }
             }
             _ if at == 0 => Found::Name(self.answered(node)?),
-            _ if !node.wildcard => Found::Nothing(zone),
-            _ => Found::Name(self.answered(nodes.get(wildcard_of(encloser).as_slice())?)?),
+            _ => match &node.absent {
+                Absent::Denied => Found::Nothing(zone),
+                Absent::Wildcard => Found::Name(self.answered(nodes.get(wildcard_of(encloser).as_slice())?)?),
+                Absent::Redirected(dname) => Found::Redirected { dname, at },
+            },
         })
     }
 

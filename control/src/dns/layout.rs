@@ -6,17 +6,17 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::draft::{Apex, Draft, Entry, Located};
+use super::draft::{Apex, Bound, Draft, Entry, Located};
 use super::error::IndexError;
 use super::records::{Chain, FixedRrset, QUESTION_OWNER};
 use super::render::RenderedAnswer;
 use super::turns::Ring;
 use super::wire::{is_wildcard, suffixes};
-use super::{TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_CNAME, TYPE_DS, TYPE_NS, TYPE_SOA};
+use super::{TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_CNAME, TYPE_DS, TYPE_NS, TYPE_SOA, YXDOMAIN};
 use crate::model::{Snapshot, Zone};
 
 /// Most aliases that one reply follows.
-const MAX_ALIASES: usize = 8;
+pub(super) const MAX_ALIASES: usize = 32;
 
 /// What questions of one type for a name get.
 #[derive(Debug, Clone)]
@@ -46,9 +46,24 @@ pub(super) fn any_of(rrsets: &[Rrset]) -> Option<Rrset> {
 pub(super) struct Node {
     /// The innermost zone that contains it.
     pub zone: usize,
-    /// Whether a wildcard stands for the names below it that do not exist.
-    pub wildcard: bool,
     pub place: Place,
+    pub absent: Absent,
+}
+
+impl Node {
+    fn new(zone: usize, place: Place) -> Self {
+        Self { zone, place, absent: Absent::Denied }
+    }
+}
+
+/// What stands for the names below a name that do not exist.
+#[derive(Debug)]
+pub(super) enum Absent {
+    Denied,
+    /// The wildcard below it.
+    Wildcard,
+    /// Its DNAME. There are no other names below it, but for those of zones of their own.
+    Redirected(Box<FixedRrset>),
 }
 
 /// What stands at a name.
@@ -93,7 +108,8 @@ pub(super) struct Alias {
 /// Where an alias leads.
 #[derive(Debug)]
 pub(super) enum End {
-    /// Out of our zones, to itself, or too far: the client goes on. The answer is the chain.
+    /// Out of our zones, to itself, or too far: the client goes on. The answer is the chain. Or to what is too long for
+    /// a name.
     Left(Arc<Ring>),
     /// To a name that does not exist in this zone.
     Denied { zone: usize },
@@ -170,14 +186,22 @@ impl Layout {
             cut_numbers: HashMap::new(),
         };
         builder.add_cuts();
-        builder.add_nodes();
-        builder.add_aliases();
+        let aliases = builder.add_nodes();
+        builder.add_aliases(aliases);
         builder.mark_wildcards();
         let Builder { rings: Rings { made: rings, .. }, nodes, sources, cuts, .. } = builder;
         let service_names = snapshot.services.iter().map(|service| service.names.clone()).collect();
         let origin = Origin { zones: snapshot.zones.clone(), service_names };
         Ok(Arc::new(Self { origin, zones: draft.zones, nodes, sources, cuts, rings }))
     }
+}
+
+/// A name with a CNAME, which leads to `target`.
+struct AliasEntry<'d> {
+    name: &'d [u8],
+    zone: usize,
+    cname: &'d FixedRrset,
+    target: &'d [u8],
 }
 
 struct Builder<'d> {
@@ -205,43 +229,58 @@ impl<'d> Builder<'d> {
         self.cut_numbers.get(name).copied().unwrap_or_default()
     }
 
-    /// All names but the aliases.
-    fn add_nodes(&mut self) {
+    /// All names but the aliases, which it returns.
+    fn add_nodes(&mut self) -> Vec<AliasEntry<'d>> {
+        let mut aliases = Vec::new();
         let mut shared: HashMap<(usize, usize), usize> = HashMap::new();
         for (name, entry) in &self.draft.names {
             let Some((zone, apex_at)) = self.draft.zone_of(name) else { continue };
-            let place = if let Some(cut) = self.draft.cut(zone, name, apex_at) {
-                Place::Delegated(self.cut_number(cut))
-            } else if entry.service.is_none() && entry.alias().is_some() {
-                continue;
-            } else {
-                let mut own: Vec<Rrset> = entry.fixed.iter().map(|rrset| self.rrset(rrset)).collect();
-                match (entry.service, entry.apex) {
-                    (None, None) => {
-                        own.extend(any_of(&own));
-                        Place::Fixed(own.into())
+            let mut node = match self.draft.bound(zone, name, apex_at) {
+                Some(Bound::Cut(cut)) => Node::new(zone, Place::Delegated(self.cut_number(cut))),
+                // A DNAME hides what stands below it (RFC 6672, 2.4).
+                Some(Bound::Dname(_)) => continue,
+                None => match entry.alias().filter(|_| entry.service.is_none()) {
+                    Some((cname, target)) => {
+                        aliases.push(AliasEntry { name, zone, cname, target });
+                        continue;
                     }
-                    // Names of a service with nothing beside it have everything in common.
-                    (Some(service), None) if own.is_empty() => {
-                        let next = self.sources.len();
-                        let source = *shared.entry((service, zone)).or_insert(next);
-                        if source == next {
-                            self.add_changing(zone, entry, own, None);
-                        }
-                        Place::Made(source)
-                    }
-                    (_, apex) => {
-                        let above = apex.and_then(|_| suffixes(name).nth(1));
-                        let parent = above.and_then(|(_, above)| self.draft.zone_of(above)).map(|(zone, _)| zone);
-                        if let Some(apex) = apex {
-                            own.retain(|rrset| !matches!(rrset.qtype, TYPE_NS | TYPE_SOA));
-                            own.push(self.apex_ns(&self.draft.zones[apex]));
-                        }
-                        Place::Made(self.add_changing(zone, entry, own, parent))
-                    }
-                }
+                    None => Node::new(zone, self.place(zone, name, entry, &mut shared)),
+                },
             };
-            self.nodes.insert(name.as_slice().into(), Node { zone, wildcard: false, place });
+            if let (Some(dname), false) = (entry.dname(), matches!(node.place, Place::Delegated(_))) {
+                node.absent = Absent::Redirected(Box::new(dname.clone()));
+            }
+            self.nodes.insert(name.as_slice().into(), node);
+        }
+        aliases
+    }
+
+    /// What stands at a name that is neither delegated nor an alias. `shared`: sources by service and zone.
+    fn place(&mut self, zone: usize, name: &[u8], entry: &Entry, shared: &mut HashMap<(usize, usize), usize>) -> Place {
+        let mut own: Vec<Rrset> = entry.fixed.iter().map(|rrset| self.rrset(rrset)).collect();
+        match (entry.service, entry.apex) {
+            (None, None) => {
+                own.extend(any_of(&own));
+                Place::Fixed(own.into())
+            }
+            // Names of a service with nothing beside it have everything in common.
+            (Some(service), None) if own.is_empty() => {
+                let next = self.sources.len();
+                let source = *shared.entry((service, zone)).or_insert(next);
+                if source == next {
+                    self.add_changing(zone, entry, own, None);
+                }
+                Place::Made(source)
+            }
+            (_, apex) => {
+                let above = apex.and_then(|_| suffixes(name).nth(1));
+                let parent = above.and_then(|(_, above)| self.draft.zone_of(above)).map(|(zone, _)| zone);
+                if let Some(apex) = apex {
+                    own.retain(|rrset| !matches!(rrset.qtype, TYPE_NS | TYPE_SOA));
+                    own.push(self.apex_ns(&self.draft.zones[apex]));
+                }
+                Place::Made(self.add_changing(zone, entry, own, parent))
+            }
         }
     }
 
@@ -271,14 +310,9 @@ impl<'d> Builder<'d> {
     }
 
     /// After all other names, whose answers they have.
-    fn add_aliases(&mut self) {
+    fn add_aliases(&mut self, aliases: Vec<AliasEntry<'d>>) {
         let mut shared: HashMap<(u32, &'d [u8]), usize> = HashMap::new();
-        for (name, entry) in &self.draft.names {
-            let (None, Some((cname, target))) = (entry.service, entry.alias()) else { continue };
-            if self.nodes.contains_key(name.as_slice()) {
-                continue;
-            }
-            let Some((zone, _)) = self.draft.zone_of(name) else { continue };
+        for AliasEntry { name, zone, cname, target } in aliases {
             let known = shared.get(&(cname.ttl_s, target)).copied();
             let source = known.unwrap_or_else(|| {
                 let (alias, ends) = self.alias(name, cname, target);
@@ -290,20 +324,20 @@ impl<'d> Builder<'d> {
                 }
                 source
             });
-            self.nodes.insert(name.as_slice().into(), Node { zone, wildcard: false, place: Place::Made(source) });
+            self.nodes.insert(name.into(), Node::new(zone, Place::Made(source)));
         }
     }
 
     /// Follows an alias; also says whether that comes to an end.
-    fn alias(&mut self, name: &[u8], cname: &'d FixedRrset, target: &'d [u8]) -> (Alias, bool) {
+    fn alias(&mut self, name: &[u8], cname: &FixedRrset, target: &[u8]) -> (Alias, bool) {
         let own = self.rings.single(FixedRrset { rdata: vec![target.to_vec()], ..cname.clone() }.answer());
         let own = vec![Rrset::new(TYPE_CNAME, Arc::clone(&own)), Rrset::new(TYPE_ANY, own)];
         let mut chain = Chain::default();
         let mut followed: Vec<Vec<u8>> = Vec::new();
-        let (mut owner, mut cname, mut target) = (&QUESTION_OWNER[..], cname, target);
+        chain.append(&QUESTION_OWNER, cname, target);
+        let mut target = target.to_vec();
         let mut ends = true;
         let end = loop {
-            chain.append(owner, cname, target);
             let lower = target.to_ascii_lowercase();
             if lower == name || followed.contains(&lower) || followed.len() >= MAX_ALIASES {
                 ends = false;
@@ -315,11 +349,18 @@ impl<'d> Builder<'d> {
                 Located::Cut { zone, cut, exact } => {
                     break End::Cut { zone, cut: self.cut_number(cut), exact };
                 }
-                Located::Entry { key, entry } => match entry.alias().filter(|_| entry.service.is_none()) {
+                Located::Redirected { dname, at } => match chain.redirect(&target, &target, at, dname) {
                     Some(next) => {
                         followed.push(lower);
-                        owner = target;
-                        (cname, target) = next;
+                        target = next;
+                    }
+                    None => break End::Left(self.rings.single(chain.answer(YXDOMAIN))),
+                },
+                Located::Entry { key, entry } => match entry.alias().filter(|_| entry.service.is_none()) {
+                    Some((cname, next)) => {
+                        followed.push(lower);
+                        chain.append(&target, cname, next);
+                        target = next.to_vec();
                     }
                     None => break self.end_at(target, key, &chain),
                 },
@@ -329,11 +370,10 @@ impl<'d> Builder<'d> {
     }
 
     fn left(&mut self, chain: &Chain) -> End {
-        End::Left(self.rings.single(chain.answer()))
+        End::Left(self.rings.single(chain.answer(0)))
     }
 
-    fn end_at(&mut self, name: &[u8], key: &[u8], chain: &Chain) -> End {
-        let name = name.to_vec();
+    fn end_at(&mut self, name: Vec<u8>, key: &[u8], chain: &Chain) -> End {
         match self.nodes.get(key) {
             Some(Node { zone, place: Place::Fixed(rrsets), .. }) => {
                 let rrsets = rrsets.iter().filter(|rrset| rrset.qtype != TYPE_ANY).cloned().collect();
@@ -350,7 +390,7 @@ impl<'d> Builder<'d> {
             if !matches!(self.nodes.get(wildcard), Some(Node { place: Place::Delegated(_), .. }) | None)
                 && let Some(encloser) = self.nodes.get_mut(&wildcard[2..])
             {
-                encloser.wildcard = true;
+                encloser.absent = Absent::Wildcard;
             }
         }
     }

@@ -10,6 +10,7 @@
 
 mod affinity;
 mod answer;
+mod chaos;
 pub mod client;
 mod context;
 mod draft;
@@ -49,6 +50,8 @@ pub const TYPE_AAAA: u16 = 28;
 const TYPE_NS: u16 = 2;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
+const TYPE_TXT: u16 = 16;
+const TYPE_DNAME: u16 = 39;
 const TYPE_OPT: u16 = 41;
 const TYPE_DS: u16 = 43;
 const TYPE_TKEY: u16 = 249;
@@ -59,6 +62,8 @@ const TYPE_ANY: u16 = 255;
 
 const SERVFAIL: u16 = 2;
 const NXDOMAIN: u16 = 3;
+const YXDOMAIN: u16 = 6;
+const NOTAUTH: u16 = 9;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,7 +1,8 @@
 //! What the kernel answers: every name that exists, with the rings of its answers.
 //!
 //! They are the very rings that the daemon answers from. What stays with the daemon:
-//! - names at and below delegations;
+//! - names with a zero byte in a label, where the program takes a name for ended;
+//! - names at and below delegations, and those below a DNAME, whose answers depend on the question;
 //! - answers longer than the tables can hold, and types of a name beyond those that they can hold: A, AAAA and HTTPS
 //!   go first;
 //! - A and AAAA of a service that has nothing published.
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use xdp_balancer_common::{ANSWER_BYTES, TYPE_SLOTS};
 
 use super::index::{Answered, Index, OthersOf, ZoneAnswers};
-use super::layout::{Node, Place, Rrset};
+use super::layout::{Absent, Node, Place, Rrset};
 use super::turns::Ring;
 use super::{TYPE_A, TYPE_AAAA, TYPE_ANY};
 use crate::model::ZONE_INDEX;
@@ -55,16 +56,19 @@ pub enum Below<'a> {
 
 impl Index {
     /// Every name that the kernel is to know, in no order. That is all that exist, for without the others it would
-    /// take the wrong one for the closest encloser of a name; but for the root, which is not in its tables.
+    /// take the wrong one for the closest encloser of a name; but for the root, which is not in its tables, and for
+    /// those that it can tell from no other because a label holds a zero byte: it passes all questions that do.
     pub fn names(&self) -> impl Iterator<Item = PublishedName<'_>> {
-        self.nodes().filter(|(wire, ..)| wire.len() > 1).map(|(wire, node, zone)| self.name(wire, node, zone))
+        self.nodes()
+            .filter(|(wire, ..)| wire.len() > 1 && !has_zero(wire))
+            .map(|(wire, node, zone)| self.name(wire, node, zone))
     }
 
     fn name<'a>(&'a self, wire: &'a [u8], node: &'a Node, zone: &'a ZoneAnswers) -> PublishedName<'a> {
-        let below = match &node.place {
-            Place::Delegated(_) => Below::UserSpace,
-            _ if node.wildcard => Below::Wildcard,
-            _ => fitting(&zone.nxdomain).map_or(Below::UserSpace, Below::Denied),
+        let below = match (&node.place, &node.absent) {
+            (Place::Delegated(_), _) | (_, Absent::Redirected(_)) => Below::UserSpace,
+            (_, Absent::Wildcard) => Below::Wildcard,
+            (_, Absent::Denied) => fitting(&zone.nxdomain).map_or(Below::UserSpace, Below::Denied),
         };
         let Some(Answered { service, rrsets, others }) = self.answered(node) else {
             return PublishedName { wire, service: ZONE_INDEX, rrsets: Vec::new(), others: None, below };
@@ -76,6 +80,11 @@ impl Index {
         };
         PublishedName { wire, service: service.unwrap_or(ZONE_INDEX), rrsets: published(rrsets), others, below }
     }
+}
+
+/// Whether a label of a name holds a zero byte: behind the root's there is nothing, and other lengths are not zero.
+fn has_zero(wire: &[u8]) -> bool {
+    wire.split_last().is_some_and(|(_, labels)| labels.contains(&0))
 }
 
 /// The RRsets that a name of the tables has room for.

@@ -11,7 +11,9 @@ use hickory_proto::serialize::binary::{BinDecoder, BinEncodable, DecodeError, Re
 use serde::Serialize;
 use xdp_balancer_common::EDNS_PAYLOAD;
 
+use super::TYPE_DNAME;
 use super::client::QuestionError;
+use crate::model::show_domain;
 
 /// A message in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -116,6 +118,7 @@ fn data(data: &RData) -> String {
     match data {
         // hickory's form of it has no quotes and loses bytes.
         RData::TXT(txt) => txt.txt_data.iter().map(|part| quoted(part)).collect::<Vec<_>>().join(" "),
+        RData::Unknown { code, rdata } if u16::from(*code) == TYPE_DNAME => show_domain(&rdata.anything),
         RData::Unknown { .. } | RData::NULL(_) | RData::OPT(_) | RData::Update0(_) => {
             generic(&data.to_bytes().unwrap_or_default())
         }

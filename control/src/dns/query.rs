@@ -2,10 +2,13 @@
 
 use xdp_balancer_common::MAX_NAME_BYTES;
 
-use super::{TYPE_IXFR, TYPE_OPT};
+use super::{TYPE_IXFR, TYPE_OPT, TYPE_TSIG};
 
 /// Length of a header.
 pub(super) const HEADER_BYTES: usize = 12;
+
+/// QCLASS of any class, and CLASS of a TSIG.
+pub(super) const CLASS_ANY: u16 = 255;
 
 /// A message that asks for a reply.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +37,18 @@ pub(super) struct Question<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rest<'a> {
     pub opt: Option<Opt<'a>>,
+    pub tsig: Option<Tsig<'a>>,
+}
+
+/// What of a TSIG (RFC 8945, 4.2) a reply repeats that does not know the key. We know none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tsig<'a> {
+    /// The key's name.
+    pub key: &'a [u8],
+    /// The algorithm's name.
+    pub algorithm: &'a [u8],
+    /// Time signed and fudge.
+    pub time: &'a [u8],
 }
 
 /// What an OPT says (RFC 6891).
@@ -80,7 +95,7 @@ impl<'a> Question<'a> {
 
 impl<'a> Rest<'a> {
     /// A query carries no records but additional ones, an IXFR also its SOA in the authority section
-    /// (RFC 1995). At most one OPT, there. Others (TSIG, for one) must be whole and are otherwise
+    /// (RFC 1995). At most one OPT, there, and one TSIG at the very end. Others must be whole and are otherwise
     /// ignored, as a server does that does not know them.
     fn read(cursor: &mut Cursor<'a>, qtype: u16, counts: [u16; 4]) -> Option<Self> {
         let [_, answers, authorities, additionals] = counts;
@@ -92,14 +107,20 @@ impl<'a> Rest<'a> {
                 return None;
             }
         }
-        let mut opt = None;
+        let (mut opt, mut tsig) = (None, None);
         for _ in 0..additionals {
             let record = Record::read(cursor)?;
-            if record.kind == TYPE_OPT && opt.replace(Opt::from_record(&record)?).is_some() {
+            let twice = match record.kind {
+                _ if tsig.is_some() => true,
+                TYPE_OPT => opt.replace(Opt::from_record(&record)?).is_some(),
+                TYPE_TSIG => tsig.replace(Tsig::from_record(&record)?).is_some(),
+                _ => false,
+            };
+            if twice {
                 return None;
             }
         }
-        (cursor.at == cursor.bytes.len()).then_some(Self { opt })
+        (cursor.at == cursor.bytes.len()).then_some(Self { opt, tsig })
     }
 }
 
@@ -111,7 +132,7 @@ impl<'a> Opt<'a> {
             let length = options.u16()?;
             options.take(usize::from(length))?;
         }
-        record.owner_is_root.then_some(Self {
+        (record.owner == [0]).then_some(Self {
             payload: record.class,
             version: (record.ttl >> 16) as u8,
             dnssec_ok: record.ttl & 0x8000 != 0,
@@ -120,8 +141,25 @@ impl<'a> Opt<'a> {
     }
 }
 
+impl<'a> Tsig<'a> {
+    fn from_record(record: &Record<'a>) -> Option<Self> {
+        let key = record.owner;
+        Cursor { bytes: key, at: 0 }.skip_name(Pointers::Refused)?;
+        let mut data = Cursor { bytes: record.data, at: 0 };
+        data.skip_name(Pointers::Refused)?;
+        let algorithm = &record.data[..data.at];
+        let time = data.take(8)?;
+        let mac = data.u16()?;
+        data.take(usize::from(mac))?;
+        let (_id, _error, other) = (data.u16()?, data.u16()?, data.u16()?);
+        data.take(usize::from(other))?;
+        let whole = data.at == record.data.len() && record.class == CLASS_ANY && record.ttl == 0;
+        whole.then_some(Self { key, algorithm, time })
+    }
+}
+
 struct Record<'a> {
-    owner_is_root: bool,
+    owner: &'a [u8],
     kind: u16,
     class: u16,
     ttl: u32,
@@ -132,11 +170,11 @@ impl<'a> Record<'a> {
     fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
         let start = cursor.at;
         cursor.skip_name(Pointers::Backwards)?;
-        let owner_is_root = cursor.bytes[start..cursor.at] == [0];
+        let owner = &cursor.bytes[start..cursor.at];
         let (kind, class) = (cursor.u16()?, cursor.u16()?);
         let ttl = u32::from(cursor.u16()?) << 16 | u32::from(cursor.u16()?);
         let length = cursor.u16()?;
-        Some(Self { owner_is_root, kind, class, ttl, data: cursor.take(usize::from(length))? })
+        Some(Self { owner, kind, class, ttl, data: cursor.take(usize::from(length))? })
     }
 }
 

@@ -4,8 +4,10 @@
 //! the pointer 0xC00C. So an answer does not depend on the question that it follows, and names that are answered
 //! alike share its bytes.
 
+use xdp_balancer_common::MAX_NAME_BYTES;
+
 use super::render::{CLASS_IN, FLAG_AA, RCODE_BITS, RenderedAnswer};
-use super::{SERVFAIL, TYPE_SOA};
+use super::{SERVFAIL, TYPE_CNAME, TYPE_DNAME, TYPE_SOA};
 
 /// An owner that is the question's name.
 pub(super) const QUESTION_OWNER: [u8; 2] = [0xC0, 0x0C];
@@ -74,11 +76,13 @@ pub(super) fn negative(apex: &[u8], soa: &FixedRrset, rcode: u16) -> RenderedAns
     answer
 }
 
-/// CNAMEs that lead from a question's name to another.
+/// CNAMEs and DNAMEs that lead from a question's name to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Chain {
     pub count: u16,
     pub bytes: Vec<u8>,
+    /// Owners of the DNAMEs in it: one that is followed twice is there once.
+    dnames: Vec<Vec<u8>>,
 }
 
 impl Chain {
@@ -87,9 +91,27 @@ impl Chain {
         cname.append(owner, target, &mut self.bytes);
     }
 
-    /// The chain by itself: it ends where we have nothing to say.
-    pub(super) fn answer(&self) -> RenderedAnswer {
-        RenderedAnswer { flags: FLAG_AA, ancount: self.count, bytes: self.bytes.clone(), ..RenderedAnswer::default() }
+    /// Adds a DNAME and the CNAME that it makes of a name (RFC 6672, 3.1). `name` is written as `owner`, and the DNAME's
+    /// own begins at `at` in it. The name that it leads to; `None` where that would be too long, and there is no CNAME.
+    pub(super) fn redirect(&mut self, owner: &[u8], name: &[u8], at: usize, dname: &FixedRrset) -> Option<Vec<u8>> {
+        let (kept, own) = name.split_at_checked(at)?;
+        let target = dname.rdata.first()?;
+        if !self.dnames.iter().any(|known| known.eq_ignore_ascii_case(own)) {
+            self.dnames.push(own.to_vec());
+            self.append(own, dname, target);
+        }
+        let next = [kept, target].concat();
+        (next.len() <= MAX_NAME_BYTES).then(|| {
+            let cname = FixedRrset { rtype: TYPE_CNAME, ttl_s: dname.ttl_s, rdata: Vec::new() };
+            self.append(owner, &cname, &next);
+            next
+        })
+    }
+
+    /// The chain by itself: it ends where we have nothing to say but this code.
+    pub(super) fn answer(&self, rcode: u16) -> RenderedAnswer {
+        let bytes = self.bytes.clone();
+        RenderedAnswer { flags: FLAG_AA | rcode, ancount: self.count, bytes, ..RenderedAnswer::default() }
     }
 
     /// An answer for the name at the chain's end, `target`, as that to a question for its begin.
@@ -97,13 +119,24 @@ impl Chain {
         if answer.flags & RCODE_BITS == SERVFAIL {
             return answer.clone();
         }
-        let mut bytes = self.bytes.clone();
+        let (mut bytes, mut ancount) = (self.bytes.clone(), self.count + answer.ancount);
         for record in records(&answer.bytes) {
-            bytes.extend_from_slice(if record.owner == QUESTION_OWNER { target } else { record.owner });
+            let owner = if record.owner == QUESTION_OWNER { target } else { record.owner };
+            if record.rtype() == TYPE_DNAME && self.dnames.iter().any(|known| known.eq_ignore_ascii_case(owner)) {
+                ancount -= 1;
+                continue;
+            }
+            bytes.extend_from_slice(owner);
             bytes.extend_from_slice(record.rest);
         }
         // The chain is authoritative, and NXDOMAIN speaks of its end (RFC 6604).
-        RenderedAnswer { flags: answer.flags | FLAG_AA, ancount: self.count + answer.ancount, bytes, ..*answer }
+        RenderedAnswer { flags: answer.flags | FLAG_AA, ancount, bytes, ..*answer }
+    }
+
+    /// The chain and the one that goes on from its end, `target`.
+    pub(super) fn joined(&self, target: &[u8], next: &Self) -> Self {
+        let RenderedAnswer { ancount: count, bytes, .. } = self.before(target, &next.answer(0));
+        Self { count, bytes, dnames: Vec::new() }
     }
 }
 
@@ -116,6 +149,10 @@ pub(super) struct Record<'a> {
 }
 
 impl Record<'_> {
+    fn rtype(&self) -> u16 {
+        self.rest.first_chunk().map_or(0, |rtype| u16::from_be_bytes(*rtype))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.owner.len() + self.rest.len()
     }

@@ -2,8 +2,9 @@
 
 use xdp_balancer_common::EDNS_PAYLOAD;
 
+use super::TYPE_TSIG;
 use super::layout::Cut;
-use super::query::{HEADER_BYTES, Opt, Query};
+use super::query::{CLASS_ANY, HEADER_BYTES, Opt, Query};
 use super::records::{Chain, FixedRrset, RECORD_FIXED, Record, records};
 use super::render::{FLAG_AA, RenderedAnswer};
 use super::stats::Transport;
@@ -167,14 +168,32 @@ impl<'q> Reply<'q> {
         self.add(&Record { owner, rest }, section);
     }
 
+    /// The TSIG that says that the query's key is not known, unsigned (RFC 8945, 5.2.1); none where it does not fit.
+    fn bad_key(&self) -> Option<Vec<u8>> {
+        const BADKEY: u16 = 17;
+        let tsig = self.query.rest.as_ref()?.tsig?;
+        let mut bytes = tsig.key.to_vec();
+        let length = (tsig.algorithm.len() + tsig.time.len() + 8) as u16;
+        for word in [TYPE_TSIG, CLASS_ANY, 0, 0, length] {
+            bytes.extend_from_slice(&word.to_be_bytes());
+        }
+        bytes.extend_from_slice(tsig.algorithm);
+        bytes.extend_from_slice(tsig.time);
+        for word in [0, self.query.id, BADKEY, 0] {
+            bytes.extend_from_slice(&word.to_be_bytes());
+        }
+        self.fits(bytes.len()).then_some(bytes)
+    }
+
     pub(super) fn finish(mut self) -> Vec<u8> {
+        let tsig = self.bad_key();
         let words = [
             self.query.id,
             self.flags,
             u16::from(self.query.question.is_some()),
             self.counts[Section::Answer as usize],
             self.counts[Section::Authority as usize],
-            self.counts[Section::Additional as usize] + u16::from(self.opt.is_some()),
+            self.counts[Section::Additional as usize] + u16::from(self.opt.is_some()) + u16::from(tsig.is_some()),
         ];
         for (place, word) in self.bytes.chunks_exact_mut(2).zip(words) {
             place.copy_from_slice(&word.to_be_bytes());
@@ -187,6 +206,7 @@ impl<'q> Reply<'q> {
             self.bytes.extend_from_slice(&(self.options.len() as u16).to_be_bytes());
             self.bytes.extend_from_slice(&self.options);
         }
+        self.bytes.extend(tsig.unwrap_or_default());
         self.bytes
     }
 }

@@ -61,10 +61,14 @@ outcomes! {
     ServFail = "servfail",
     /// No such name in our zone.
     NxDomain = "nxdomain",
+    /// What a DNAME makes of the name is too long for one.
+    YxDomain = "yxdomain",
     /// Asked for a cookie alone.
     Cookie = "cookie",
     /// Not our zone, not our class, or a zone transfer.
     Refused = "refused",
+    /// A transfer of what is no zone of ours, or signed with a key that we do not have.
+    NotAuth = "notauth",
     /// Not a well-formed query.
     FormErr = "formerr",
     /// Another opcode than QUERY.

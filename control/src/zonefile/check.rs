@@ -1,5 +1,6 @@
 //! What the records of a zone may not do to each other.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::load::Loaded;
@@ -19,6 +20,9 @@ pub(super) fn zone(path: &Path, apex: &[u8], loaded: &[Loaded], faults: &mut Vec
     let mut order: Vec<&Loaded> = loaded.iter().collect();
     order.sort_by(|a, b| (&a.owner, a.rtype).cmp(&(&b.owner, b.rtype)));
 
+    let dnames = order.iter().filter(|record| record.rtype == DNAME);
+    let dnames: BTreeMap<&[u8], &Place> = dnames.map(|record| (record.owner.as_slice(), &record.place)).collect();
+
     let (mut soa, mut servers) = (None, Vec::new());
     let mut records = Vec::with_capacity(order.len());
     let mut places = Vec::with_capacity(order.len());
@@ -32,7 +36,12 @@ pub(super) fn zone(path: &Path, apex: &[u8], loaded: &[Loaded], faults: &mut Vec
             }
             continue;
         }
-        alone(of_name, &name, |record, what, fix| complain(&record.place, what, fix));
+        let above = suffixes(owner).skip(1).find_map(|(_, above)| dnames.get_key_value(above));
+        if let Some((dname, place)) = above.filter(|(dname, _)| lies_in(dname, apex)) {
+            let what = format!("{name} is below {}, which has a DNAME (line {})", show_domain(dname), place.line);
+            complain(&of_name[0].place, what, "remove one: a DNAME stands for all names below its own (RFC 6672, 2.4)");
+        }
+        alone(of_name, &name, owner == apex, |record, what, fix| complain(&record.place, what, fix));
         for set in of_name.chunk_by(|a, b| a.rtype == b.rtype) {
             let (first, at_apex) = (set[0], owner == apex);
             match first.rtype {
@@ -105,8 +114,8 @@ fn distinct<'r>(set: &[&'r Loaded]) -> impl Iterator<Item = &'r Loaded> {
     set.iter().copied().filter(move |record| seen.insert(record.rdata.as_slice()))
 }
 
-/// A CNAME has nothing beside it, and neither CNAME nor DNAME is there twice.
-fn alone<'r>(of_name: &[&'r Loaded], name: &str, mut complain: impl FnMut(&'r Loaded, String, &str)) {
+/// A CNAME has nothing beside it, neither CNAME nor DNAME is there twice, and no DNAME is delegated.
+fn alone<'r>(of_name: &[&'r Loaded], name: &str, at_apex: bool, mut complain: impl FnMut(&'r Loaded, String, &str)) {
     for rtype in [CNAME, DNAME] {
         let mut set = of_name.iter().filter(|record| record.rtype == rtype);
         let Some(first) = set.next() else { continue };
@@ -120,6 +129,12 @@ fn alone<'r>(of_name: &[&'r Loaded], name: &str, mut complain: impl FnMut(&'r Lo
         {
             let what = format!("{name} has CNAME and other data (CNAME: line {})", first.place.line);
             complain(other, what, "a CNAME stands alone at its name: remove one");
+        }
+        if rtype == DNAME
+            && let Some(ns) = of_name.iter().find(|record| record.rtype == NS && !at_apex)
+        {
+            let what = format!("{name} has DNAME and NS (DNAME: line {})", first.place.line);
+            complain(ns, what, "what is delegated is for others to say: remove one (RFC 6672, 2.3)");
         }
     }
 }

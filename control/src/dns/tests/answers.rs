@@ -153,8 +153,8 @@ fn any_gets_one_rrset() {
 
 #[test]
 fn what_is_not_ours_is_refused_without_aa() {
-    let chaos = of_class(query("version.bind.", RecordType::TXT), DNSClass::CH);
-    let any_class = of_class(query("video.edge.test.", RecordType::A), DNSClass::ANY);
+    let chaos = of_class(query("authors.bind.", RecordType::TXT), DNSClass::CH);
+    let hesiod = of_class(query("video.edge.test.", RecordType::A), DNSClass::HS);
     for message in [
         query("example.org.", RecordType::A),
         query(".", RecordType::NS),
@@ -162,7 +162,7 @@ fn what_is_not_ours_is_refused_without_aa() {
         query("edge.test.", RecordType::AXFR),
         query("edge.test.", RecordType::IXFR),
         chaos,
-        any_class,
+        hesiod,
     ] {
         for transport in Transport::ALL {
             let reply = ask_bytes(&bytes(&message), transport);
@@ -170,6 +170,93 @@ fn what_is_not_ours_is_refused_without_aa() {
             assert!(!reply.message.metadata.authoritative);
             assert_eq!(reply.message.queries, message.queries);
         }
+    }
+}
+
+#[test]
+fn transfers_of_what_is_no_zone_are_notauth() {
+    for (name, kind) in [("video.edge.test.", RecordType::AXFR), ("test.", RecordType::IXFR)] {
+        let reply = ask_name(name, kind);
+        assert_eq!((code(&reply), reply.outcome), (ResponseCode::NotAuth, Outcome::NotAuth), "{name}");
+        assert!(!reply.message.metadata.authoritative);
+    }
+}
+
+#[test]
+fn any_class_is_answered_without_aa() {
+    let reply = ask(&of_class(query("video.edge.test.", RecordType::A), DNSClass::ANY));
+    assert_eq!(addresses(&reply.message.answers), ["10.7.0.1", "10.7.0.2"]);
+    assert!(!reply.message.metadata.authoritative && reply.outcome == Outcome::Answered);
+    let reply = ask(&of_class(query("missing.edge.test.", RecordType::A), DNSClass::ANY));
+    assert!(!reply.message.metadata.authoritative && reply.outcome == Outcome::NxDomain);
+}
+
+#[test]
+fn the_server_speaks_of_itself_in_class_ch() {
+    let policy = Policy { identity: "edge-7".to_owned(), ..Policy::default() };
+    for (name, kind, expected) in [
+        ("ID.server.", RecordType::TXT, Some("edge-7")),
+        ("hostname.bind.", RecordType::TXT, Some("edge-7")),
+        ("version.bind.", RecordType::TXT, Some("selvedge")),
+        ("version.server.", RecordType::TXT, Some("selvedge")),
+        ("id.server.", RecordType::A, None),
+        ("video.edge.test.", RecordType::TXT, None),
+    ] {
+        let query = bytes(&of_class(query(name, kind), DNSClass::CH));
+        let context = Context { transport: Transport::Udp, client: [192, 0, 2, 1].into(), time: 0, policy: &policy };
+        let response = super::super::respond(&query, &index(), &context, Pick::Next);
+        let reply = Message::from_vec(&response.bytes.unwrap()).unwrap();
+        let texts: Vec<_> = reply.answers.iter().map(|record| record.data.to_string()).collect();
+        assert_eq!(texts, expected.into_iter().collect::<Vec<_>>(), "{name}");
+        assert!(reply.answers.iter().all(|record| record.dns_class == DNSClass::CH && record.ttl == 0));
+        assert_eq!(response.outcome, if expected.is_some() { Outcome::Answered } else { Outcome::Refused });
+    }
+    // Who has no name says nothing of it.
+    assert_eq!(ask(&of_class(query("id.server.", RecordType::TXT), DNSClass::CH)).outcome, Outcome::Refused);
+}
+
+/// A TSIG's record: its own class, TTL and what its data end in.
+fn tsig(class: u8, ttl: u8, end: &[u8]) -> Vec<u8> {
+    let algorithm = b"\x0bhmac-sha256\0";
+    let signed = [algorithm.as_slice(), &[0, 0, 0x5F, 0, 0, 0, 1, 44, 0, 2, 0xAA, 0xBB, 0x12, 0x34, 0, 0, 0, 0], end];
+    let signed = signed.concat();
+    [b"\x03key\0\0\xfa\0".as_slice(), &[class, 0, 0, 0, ttl, 0, signed.len() as u8], &signed].concat()
+}
+
+#[test]
+fn no_tsig_key_is_known() {
+    let good = bytes(&query("video.edge.test.", RecordType::A));
+    let with_opt = bytes(&with_edns(query("video.edge.test.", RecordType::A), 1232));
+    let extended = |base: &[u8], additional: &[u8], count: u8| {
+        let mut message = [base, additional].concat();
+        message[11] = count;
+        message
+    };
+    for (message, count) in
+        [(extended(&good, &tsig(255, 0, b""), 1), 1), (extended(&with_opt, &tsig(255, 0, b""), 2), 2)]
+    {
+        for transport in Transport::ALL {
+            let reply = respond(&message, &index(), transport, Pick::Next);
+            let told = reply.bytes.unwrap();
+            assert_eq!((reply.outcome, told[3], told[11]), (Outcome::NotAuth, 9, count));
+            // Key, algorithm, time and id as they were asked, no signature, BADKEY.
+            let end = told.len() - 8;
+            assert_eq!(told[end..], [0, 0, 0x12, 0x34, 0, 17, 0, 0]);
+            assert!(told[..end].ends_with(&[0, 0, 0x5F, 0, 0, 0, 1, 44]));
+            assert!(Message::from_vec(&told).is_ok());
+        }
+    }
+    let opt = &with_opt[good.len()..];
+    for message in [
+        extended(&good, &[tsig(255, 0, b""), opt.to_vec()].concat(), 2),
+        extended(&good, &[tsig(255, 0, b""), tsig(255, 0, b"")].concat(), 2),
+        extended(&good, &tsig(1, 0, b""), 1),
+        extended(&good, &tsig(255, 1, b""), 1),
+        extended(&good, &tsig(255, 0, b"more"), 1),
+        extended(&good, b"\xc0\x0c\0\xfa\0\xff\0\0\0\0\0\0", 1),
+    ] {
+        let reply = respond(&message, &index(), Transport::Udp, Pick::Next);
+        assert_eq!(reply.outcome, Outcome::FormErr);
     }
 }
 

@@ -14,6 +14,10 @@ const MOST_LABELS: usize = 8;
 /// The program's way through its tables, in words of this language.
 struct Kernel<'i>(HashMap<&'i [u8], PublishedName<'i>>);
 
+fn has_zero(name: &[u8]) -> bool {
+    name[..name.len() - 1].contains(&0)
+}
+
 /// What the tables have for a name.
 enum Match<'k> {
     Name(&'k PublishedName<'k>),
@@ -30,6 +34,10 @@ impl<'i> Kernel<'i> {
 
     /// What it finds for a name; `None` where that is for the daemon to know.
     fn find(&self, name: &[u8]) -> Option<Match<'_>> {
+        // Where it takes the name for ended there is no class behind it.
+        if has_zero(name) {
+            return None;
+        }
         let lower = name.to_ascii_lowercase();
         if let Some(known) = self.0.get(lower.as_slice()) {
             return Some(Match::Name(known));
@@ -71,12 +79,25 @@ impl<'i> Kernel<'i> {
         let full = match self.find(name) {
             Some(Match::Name(known)) => known.rrsets.len() == TYPE_SLOTS,
             Some(Match::Denied(_)) => false,
-            None => wire::suffixes(name).count() > MOST_LABELS,
+            None => has_zero(name) || wire::suffixes(name).count() > MOST_LABELS,
         };
+        let redirected = says.bytes.as_ref().is_some_and(|reply| is_redirected(reply));
         let not_for_it = [Outcome::Refused, Outcome::FormErr, Outcome::Referral, Outcome::NoBackend];
         let is_meta = qtype == TYPE_OPT || (128..=255).contains(&qtype);
-        not_for_it.contains(&says.outcome) || is_meta || qtype == TYPE_DS || records > ANSWER_BYTES || full
+        redirected
+            || not_for_it.contains(&says.outcome)
+            || is_meta
+            || qtype == TYPE_DS
+            || records > ANSWER_BYTES
+            || full
     }
+}
+
+/// Whether an answer begins with a DNAME and the CNAME that it makes of the question.
+fn is_redirected(reply: &[u8]) -> bool {
+    let message = Message::from_vec(reply).unwrap();
+    let of = |place: usize| message.answers.get(place).map_or(0, |record| u16::from(record.record_type()));
+    of(0) == TYPE_DNAME && (of(1) == TYPE_CNAME || u16::from(message.metadata.response_code) == YXDOMAIN)
 }
 
 /// What the program sends over UDP; `None` where it does not fit and goes to the daemon.
@@ -96,7 +117,7 @@ fn sent(query: &[u8], question_len: usize, answer: &RenderedAnswer, payload: Opt
 }
 
 /// A plain query, with EDNS where `payload` is given.
-fn asking(name: &[u8], qtype: u16, payload: Option<u16>) -> Vec<u8> {
+pub(super) fn asking(name: &[u8], qtype: u16, payload: Option<u16>) -> Vec<u8> {
     let mut query = vec![0x5A, 0xA5, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(payload.is_some())];
     query.extend(name);
     query.extend(qtype.to_be_bytes());
@@ -133,10 +154,11 @@ fn compare(index: &Index, kernel: &Kernel<'_>, name: &[u8], qtype: u16, payload:
 
 /// What may stand at a name.
 #[derive(Debug, Clone)]
-enum Kind {
+pub(super) enum Kind {
     Data(Vec<u16>),
     Alias(String),
     Cut(String),
+    Redirected(String),
     Service(Vec<(u16, bool)>),
     Zone,
 }
@@ -147,7 +169,7 @@ fn name() -> impl Strategy<Value = String> {
         .prop_map(|(labels, wildcard)| format!("{}{}.edge.test.", if wildcard { "*." } else { "" }, labels.join(".")))
 }
 
-fn target() -> impl Strategy<Value = String> {
+pub(super) fn target() -> impl Strategy<Value = String> {
     let fixed = prop::sample::select(vec!["edge.test.", "elsewhere.example.", "video.edge.test.", "idle.edge.test."]);
     prop_oneof![2 => name(), 1 => fixed.prop_map(str::to_owned)]
 }
@@ -159,12 +181,13 @@ fn kind() -> impl Strategy<Value = Kind> {
         4 => prop::sample::subsequence(TYPES.to_vec(), 1..=TYPES.len()).prop_map(Kind::Data),
         3 => target().prop_map(Kind::Alias),
         1 => target().prop_map(Kind::Cut),
+        1 => target().prop_map(Kind::Redirected),
         2 => prop::collection::vec((0u16..4, any::<bool>()), 0..4).prop_map(Kind::Service),
         1 => Just(Kind::Zone),
     ]
 }
 
-fn world() -> impl Strategy<Value = BTreeMap<String, Kind>> {
+pub(super) fn world() -> impl Strategy<Value = BTreeMap<String, Kind>> {
     prop::collection::btree_map(name(), kind(), 1..14)
 }
 
@@ -185,7 +208,7 @@ fn rdata(rtype: u16, seed: usize) -> Vec<u8> {
 }
 
 /// The snapshot of a world, by the rules that the configuration enforces.
-fn build(world: &BTreeMap<String, Kind>, generation: u64) -> Snapshot {
+pub(super) fn build(world: &BTreeMap<String, Kind>, generation: u64) -> Snapshot {
     let mut zones = vec![Zone { nameserver_addresses: vec![[192, 0, 2, 53].into()], ..zone("edge.test.") }];
     let apexes = world.iter().filter(|(name, kind)| matches!(kind, Kind::Zone) && !name.starts_with('*'));
     zones.extend(apexes.map(|(name, _)| zone(name)));
@@ -214,6 +237,10 @@ fn build(world: &BTreeMap<String, Kind>, generation: u64) -> Snapshot {
             Kind::Cut(target) if !name.starts_with('*') => {
                 zones[number].records.push(record(2, zone_data::wire_name(target)));
             }
+            Kind::Redirected(target) if !name.starts_with('*') => {
+                zones[number].records.push(record(TYPE_DNAME, zone_data::wire_name(target)));
+                zones[number].records.push(record(16, rdata(16, seed)));
+            }
             Kind::Service(backends) if !name.starts_with('*') => {
                 let index = 2 + u32::try_from(seed).unwrap();
                 let backends = backends.iter().enumerate().map(|(place, (weight, v6))| {
@@ -230,7 +257,7 @@ fn build(world: &BTreeMap<String, Kind>, generation: u64) -> Snapshot {
 }
 
 /// Names to ask for: all that exist, in odd letters, and some below and beside them.
-fn questions(index: &Index) -> Vec<Vec<u8>> {
+pub(super) fn questions(index: &Index) -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = index.names().map(|name| name.wire.to_vec()).collect();
     for below in ["\x01x", "\x01a", "\x01*", "\x03sub\x01b"] {
         names.extend(index.names().map(|name| [below.as_bytes(), name.wire].concat()));
@@ -271,7 +298,7 @@ proptest! {
         let index = Index::new(&snapshot).unwrap();
         let kernel = Kernel::new(&index);
         for name in questions(&index) {
-            for qtype in TYPES.into_iter().chain([2, 5, 6, 41, 99, 128, 250, 252, 255, 0, 65535]) {
+            for qtype in TYPES.into_iter().chain([2, 5, 6, 39, 41, 99, 128, 250, 252, 255, 0, 65535]) {
                 let compared = compare(&index, &kernel, &name, qtype, payload);
                 prop_assert!(compared.is_ok(), "{:02x?} type {qtype}: {}", name, compared.unwrap_err());
             }
@@ -317,10 +344,17 @@ fn every_kind_of_answer_comes_from_the_kernel() {
         ("x.there.wild.edge.test.", 16, true),
         ("missing.edge.test.", 1, true),
         ("1.2.3.4.5.6.7.8.missing.edge.test.", 1, false),
+        ("nul\0l.edge.test.", 1, false),
+        ("below.nul\0l.edge.test.", 1, false),
+        ("n\0thing.edge.test.", 1, false),
         ("sub.edge.test.", 1, false),
         ("x.sub.edge.test.", 1, false),
         ("tosub.edge.test.", 1, false),
         ("tosub.edge.test.", 5, true),
+        ("moved.edge.test.", 39, true),
+        ("moved.edge.test.", 1, true),
+        ("x.moved.edge.test.", 1, false),
+        ("tomoved.edge.test.", 1, true),
         ("example.org.", 1, false),
         ("video.edge.test.", 252, false),
     ] {

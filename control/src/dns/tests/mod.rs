@@ -4,6 +4,7 @@
 mod answers;
 mod arbitrary;
 mod choice;
+mod dname;
 mod kernel;
 mod options;
 mod over_sockets;

@@ -19,6 +19,7 @@ fn policy() -> Policy {
     Policy {
         cookies: Some(SECRET),
         client_subnet_from: vec!["192.0.2.0/24".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        ..Policy::default()
     }
 }
 

@@ -16,7 +16,7 @@ fn with_addresses(apex: &str) -> Zone {
     Zone { nameserver_addresses: addresses.to_vec(), ..zone(apex) }
 }
 
-fn reply(index: &Index, message: &Message, transport: Transport) -> (Outcome, Message) {
+pub(super) fn reply(index: &Index, message: &Message, transport: Transport) -> (Outcome, Message) {
     let response = respond(&bytes(message), index, transport, Pick::Slot(0));
     let bytes = response.bytes.expect("a reply");
     (response.outcome, Message::from_vec(&bytes).expect("a reply that parses"))
@@ -110,6 +110,10 @@ pub(super) fn alias(name: &str, target: &str) -> ZoneRecord {
     record(name, RecordType::CNAME, &wire_name(target))
 }
 
+pub(super) fn dname(name: &str, target: &str) -> ZoneRecord {
+    record(name, RecordType::from(TYPE_DNAME), &wire_name(target))
+}
+
 /// A zone of records around one service, with a wildcard, a delegation and aliases of every kind.
 pub(super) fn with_records() -> Index {
     let records = vec![
@@ -135,6 +139,18 @@ pub(super) fn with_records() -> Index {
         record("sub.edge.test.", RecordType::NS, &wire_name("ns.sub.edge.test.")),
         record("sub.edge.test.", RecordType::NS, &wire_name("ns.elsewhere.example.")),
         record("ns.sub.edge.test.", RecordType::A, &[192, 0, 2, 84]),
+        record("nul\\000l.edge.test.", RecordType::A, &[192, 0, 2, 86]),
+        dname("moved.edge.test.", "wild.edge.test."),
+        record("moved.edge.test.", RecordType::A, &[192, 0, 2, 85]),
+        record("hidden.moved.edge.test.", RecordType::TXT, b"\x06hidden"),
+        dname("again.edge.test.", "moved.edge.test."),
+        dname("outside.edge.test.", "elsewhere.example."),
+        dname("circle.edge.test.", "circle.edge.test."),
+        dname("growing.edge.test.", "more.growing.edge.test."),
+        dname("tozone.edge.test.", "other.test."),
+        dname("tocut.edge.test.", "sub.edge.test."),
+        dname("toalias.edge.test.", "toservice.edge.test."),
+        alias("tomoved.edge.test.", "X.Moved.edge.test."),
     ];
     let other = Zone { records: vec![record("deep.other.test.", RecordType::TXT, b"\x04deep")], ..zone("other.test.") };
     let zones = vec![Zone { records, ..with_addresses("edge.test.") }, other];
