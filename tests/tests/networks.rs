@@ -382,7 +382,7 @@ fn what_others_delete_is_back_counted_and_named() {
 /// What others do to a tap that can be mended, and what is mended.
 const ON_A_TAP: [(&str, &str); 6] = [
     ("ip link set sv00000009 nomaster", "port"),
-    ("ip link set sv00000009 alias other", "port"),
+    ("ip link set sv00000009 alias ''", "port"),
     ("ip neigh del 10.73.0.9 dev sv-br", "neighbour"),
     ("tc qdisc del dev sv00000009 root", "qdisc"),
     ("tc filter del dev sv00000009 ingress", "redirect"),

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control::driver::unikernel::{Settings, Unikernel};
@@ -18,6 +19,9 @@ use tests::contract::{self, Fixture, get, kill, next};
 use tests::lab::unikernel::Unikernels;
 use tests::lab::{Namespace, is_root};
 
+/// Tests run one at a time: one of them counts what the whole process has open.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Root, the built unikernel, and a namespace to be the node in.
 struct Lab {
     unikernels: Unikernels,
@@ -25,6 +29,7 @@ struct Lab {
     owner: OwnerId,
     node: Namespace,
     dir: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Lab {
@@ -33,10 +38,11 @@ impl Lab {
         if !is_root(test) {
             return None;
         }
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::Builder::new().prefix("selvedge-unikernel-").tempdir().unwrap();
         let unikernels = Unikernels::copy(dir.path(), test).unwrap()?;
         let node = Namespace::create(&format!("svu-{}-{owner:x}", std::process::id())).unwrap();
-        Some(Self { unikernels, technology, owner: OwnerId::from_number(owner), node, dir })
+        Some(Self { unikernels, technology, owner: OwnerId::from_number(owner), node, dir, _alone: alone })
     }
 
     fn settings(&self) -> Settings {
