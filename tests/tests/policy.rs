@@ -28,7 +28,8 @@ fn policies_are_switched_live() {
     let own = instance.addresses.v4.unwrap().to_string();
     lab.engine.as_mut().unwrap().kill().unwrap();
     daemon.wait_for("the loss", PATIENCE, |s| !s.technologies["docker"].available).unwrap();
-    lab.edge.ip(&["link", "set", &instance.id.interface(), "down"]).unwrap();
+    // Not its interface: that would be put up again.
+    lab.edge.ip(&["route", "add", "blackhole", &format!("{own}/32")]).unwrap();
 
     let config = std::fs::read_to_string(lab.config()).unwrap();
     let fallback = "[[service.fallback]]\naddresses = [\"192.0.2.7\"]";

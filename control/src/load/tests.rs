@@ -36,7 +36,9 @@ fn dns(backends: Vec<Backend>) -> Dns {
 fn dns_for(name: &str, backends: Vec<Backend>) -> Dns {
     let mut service = service(0, name, backends);
     service.answers = 16;
-    let listeners = Listeners::bind(&["127.0.0.1".parse().unwrap()], 0).unwrap();
+    // A port that is free for UDP may be another test's for TCP.
+    let bind = || Listeners::bind(&["127.0.0.1".parse().unwrap()], 0);
+    let listeners = std::iter::repeat_with(bind).take(20).find_map(Result::ok).unwrap();
     let address = listeners.addresses()[0];
     let (index, snapshots) = watch::channel(Arc::new(Index::new(&snapshot(vec![service])).unwrap()));
     let (_, policies) = watch::channel(Arc::new(Policy::default()));
