@@ -154,6 +154,7 @@ fn snapshot() -> Snapshot {
             backends: backends.collect(),
             addresses: vec![],
             last_good: vec![],
+            summon: None,
         }
     });
     Snapshot { generation: 1, zones: vec![zone.into()], services: services.collect() }

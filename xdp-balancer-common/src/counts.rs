@@ -8,6 +8,8 @@ pub struct ServiceCount {
     pub queries: u64,
     /// Of these, answered by the program.
     pub answered: u64,
+    /// Of these, from clients that are no sign of use; see [`QuietPrefix`](crate::QuietPrefix).
+    pub quiet: u64,
 }
 
 /// Counts of one instance, taken at the host's end of its interface. Only unicast IP packets that
@@ -25,6 +27,8 @@ pub struct FlowCount {
     pub bytes_from: u64,
     /// TCP connections opened towards the instance (SYN without ACK).
     pub connections: u64,
+    /// Packets towards the instance from those that are no sign of use.
+    pub quiet_to: u64,
 }
 
 #[cfg(feature = "user")]

@@ -1,7 +1,7 @@
 //! What differs between IPv4 and IPv6. The two ways through the program are compiled separately, so
 //! that every header field stands at a constant offset from the IP header.
 
-use xdp_balancer_common::{LOCAL_ADDRESSES, Settings, Verdict, client_turn_v4, client_turn_v6};
+use xdp_balancer_common::{LOCAL_ADDRESSES, QuietPrefix, Settings, Verdict, client_turn_v4, client_turn_v6};
 
 use crate::checksum::{Sum, fold};
 use crate::packet::{load, store};
@@ -37,6 +37,12 @@ pub trait Family {
     /// # Safety
     /// See the trait.
     unsafe fn sender(ip: usize) -> [u64; 2];
+
+    /// The same in four words, IPv4 as IPv6 maps it.
+    ///
+    /// # Safety
+    /// See the trait.
+    unsafe fn sender_mapped(ip: usize) -> [u32; 4];
 
     /// The sender's turn in rings that keep clients with their instances.
     ///
@@ -96,6 +102,13 @@ impl Family for V4 {
         // SAFETY: inside the IP header.
         let sender = u64::from(unsafe { load::<u32>(ip + 12) });
         [if cfg!(target_endian = "little") { sender } else { sender << 32 }, 0]
+    }
+
+    #[inline(always)]
+    unsafe fn sender_mapped(ip: usize) -> [u32; 4] {
+        let [a, b, c] = QuietPrefix::MAPPED;
+        // SAFETY: inside the IP header.
+        [a, b, c, unsafe { load::<u32>(ip + 12) }]
     }
 
     #[inline(always)]
@@ -171,6 +184,12 @@ impl Family for V6 {
     unsafe fn sender(ip: usize) -> [u64; 2] {
         // SAFETY: inside the IP header.
         unsafe { [load::<u64>(ip + 8), load::<u64>(ip + 16)] }
+    }
+
+    #[inline(always)]
+    unsafe fn sender_mapped(ip: usize) -> [u32; 4] {
+        // SAFETY: inside the IP header.
+        unsafe { [load::<u32>(ip + 8), load::<u32>(ip + 12), load::<u32>(ip + 16), load::<u32>(ip + 20)] }
     }
 
     #[inline(always)]

@@ -3,8 +3,10 @@
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::programs::TcContext;
+use xdp_balancer_common::QuietPrefix;
 
 use crate::maps::FLOWS;
+use crate::pool::Base;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86DD;
@@ -39,6 +41,7 @@ pub fn count(ctx: &TcContext, direction: Direction) -> i32 {
                         (*flow).packets_to += packets;
                         (*flow).bytes_to += u64::from(ctx.len());
                         (*flow).connections += u64::from(opens);
+                        (*flow).quiet_to += if is_quiet(ctx) { packets } else { 0 };
                     }
                     Direction::From => {
                         (*flow).packets_from += packets;
@@ -49,6 +52,19 @@ pub fn count(ctx: &TcContext, direction: Direction) -> i32 {
         }
     }
     TC_ACT_UNSPEC
+}
+
+/// Whether it comes from somebody who is no sign of use.
+#[inline(always)]
+fn is_quiet(ctx: &TcContext) -> bool {
+    let Ok(pool) = Base::get() else { return false };
+    let settings = &pool.root().settings;
+    let [a, b, c] = QuietPrefix::MAPPED;
+    let sender = match ctx.load::<u16>(12).map(u16::from_be) {
+        Ok(ETHERTYPE_IPV4) => ctx.load::<u32>(ETHERNET + 12).map(|word| [a, b, c, word]),
+        _ => ctx.load::<[u32; 4]>(ETHERNET + 8),
+    };
+    sender.is_ok_and(|sender| settings.is_quiet(settings.quiet_lens[1], sender))
 }
 
 /// Whether it counts, and if so, whether it opens a TCP connection. Not counted: broadcast, multicast,

@@ -81,6 +81,15 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
     let rrset = if denied == 0 {
         // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
         unsafe { (*service).queries += 1 };
+        let settings = &pool.root().settings;
+        if settings.quiet_lens[0] != 0 {
+            let ip = headers::<F>(Frame::of(ctx).cursor(message.link))?;
+            // SAFETY: the headers are inside the frame, and the counter as above.
+            unsafe {
+                let quiet = settings.is_quiet(settings.quiet_lens[0], F::sender_mapped(ip));
+                (*service).quiet += u64::from(quiet);
+            }
+        }
         of_type(held, question.qtype)?
     } else {
         if is_meta(question.qtype) {

@@ -45,6 +45,7 @@ impl Maps {
                 sum(&self.services, object::SERVICES, index, |sum: &mut ServiceCount, part| {
                     sum.queries += part.queries;
                     sum.answered += part.answered;
+                    sum.quiet += part.quiet;
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -84,6 +85,7 @@ impl Dataplane {
             total.packets_from += part.packets_from;
             total.bytes_from += part.bytes_from;
             total.connections += part.connections;
+            total.quiet_to += part.quiet_to;
         }
         Ok(Some(total))
     }

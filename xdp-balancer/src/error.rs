@@ -192,6 +192,9 @@ pub enum Problem {
     /// Too many addresses.
     #[error("{0} local addresses of one family, at most 8 fit")]
     Local(usize),
+    /// More prefixes of clients that are no sign of use than the settings hold.
+    #[error("{0} of them, at most 32 fit")]
+    Quiet(usize),
     /// No secret was found under which all names differ.
     #[error("two names cannot be told apart by their hash")]
     Hash,

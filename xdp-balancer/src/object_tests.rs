@@ -6,8 +6,8 @@ use std::mem::offset_of;
 
 use xdp_balancer_common::{
     AnswerHead, CLIENT_TURNS, FlowCount, GRAIN, LAYOUT, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool,
-    ROOT_AT, RingWord, Root, Rrset, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead, TypeSet, TypeSlot,
-    Verdict,
+    QuietPrefix, ROOT_AT, RingWord, Root, Rrset, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead, TypeSet,
+    TypeSlot, Verdict,
 };
 
 use super::*;
@@ -55,7 +55,7 @@ fn the_program_stays_small() {
 /// Another size or offset is another layout: raise `LAYOUT` together with the numbers here.
 #[test]
 fn layouts_are_those_of_their_number() {
-    assert_eq!(LAYOUT, 3);
+    assert_eq!(LAYOUT, 4);
     assert_eq!(Verdict::ALL.len(), 27);
     assert_eq!((SLOT_HEAD, SLOT_SHIFTS), (4, [4, 5]));
     let entry = NameEntry::new(b"\x03wWw\0").unwrap();
@@ -114,9 +114,16 @@ fn layouts_are_those_of_their_number() {
         offset_of!(Settings, local_lens),
         offset_of!(Settings, local4),
         offset_of!(Settings, local6),
+        offset_of!(Settings, quiet_lens),
+        offset_of!(Settings, quiet),
     ];
-    assert_eq!((size_of::<Settings>(), offsets), (208, [0, 8, 16, 32, 40, 48, 80]));
+    assert_eq!((size_of::<Settings>(), offsets), (1240, [0, 8, 16, 32, 40, 48, 80, 208, 216]));
+    assert_eq!((size_of::<QuietPrefix>(), offset_of!(QuietPrefix, mask)), (32, 16));
     assert_eq!([Settings::TRANSPARENT, Settings::COOKIES, Settings::CLIENT_SUBNET], [1, 2, 4]);
-    assert_eq!((size_of::<ServiceCount>(), offset_of!(ServiceCount, answered)), (16, 8));
-    assert_eq!((size_of::<FlowCount>(), offset_of!(FlowCount, connections)), (40, 32));
+    assert_eq!(
+        (size_of::<ServiceCount>(), offset_of!(ServiceCount, answered), offset_of!(ServiceCount, quiet)),
+        (24, 8, 16)
+    );
+    let offsets = [offset_of!(FlowCount, connections), offset_of!(FlowCount, quiet_to)];
+    assert_eq!((size_of::<FlowCount>(), offsets), (48, [32, 40]));
 }

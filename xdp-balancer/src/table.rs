@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, CLIENT_TURNS, CookieSecret, LOCAL_ADDRESSES, NameEntry, Settings, TYPE_SLOTS, Verdict,
+    ANSWER_BYTES, AnswerHead, CLIENT_TURNS, CookieSecret, LOCAL_ADDRESSES, NameEntry, QUIET_PREFIXES, QuietPrefix,
+    Settings, TYPE_SLOTS, Verdict,
 };
 
 use crate::error::{Error, Problem};
@@ -29,6 +30,10 @@ pub struct Table {
     pub cookies: Option<CookieSecret>,
     /// Leave queries that carry an EDNS client subnet to user space.
     pub client_subnet: bool,
+    /// Clients, as address and length of their prefix, whose queries and packets are no sign of use.
+    pub monitors: Vec<(IpAddr, u8)>,
+    /// Addresses of this node whose packets to instances are none either: it probes.
+    pub own: Vec<(IpAddr, u8)>,
     /// The names, each once: every one that exists in our zones.
     pub names: Vec<Name>,
 }
@@ -263,11 +268,32 @@ impl Table {
                 return Err(Error::Invalid { name: "local addresses".into(), problem: Problem::Local(count) });
             }
         }
+        let quiet: Vec<QuietPrefix> =
+            self.monitors.iter().chain(&self.own).map(|(address, len)| quiet_prefix(*address, *len)).collect();
+        if quiet.len() > QUIET_PREFIXES {
+            return Err(Error::Invalid { name: "quiet prefixes".into(), problem: Problem::Quiet(quiet.len()) });
+        }
+        settings.quiet_lens = [self.monitors.len() as u32, quiet.len() as u32];
+        settings.quiet[..quiet.len()].copy_from_slice(&quiet);
         settings.local_lens = [local4.len() as u32, local6.len() as u32];
         settings.local4[..local4.len()].copy_from_slice(&local4);
         settings.local6[..local6.len()].copy_from_slice(&local6);
         Ok(settings)
     }
+}
+
+/// A prefix as the program compares it.
+fn quiet_prefix(address: IpAddr, len: u8) -> QuietPrefix {
+    let (address, len) = match address {
+        IpAddr::V4(v4) => (v4.to_ipv6_mapped(), u32::from(len) + 96),
+        IpAddr::V6(v6) => (v6, len.into()),
+    };
+    let mask = u128::MAX.checked_shl(128_u32.saturating_sub(len)).unwrap_or(0);
+    let words = |bits: u128| {
+        let bytes = bits.to_be_bytes();
+        std::array::from_fn(|i| u32::from_ne_bytes(std::array::from_fn(|j| bytes[4 * i + j])))
+    };
+    QuietPrefix { address: words(u128::from(address) & mask), mask: words(mask) }
 }
 
 /// See [`Known`].

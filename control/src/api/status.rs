@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
-use crate::dns::{DnsStats, Outcome, Transport};
+use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Transport};
 use crate::model::{Basis, Forecast, Hold, NetReport, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
 use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
@@ -48,6 +48,9 @@ pub struct Status {
     /// Networks.
     #[serde(default)]
     pub network: NetworkStatus,
+    /// The newest starts by queries, oldest first.
+    #[serde(default)]
+    pub summons: Vec<SummonRecord>,
     /// Technologies.
     pub technologies: BTreeMap<String, TechnologyReport>,
     /// Services.
@@ -129,6 +132,9 @@ pub struct ServiceStatus {
     pub history: Vec<WindowRecord>,
     /// Its instances that are not stopped.
     pub instances: Vec<InstanceStatus>,
+    /// How its starts by queries go; nothing of a service that always has an instance.
+    #[serde(default)]
+    pub summon: SummonReport,
 }
 
 /// One instance.
@@ -158,6 +164,8 @@ pub struct Sources {
     pub datapath: Datapath,
     /// The daemon's own DNS.
     pub dns: Arc<DnsStats>,
+    /// Starts by queries.
+    pub summons: Arc<SummonStats>,
     /// Networks.
     pub network: watch::Receiver<NetReport>,
     /// Counter indices of the services.
@@ -210,6 +218,7 @@ impl Sources {
                 model: outlook.model,
                 history: outlook.history.into(),
                 instances,
+                summon: self.summons.report(&spec.name),
             };
             (spec.name.clone(), status)
         });
@@ -228,6 +237,7 @@ impl Sources {
             maps: self.datapath.fill(),
             dns: DnsStatus { udp: self.outcomes(Transport::Udp), tcp: self.outcomes(Transport::Tcp) },
             network: self.network_status(),
+            summons: self.summons.recent(),
             technologies: operator.technologies.iter().map(|(t, r)| (t.label().to_owned(), r.clone())).collect(),
             services: services.collect(),
             refused_empty: operator.refused_empty,

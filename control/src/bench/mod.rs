@@ -6,6 +6,7 @@
 mod density;
 mod lifecycle;
 mod site;
+mod summon;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,9 @@ use serde::Serialize;
 
 pub use density::{Density, density};
 pub use lifecycle::{ContentFigures, Lifecycle, Parts, lifecycle};
+
+pub use crate::dns::Stage;
+pub use summon::{Percentiles, Summon, SummonOptions, summon};
 
 use crate::model::Technology;
 

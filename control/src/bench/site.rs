@@ -44,7 +44,22 @@ pub(super) struct Site {
     image: String,
     memory_mib: u64,
     /// No second measurement at the same time.
-    _lock: Flock<File>,
+    _lock: Lock,
+}
+
+/// Held while something is measured.
+pub(super) type Lock = Flock<File>;
+
+/// Makes the directory of measurements; no second one runs while the lock is held.
+pub(super) fn lock(directory: &Path) -> Result<Lock, BenchError> {
+    let failed = BenchError::system("make /run/selvedge-bench");
+    let prepared = fs::create_dir_all(directory)
+        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| File::create(directory.join("lock")));
+    Flock::lock(prepared.map_err(failed)?, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| BenchError::Missing {
+        what: format!("another measurement runs: {errno}"),
+        remedy: "wait for its end, or end it with Ctrl-C",
+    })
 }
 
 /// How long each step of a start took.
@@ -102,16 +117,7 @@ impl Site {
     async fn new(options: &BenchOptions) -> Result<Self, BenchError> {
         allow_descriptors();
         let directory = Path::new(DIRECTORY);
-        let failed = BenchError::system("make /run/selvedge-bench");
-        let prepared = fs::create_dir_all(directory)
-            .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755)))
-            .and_then(|()| File::create(directory.join("lock")));
-        let lock = Flock::lock(prepared.map_err(failed)?, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-            BenchError::Missing {
-                what: format!("another measurement runs: {errno}"),
-                remedy: "wait for its end, or end it with Ctrl-C",
-            }
-        })?;
+        let lock = lock(directory)?;
         let owner = OwnerId::from_number(OWNER);
         let (driver, image, memory_mib) = technology(options, directory, &owner)?;
         let net = Net::new(owner.clone())?;
@@ -229,19 +235,26 @@ impl Site {
     }
 }
 
-/// The technology's driver, its image, and the memory of an instance.
-fn technology(
-    options: &BenchOptions,
-    directory: &Path,
-    owner: &OwnerId,
-) -> Result<(Box<dyn Driver>, String, u64), BenchError> {
+/// What instances are made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Their monitor; of no meaning for Docker.
+    pub program: PathBuf,
+    /// Their image.
+    pub image: String,
+    /// Memory of an instance in MiB.
+    pub memory_mib: u64,
+}
+
+/// A technology's parts, copied to where monitors may read them.
+pub(super) fn parts(options: &BenchOptions, directory: &Path) -> Result<Parts, BenchError> {
     let technology = options.technology;
     if technology == Technology::Docker {
         let image = options.image.clone().ok_or_else(|| BenchError::Missing {
             what: "there is no image for docker".to_owned(),
             remedy: "name one that the engine holds and that answers /healthz and /content: --image NAME",
         })?;
-        return Ok((Box::new(Docker::new(options.docker.clone(), owner.clone())), image, 256));
+        return Ok(Parts { program: PathBuf::new(), image, memory_mib: 256 });
     }
     let (tender, kernel, memory_mib) = match technology {
         Technology::Spt => (Some("solo5-spt"), "unikernel.spt", 32),
@@ -257,6 +270,20 @@ fn technology(
         Some(image) => image.clone(),
         None => copy(&options.unikernels, directory, kernel)?.to_string_lossy().into_owned(),
     };
+    Ok(Parts { program, image, memory_mib })
+}
+
+/// The technology's driver, its image, and the memory of an instance.
+fn technology(
+    options: &BenchOptions,
+    directory: &Path,
+    owner: &OwnerId,
+) -> Result<(Box<dyn Driver>, String, u64), BenchError> {
+    let technology = options.technology;
+    let Parts { program, image, memory_mib } = parts(options, directory)?;
+    if technology == Technology::Docker {
+        return Ok((Box::new(Docker::new(options.docker.clone(), owner.clone())), image, memory_mib));
+    }
     let settings = Settings {
         program,
         accelerator: "tcg".to_owned(),
@@ -327,7 +354,7 @@ async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// One request that must be answered 200; length of the content.
-async fn fetch(stream: &mut TcpStream, target: SocketAddr, path: &str) -> Result<u64, BenchError> {
+pub(super) async fn fetch(stream: &mut TcpStream, target: SocketAddr, path: &str) -> Result<u64, BenchError> {
     let failed = |reason: String| BenchError::Answer { operation: "get", object: format!("{target}{path}"), reason };
     let request = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
     let exchange = async {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Done;
-use crate::bench::{self as technologies, BenchOptions, Spread};
+use crate::bench::{self as technologies, BenchOptions, Spread, Stage, SummonOptions};
 use crate::datapath::bench;
 use crate::model::Technology;
 
@@ -127,6 +127,26 @@ pub(super) fn density(args: TechnologyArgs, count: u32) -> Done {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
+}
+
+pub(super) fn summon(args: TechnologyArgs, how: SummonOptions) -> Done {
+    let json = args.json;
+    let figures = technologies::summon(&args.into(), how, progress);
+    end_of_progress();
+    let figures = figures.map_err(|e| e.to_string())?;
+    if json {
+        return print_json(&figures);
+    }
+    println!("{}: {} cold starts by a query, {} asking at once", figures.technology, figures.runs, figures.askers);
+    println!("query to HTTP 200: median {:.2} ms, 99 % within {:.2} ms", figures.median_ms, figures.p99_ms);
+    println!("\n{:<12}{:>10}{:>10}", "part", "median", "99 %");
+    let stages = Stage::ALL.iter().map(|stage| stage.label()).chain(["dns", "connect", "http"]);
+    for label in stages {
+        if let Some(part) = figures.parts.get(label) {
+            println!("{label:<12}{:>10.2}{:>10.2}", part.median_ms, part.p99_ms);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn dataplane(json: bool) -> Done {

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::bench::SummonOptions;
 use crate::daemon::DaemonOptions;
 use crate::load::LoadArgs;
 
@@ -262,6 +263,19 @@ enum BenchCommand {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
     },
+    /// Cold starts by a query: from the question for a service at zero to HTTP 200
+    #[command(after_help = "Examples:\n  selvedge bench summon --technology spt --runs 200 --json\n  \
+        selvedge bench summon --technology spt --runs 20 --askers 100")]
+    Summon {
+        #[command(flatten)]
+        of: bench::TechnologyArgs,
+        /// Cold starts
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        runs: u32,
+        /// Clients that ask at the same time for each
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=500))]
+        askers: u32,
+    },
 }
 
 /// Runs the command.
@@ -294,6 +308,9 @@ pub fn run(cli: Cli) -> ExitCode {
             bench::lifecycle(of, &content, runs)
         }
         Command::Bench { command: BenchCommand::Density { of, count } } => bench::density(of, count),
+        Command::Bench { command: BenchCommand::Summon { of, runs, askers } } => {
+            bench::summon(of, SummonOptions { runs, askers })
+        }
         Command::Load(args) => on_runtime(Box::pin(offer_load(*args))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut std::io::stdout());

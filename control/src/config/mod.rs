@@ -14,6 +14,7 @@ mod reader;
 mod records;
 mod sections;
 mod services;
+mod summon;
 mod technologies;
 mod types;
 mod values;
@@ -110,6 +111,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         "zone",
         "control",
         "limits",
+        "summon",
         "images",
         "network",
         "technology",
@@ -146,6 +148,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         images: images::images(&root.section("images"), &control.state_dir),
         control,
         limits: Limits { instances: limit.value },
+        summon: summon::limits(&root.section("summon")),
         networks: networks::networks(&root.section("network"), &pools),
         technologies: technologies.technologies,
         predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::errors::Complaint;
 use super::names::domain_name;
 use super::networks::shaping;
 use super::reader::{Field, Section};
@@ -23,7 +22,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "name",
     "names",
     "technology",
@@ -50,6 +49,7 @@ const KEYS: [&str; 26] = [
     "drain_quiet",
     "drain_deadline",
     "predictor",
+    "summon",
 ];
 
 /// A service with the places that checks over several sections need.
@@ -93,6 +93,7 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
     let choices = Choice::ALL.map(|c| (c.label(), c));
     let groups = fallback(section);
     let (on_all_down, sorry) = policy(section);
+    let summon = super::summon::of_service(section, &min, !sorry.is_empty());
     let time = |key, default: u64, least: u64, most: u64| {
         let limits = (Duration::from_millis(least), Duration::from_millis(most));
         section.or(key, Duration::from_millis(default), |v| duration(v, limits.0, limits.1)).value
@@ -117,6 +118,7 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         vcpus: section.or("vcpus", 1.0, |v| number(v, 0.01, 512.0)).value,
         memory_mib: section.or("memory_mib", 256, |v| whole(v, 6, 1 << 20)).value,
         shaping: shaping(section),
+        summon,
         start_deadline: time("start_deadline", 30_000, 100, 3_600_000),
         drain_quiet: quiet,
         drain_deadline: deadline,
@@ -206,13 +208,7 @@ fn addresses(section: &Section<'_, '_>, key: &str, list: Option<Field<Vec<Field<
 }
 
 fn bounds(section: &Section<'_, '_>, node_limit: &Field<u32>) -> (Field<u32>, Field<u32>) {
-    let min = section.or("min", 1, |v| match whole32(v, 0, MOST_INSTANCES) {
-        Ok(0) => {
-            let what = "0 is not allowed, for starting a service on its first query is not built yet";
-            Err(Complaint::new(what, "use at least 1"))
-        }
-        _ => whole32(v, 1, MOST_INSTANCES),
-    });
+    let min = section.or("min", 1, |v| whole32(v, 0, MOST_INSTANCES));
     let default_max = DEFAULT_MAX.max(min.value).min(node_limit.value).max(1);
     let max = section.or("max", default_max, |v| whole32(v, 1, MOST_INSTANCES));
     if !max.broken && !node_limit.broken && max.value > node_limit.value {

@@ -10,7 +10,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::images::Images;
 use crate::model::{
-    Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, Technology, UplinkSpec, VxlanSpec, Zone,
+    Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec, VxlanSpec,
+    Zone,
 };
 use crate::predict::PredictorKind;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub control: Control,
     /// Hard bounds of this node.
     pub limits: Limits,
+    /// Bounds of what queries may start.
+    pub summon: SummonLimits,
     /// The repository of images.
     pub images: Images,
     /// Settings of the technologies; those without a section in the file have their defaults.
@@ -248,6 +251,14 @@ impl Config {
             | Technology::QemuPc
             | Technology::Firecracker => &self.technologies.unikernels.pool,
         }
+    }
+
+    /// This node's own addresses towards the instances of all technologies.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let pools = [&self.technologies.docker.pool, &self.technologies.unikernels.pool];
+        let of = |pool: &Pool| [Some(IpAddr::V4(pool.gateway)), pool.gateway6().map(IpAddr::V6)];
+        pools.into_iter().flat_map(of).flatten().collect()
     }
 
     /// The service of that name.

@@ -22,7 +22,7 @@ use xdp_balancer_common::CookieSecret;
 use crate::api::{ApiError, Sources, serve_metrics, serve_socket};
 use crate::config::{self, Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError, Terms};
-use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy};
+use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy, SummonChannels, SummonStats};
 use crate::driver::{Driver, docker::Docker, unikernel};
 use crate::model::{InstanceId, OwnerId, Technology, Timestamp, in_full};
 use crate::netlink::{Keeper, Net, NetError, OnPort};
@@ -39,6 +39,9 @@ pub use network::{NetworkError, net_apply, net_plan};
 
 /// The DNS port.
 const DNS_PORT: u16 = 53;
+
+/// Orders for instances that may wait for the operator half: each is of another service.
+const MOST_ORDERS: usize = 1024;
 
 /// What the daemon is told on its command line.
 #[derive(Debug, Clone)]
@@ -121,12 +124,15 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let owner = store.owner_id().clone();
     let cookies = cookies(&config)?;
     let client_subnet_from = config.dns.client_subnet_from.clone();
-    let policy = Policy { cookies, client_subnet_from, identity: config.node.to_string() };
+    let identity = config.node.to_string();
+    let policy = Policy { cookies, client_subnet_from, identity, summon: config.summon.clone() };
     let terms = Terms {
         listen: config.listen.clone(),
         transparent: config.dataplane.transparent,
         cookies,
         client_subnet: !config.dns.client_subnet_from.is_empty(),
+        monitors: config.summon.monitors.clone(),
+        own: config.gateways(),
     };
     let datapath = undisturbed(|| Datapath::open(&config.dataplane, terms, !config.services.is_empty()))?;
     // A store that was lost must not be behind the kernel's tables, or nothing could be published.
@@ -142,7 +148,9 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let clock = tokio::spawn(tell_time(datapath.clone()));
 
     let net = Arc::new(Net::new(owner.clone())?);
-    let world = Arc::new(world(&config, &owner, Arc::clone(&net), Arc::clone(&store), datapath.clone()).await);
+    let summons = Arc::new(SummonStats::default());
+    let hands = (Arc::clone(&net), Arc::clone(&store), datapath.clone());
+    let world = Arc::new(world(&config, &owner, hands, (Arc::clone(&dns), Arc::clone(&summons))).await);
 
     let (desired_in, desired) = watch::channel(None);
     let (observed_in, observed) = watch::channel(Arc::new(unsettled(&config)));
@@ -151,6 +159,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let (config_in, config_out) = watch::channel(Arc::clone(&config));
     let (windows_in, windows) = mpsc::channel(4);
     let (commands_in, commands) = mpsc::channel(4);
+    let (orders_in, orders) = mpsc::channel(MOST_ORDERS);
+    let (cold_in, cold) = watch::channel(Arc::default());
 
     let sources = Sources {
         config: config_out.clone(),
@@ -158,6 +168,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         orchestrator: orchestrator_view,
         datapath: datapath.clone(),
         dns: Arc::clone(&dns),
+        summons: Arc::clone(&summons),
         network: net.report(),
         store: Arc::clone(&store),
         config_rejected: Arc::new(AtomicU64::new(0)),
@@ -169,7 +180,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     images::serve_images(&config.images, stopped.clone()).await?;
 
     let mut dns_stop = stopped.clone();
-    let answers = tokio::spawn(listeners.serve(index, policy, Arc::clone(&dns), async move {
+    let channels = SummonChannels { orders: orders_in, cold, stats: summons };
+    let answers = tokio::spawn(listeners.serve(index, policy, Arc::clone(&dns), channels, async move {
         dns_stop.ordered().await;
     }));
     let before = (0, BTreeMap::new());
@@ -180,8 +192,16 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
     let orchestrator = Orchestrator::new(config.node.clone(), Arc::clone(&store), desired_in, orchestrator_in);
     let orchestrator = tokio::spawn(orchestrator.run(observed, config_out, stopped.clone()));
-    let channels =
-        OperatorChannels { desired, observed: observed_in, view: operator_in, index: index_in, windows, commands };
+    let channels = OperatorChannels {
+        desired,
+        observed: observed_in,
+        view: operator_in,
+        index: index_in,
+        windows,
+        commands,
+        summons: orders,
+        cold: cold_in,
+    };
     let operator = Operator::new(world, Arc::clone(&config), last, hold, channels);
     let operator = tokio::spawn(operator.run(stopped));
 
@@ -250,7 +270,12 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 }
 
 /// The operator's hands: a bridge and a driver for each technology that some service uses.
-async fn world(config: &Config, owner: &OwnerId, net: Arc<Net>, store: Arc<Store>, datapath: Datapath) -> World {
+async fn world(
+    config: &Config,
+    owner: &OwnerId,
+    (net, store, datapath): (Arc<Net>, Arc<Store>, Datapath),
+    (dns, summons): (Arc<DnsStats>, Arc<SummonStats>),
+) -> World {
     let mut drivers: BTreeMap<Technology, Arc<dyn Driver>> = BTreeMap::new();
     let mut bridges = BTreeMap::new();
     for technology in config.technologies_in_use() {
@@ -267,7 +292,7 @@ async fn world(config: &Config, owner: &OwnerId, net: Arc<Net>, store: Arc<Store
         drivers.insert(technology, driver(config, technology, owner));
     }
     net.intend(network::network(config, bridges.keys().copied()));
-    World { node: config.node.clone(), owner: owner.clone(), store, net, drivers, bridges, datapath }
+    World { node: config.node.clone(), owner: owner.clone(), store, net, drivers, bridges, datapath, dns, summons }
 }
 
 /// Counts an instance's packets anew at a port that lost its filters.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -334,6 +335,10 @@ pub struct Terms {
     pub cookies: Option<CookieSecret>,
     /// Leave queries with an EDNS client subnet to the daemon.
     pub client_subnet: bool,
+    /// Clients whose queries and packets are no sign that a service is in use.
+    pub monitors: Vec<IpNet>,
+    /// This node's own addresses towards instances: its probes are none either.
+    pub own: Vec<IpAddr>,
 }
 
 /// The kernel's form of a snapshot.
@@ -345,6 +350,8 @@ pub fn table(snapshot: &Snapshot, index: &Index, terms: &Terms) -> Table {
         transparent: terms.transparent,
         cookies: terms.cookies,
         client_subnet: terms.client_subnet,
+        monitors: terms.monitors.iter().map(|net| (net.addr(), net.prefix_len())).collect(),
+        own: terms.own.iter().map(|address| (*address, if address.is_ipv4() { 32 } else { 128 })).collect(),
         names: index.names().map(kernel_name).collect(),
     }
 }

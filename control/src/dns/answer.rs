@@ -9,6 +9,8 @@
 //!   server speaks of itself (RFC 4892).
 //! - Bytes behind the last record, records in answer or authority section, a compression pointer in the
 //!   question, two OPTs or a broken one, a meta type as QTYPE: FORMERR.
+//! - A service at zero gets what is said where its instance is late ([`Outcome::Late`]); the server holds such queries
+//!   before it comes to that.
 //! - Additional records other than OPT and TSIG are ignored where they are well-formed. No TSIG key is known: NOTAUTH
 //!   with BADKEY (RFC 8945, 5.2.1).
 //! - Server cookies are given but not asked for: who has a wrong one is answered like who has none. Only a query for
@@ -20,7 +22,7 @@ use super::chaos::{self, CLASS_CH};
 use super::context::Context;
 use super::edns::{Malformed, Options};
 use super::index::{Answered, Found, Index, OthersOf};
-use super::layout::{Cut, MAX_ALIASES};
+use super::layout::{Cut, MAX_ALIASES, Standing};
 use super::query::{CLASS_ANY, Query, Question};
 use super::records::{Chain, FixedRrset, QUESTION_OWNER};
 use super::render::{CLASS_IN, FLAG_AA, RCODE_BITS, RenderedAnswer};
@@ -74,7 +76,8 @@ pub fn respond(message: &[u8], index: &Index, context: &Context<'_>, pick: Pick)
     if query.question.as_ref().is_some_and(|question| question.qclass == CLASS_ANY) {
         reply.flags &= !FLAG_AA;
     }
-    let outcome = if reply.flags & FLAG_TC == 0 { outcome } else { Outcome::Truncated };
+    let truncated = reply.flags & FLAG_TC != 0 && outcome != Outcome::Late;
+    let outcome = if truncated { Outcome::Truncated } else { outcome };
     Response { bytes: Some(reply.finish()), outcome, service }
 }
 
@@ -170,7 +173,11 @@ impl Asked<'_> {
         match answered.rrsets.iter().find(|rrset| rrset.qtype == self.question.qtype) {
             Some(rrset) => {
                 let outcome = self.ring(&rrset.ring, way, reply);
-                if rrset.idle { Outcome::NoBackend } else { outcome }
+                match rrset.standing {
+                    Standing::Published => outcome,
+                    Standing::Idle => Outcome::NoBackend,
+                    Standing::Cold => Outcome::Late,
+                }
             }
             None => match answered.others {
                 OthersOf::Ring(ring) => self.ring(ring, way, reply),

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use xdp_balancer_common::CookieSecret;
 
 use super::stats::Transport;
+use crate::model::SummonLimits;
 
 /// Settings of the daemon's DNS.
 #[derive(Clone, Default)]
@@ -16,6 +17,16 @@ pub struct Policy {
     pub client_subnet_from: Vec<IpNet>,
     /// What `id.server` of class CH is answered with (RFC 4892), at most 255 bytes; empty: it is refused.
     pub identity: String,
+    /// Bounds of what queries may start.
+    pub summon: SummonLimits,
+}
+
+impl Policy {
+    /// Whether a client neither wakes a service nor keeps it awake.
+    pub(super) fn is_monitor(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.summon.monitors.iter().any(|net| net.contains(&client))
+    }
 }
 
 /// Who asks, how and when.

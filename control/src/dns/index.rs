@@ -5,13 +5,13 @@ use std::sync::Arc;
 use xdp_balancer_common::MAX_NAME_BYTES;
 
 use super::error::IndexError;
-use super::layout::{Absent, Alias, ChangingNode, Cut, End, Layout, Node, Place, Rrset, Source, any_of};
+use super::layout::{Absent, Alias, ChangingNode, Cut, End, Layout, Node, Place, Rrset, Source, Standing, any_of};
 use super::records::{Chain, FixedRrset, negative};
 use super::render::{RCODE_BITS, RenderError, RenderedRrset, rrsets};
 use super::turns::Ring;
 use super::wire::{suffixes, wildcard_of};
 use super::{NXDOMAIN, TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_DS, TYPE_SOA};
-use crate::model::{PublishedService, Snapshot};
+use crate::model::{Basis, PublishedService, ServiceName, Snapshot, Summon};
 
 /// Longest time in seconds that a client may remember that a service has no backend: one may come
 /// at any moment.
@@ -164,6 +164,18 @@ impl Index {
         self.generation
     }
 
+    /// How the queries of the service with this index start it, and its name; `None` unless it is cold.
+    pub(super) fn cold(&self, index: u32) -> Option<(&ServiceName, &Summon)> {
+        let service = self.services.iter().find(|service| service.origin.index == index)?;
+        let summon = service.origin.summon.as_ref().filter(|_| service.origin.basis == Basis::Cold)?;
+        Some((&service.origin.name, summon))
+    }
+
+    /// The name of the service with this index.
+    pub(super) fn service_name(&self, index: u32) -> Option<&ServiceName> {
+        self.services.iter().find(|service| service.origin.index == index).map(|service| &service.origin.name)
+    }
+
     /// The service of the same name, most likely at the same place.
     fn service(&self, place: usize, service: &PublishedService) -> Option<&Service> {
         let named = |known: &&Service| known.origin.name == service.name;
@@ -205,10 +217,16 @@ impl Index {
             }
             for (qtype, ring) in &service.rings {
                 let silent = for_now.as_ref().filter(|_| is_silent(ring));
-                rrsets.push(Rrset::new(*qtype, Arc::clone(silent.unwrap_or(ring))));
+                let standing = if service.origin.basis == Basis::Cold { Standing::Cold } else { Standing::Published };
+                rrsets.push(Rrset { qtype: *qtype, ring: Arc::clone(silent.unwrap_or(ring)), standing });
             }
+            // The same types whether it is at zero or not: then waking it is a store of a word each, and no other table.
+            let always = service.origin.summon.iter().flat_map(|_| [TYPE_A, TYPE_AAAA]);
+            let missing: Vec<u16> = always.filter(|qtype| service.rings.iter().all(|(of, _)| of != qtype)).collect();
+            rrsets.extend(missing.into_iter().map(|qtype| Rrset::new(qtype, Arc::clone(&zone.nodata))));
             if let Some(for_now) = for_now.as_ref().filter(|_| idle) {
-                rrsets.extend([TYPE_A, TYPE_AAAA].map(|qtype| Rrset { qtype, ring: Arc::clone(for_now), idle }));
+                let ring = |qtype| Rrset { qtype, ring: Arc::clone(for_now), standing: Standing::Idle };
+                rrsets.extend([TYPE_A, TYPE_AAAA].map(ring));
                 others = Arc::clone(for_now);
             }
         }

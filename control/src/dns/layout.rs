@@ -23,14 +23,23 @@ pub(super) const MAX_ALIASES: usize = 32;
 pub(super) struct Rrset {
     pub qtype: u16,
     pub ring: Arc<Ring>,
-    /// It belongs to a service that has nothing published now. The daemon says so, and the kernel leaves it to the
-    /// daemon, which may do something about it.
-    pub idle: bool,
+    pub standing: Standing,
+}
+
+/// Who says what an RRset holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The kernel and the daemon.
+    Published,
+    /// The daemon alone: it belongs to a service that has nothing published now.
+    Idle,
+    /// The daemon alone, and only where the service's instance does not come in time: its queries are held.
+    Cold,
 }
 
 impl Rrset {
     pub(super) fn new(qtype: u16, ring: Arc<Ring>) -> Self {
-        Self { qtype, ring, idle: false }
+        Self { qtype, ring, standing: Standing::Published }
     }
 }
 

@@ -6,10 +6,12 @@
 //!             ┌ Layout: names, records of zones ┐
 //! Snapshot ───┤  (kept while they do not change)├─> Index ─┬─ names: rings ─────────────────> datapath (kernel tables)
 //!             └ services' rings, SOA serials ───┘          └─ respond(query) ──> Response ──> sockets (serve), DnsStats
+//!                                                                                   └ late ─> Summoner: held until there is more to say
 //! ```
 
 mod affinity;
 mod answer;
+mod budget;
 mod chaos;
 pub mod client;
 mod context;
@@ -27,8 +29,11 @@ mod reply;
 mod ring;
 mod server;
 mod sockets;
+mod stages;
 mod stats;
+mod summoner;
 mod turns;
+mod waiting;
 mod wire;
 
 pub use answer::{Response, respond};
@@ -40,7 +45,9 @@ pub use render::{RenderError, RenderedAnswer, RenderedRrset, rrsets};
 pub use ring::MAX_RING;
 pub use server::Listeners;
 pub use sockets::BindError;
+pub use stages::{Histogram, Stage, SummonRecord, SummonReport, SummonStats};
 pub use stats::{DnsStats, Outcome, ServiceStats, Transport, TransportStats};
+pub use summoner::SummonChannels;
 pub use turns::{Pick, Ring};
 
 /// QTYPE of IPv4 addresses.

@@ -5,14 +5,14 @@
 //! - names at and below delegations, and those below a DNAME, whose answers depend on the question;
 //! - answers longer than the tables can hold, and types of a name beyond those that they can hold: A, AAAA and HTTPS
 //!   go first;
-//! - A and AAAA of a service that has nothing published.
+//! - A and AAAA of a service that has nothing published, or is at zero.
 
 use std::sync::Arc;
 
 use xdp_balancer_common::{ANSWER_BYTES, TYPE_SLOTS};
 
 use super::index::{Answered, Index, OthersOf, ZoneAnswers};
-use super::layout::{Absent, Node, Place, Rrset};
+use super::layout::{Absent, Node, Place, Rrset, Standing};
 use super::turns::Ring;
 use super::{TYPE_A, TYPE_AAAA, TYPE_ANY};
 use crate::model::ZONE_INDEX;
@@ -104,7 +104,7 @@ fn published(rrsets: &[Rrset]) -> Vec<PublishedRrset<'_>> {
 
 impl<'a> PublishedRrset<'a> {
     fn of(rrset: &'a Rrset) -> Self {
-        Self { qtype: rrset.qtype, ring: fitting(&rrset.ring).filter(|_| !rrset.idle) }
+        Self { qtype: rrset.qtype, ring: fitting(&rrset.ring).filter(|_| rrset.standing == Standing::Published) }
     }
 }
 

@@ -98,7 +98,8 @@ impl RenderError {
 }
 
 /// The RRsets of a service, one per address family that something with a weight has an address of. Where the
-/// service's policy is SERVFAIL or NODATA, both say that.
+/// service's policy is SERVFAIL or NODATA, both say that. Of a service at zero they are what is said where its instance
+/// is late; nothing of that is a negative answer.
 ///
 /// # Errors
 /// [`RenderError`] where hickory refuses a record, which addresses give no cause for.
@@ -106,7 +107,8 @@ pub fn rrsets(service: &PublishedService) -> Result<Vec<RenderedRrset>, RenderEr
     let mut rrsets = Vec::with_capacity(2);
     let mut orders = Orders::default();
     for qtype in [TYPE_A, TYPE_AAAA] {
-        if service.basis == Basis::ServFail {
+        let cold = service.basis == Basis::Cold;
+        if service.basis == Basis::ServFail || (cold && !service.addresses.iter().any(|a| is_of(*a, qtype))) {
             let refusal = RenderedAnswer { flags: SERVFAIL, ..RenderedAnswer::default() };
             rrsets.push(RenderedRrset::new(qtype, false, [refusal]));
             continue;
@@ -143,7 +145,12 @@ fn endpoints(service: &PublishedService, qtype: u16) -> Vec<Endpoint> {
         let identity = affinity::identity(address.to_string().as_bytes());
         Endpoint { address: *address, candidate: Candidate { identity, weight: 1 } }
     });
-    instances.chain(elsewhere).filter(|endpoint| endpoint.address.is_ipv4() == (qtype == TYPE_A)).collect()
+    instances.chain(elsewhere).filter(|endpoint| is_of(endpoint.address, qtype)).collect()
+}
+
+/// Whether answers of this type name such an address.
+const fn is_of(address: IpAddr, qtype: u16) -> bool {
+    address.is_ipv4() == (qtype == TYPE_A)
 }
 
 /// The clients' orders of the candidates that they were last made for: mostly both families have the same.

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::sockets::{self, BindError};
-use super::{Context, DnsStats, Index, Pick, Policy, Transport, respond};
-use crate::model::Timestamp;
+use super::summoner::{Asked, Reply, SummonChannels, Summoner};
+use super::waiting::Waiter;
+use super::{Context, DnsStats, Index, Outcome, Pick, Policy, Response, Transport, respond};
+use crate::model::{Late, Timestamp};
 
 /// Most TCP connections at a time, all addresses together.
 const CONNECTIONS: usize = 256;
@@ -62,15 +64,17 @@ impl Listeners {
         self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Answers from the newest index and by the newest policy until `shutdown`.
+    /// Answers from the newest index and by the newest policy until `shutdown`. Queries for services at zero are held;
+    /// `summons` leads to who starts them.
     pub async fn serve(
         self,
         snapshots: watch::Receiver<Arc<Index>>,
         policies: watch::Receiver<Arc<Policy>>,
         stats: Arc<DnsStats>,
+        summons: SummonChannels,
         shutdown: impl Future<Output = ()>,
     ) {
-        let answerer = Answerer { snapshots, policies, stats };
+        let answerer = Answerer { snapshots, policies, stats, summoner: Arc::new(Summoner::new(summons)) };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut tasks = JoinSet::new();
         for socket in self.udp {
@@ -79,34 +83,83 @@ impl Listeners {
         for listener in self.tcp {
             tasks.spawn(accept(listener, answerer.clone(), Arc::clone(&places)));
         }
-        shutdown.await;
+        Arc::clone(&answerer.summoner).release(answerer, shutdown).await;
         tasks.shutdown().await;
     }
 }
 
+/// What is said to a query now.
+enum Said {
+    Reply(Vec<u8>),
+    Nothing,
+    /// The reply comes later.
+    Later,
+}
+
 #[derive(Clone)]
-struct Answerer {
+pub(super) struct Answerer {
     snapshots: watch::Receiver<Arc<Index>>,
     policies: watch::Receiver<Arc<Policy>>,
     stats: Arc<DnsStats>,
+    summoner: Arc<Summoner>,
 }
 
+// Neither value is held while answering: a borrow blocks the publisher.
 impl Answerer {
-    fn answer(&self, message: &[u8], transport: Transport, client: IpAddr) -> Option<Vec<u8>> {
-        // Not held while answering: a borrow blocks the publisher.
-        let (index, policy) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.policies.borrow()));
-        let response = respond(
-            message,
-            &index,
-            &Context { transport, client, time: Timestamp::now().seconds(), policy: &policy },
-            Pick::Next,
-        );
+    pub(super) fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policies.borrow())
+    }
+
+    pub(super) fn indexes(&self) -> watch::Receiver<Arc<Index>> {
+        self.snapshots.clone()
+    }
+
+    fn respond(&self, message: &[u8], transport: Transport, client: IpAddr) -> Response {
+        let (index, policy) = (self.index(), self.policy());
+        let context = Context { transport, client, time: Timestamp::now().seconds(), policy: &policy };
+        let mut response = respond(message, &index, &context, Pick::Next);
+        let silent = |service| index.cold(service).is_some_and(|(_, summon)| summon.late == Late::Silence);
+        if response.outcome == Outcome::Late && response.service.is_some_and(silent) {
+            response.bytes = None;
+        }
+        response
+    }
+
+    fn answer(&self, message: &[u8], transport: Transport, client: SocketAddr, later: impl FnOnce() -> Reply) -> Said {
+        let mut response = self.respond(message, transport, client.ip());
+        if response.outcome == Outcome::Late
+            && let Some(service) = response.service
+        {
+            match self.summoner.ask(self, service, message, client, later) {
+                Asked::Held => return Said::Later,
+                Asked::Repeated => {
+                    self.stats.record(transport, Outcome::Repeated, response.service);
+                    return Said::Nothing;
+                }
+                Asked::Monitor => response.service = None,
+                Asked::Refused => {}
+            }
+        }
         self.stats.record(transport, response.outcome, response.service);
-        response.bytes
+        response.bytes.map_or(Said::Nothing, Said::Reply)
+    }
+
+    /// Answers a query that was held with what there is to say now; index of its service.
+    pub(super) fn reply_to(&self, waiter: Waiter<Reply>) -> Option<u32> {
+        let transport = waiter.reply.transport();
+        let response = self.respond(&waiter.message, transport, waiter.client.ip());
+        self.stats.record(transport, response.outcome, response.service);
+        waiter.reply.send(response.bytes, waiter.client);
+        response.service
     }
 }
 
 async fn serve_udp(socket: UdpSocket, answerer: Answerer) {
+    let socket = Arc::new(socket);
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         let (len, client) = match socket.recv_from(&mut buffer).await {
@@ -117,7 +170,8 @@ async fn serve_udp(socket: UdpSocket, answerer: Answerer) {
                 continue;
             }
         };
-        if let Some(reply) = answerer.answer(&buffer[..len], Transport::Udp, client.ip())
+        let later = || Reply::Udp(Arc::clone(&socket));
+        if let Said::Reply(reply) = answerer.answer(&buffer[..len], Transport::Udp, client, later)
             && let Err(error) = socket.send_to(&reply, client).await
         {
             // The client asks again; for us it is no more than a lost datagram.
@@ -136,7 +190,7 @@ async fn accept(listener: TcpListener, answerer: Answerer, places: Arc<Semaphore
             Ok((stream, client)) => {
                 let (answerer, places) = (answerer.clone(), Arc::clone(&places));
                 connections.spawn(async move {
-                    if let Err(error) = converse(stream, client.ip(), &answerer, &places, place).await {
+                    if let Err(error) = converse(stream, client, &answerer, &places, place).await {
                         tracing::debug!(%error, %client, "DNS over TCP: connection");
                     }
                 });
@@ -153,7 +207,7 @@ async fn accept(listener: TcpListener, answerer: Answerer, places: Arc<Semaphore
 /// Query after query, each behind its length (RFC 7766), until the client or its time ends.
 async fn converse(
     mut stream: TcpStream,
-    client: IpAddr,
+    client: SocketAddr,
     answerer: &Answerer,
     places: &Semaphore,
     _place: OwnedSemaphorePermit,
@@ -168,7 +222,13 @@ async fn converse(
             Ok(Ok(false)) | Err(_) => return Ok(()),
             Ok(Err(error)) => return Err(error),
         }
-        let Some(reply) = answerer.answer(&message, Transport::Tcp, client) else { return Ok(()) };
+        let (later, comes) = oneshot::channel();
+        let reply = match answerer.answer(&message, Transport::Tcp, client, || Reply::Tcp(later)) {
+            Said::Reply(reply) => Some(reply),
+            Said::Later => comes.await.ok(),
+            Said::Nothing => None,
+        };
+        let Some(reply) = reply else { return Ok(()) };
         // One write, so that length and message leave in one segment. A reply is at most 64 KiB long.
         let mut framed = Vec::with_capacity(2 + reply.len());
         framed.extend_from_slice(&(reply.len() as u16).to_be_bytes());

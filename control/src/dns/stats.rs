@@ -59,6 +59,10 @@ outcomes! {
     NoBackend = "no_backend",
     /// The service has no backend, and its policy is to say SERVFAIL then.
     ServFail = "servfail",
+    /// The service is at zero, and its instance did not come in time or may not be started: its policy was said.
+    Late = "late",
+    /// The same query is being held already; there is one reply to both.
+    Repeated = "repeated",
     /// No such name in our zone.
     NxDomain = "nxdomain",
     /// What a DNAME makes of the name is too long for one.

@@ -42,6 +42,7 @@ pub(crate) fn service(name: &str, backends: Vec<Backend>) -> PublishedService {
         backends,
         addresses: Vec::new(),
         last_good: Vec::new(),
+        summon: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceName, Shaping};
+use super::{ServiceName, Shaping, Summon};
 
 /// What runs an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -177,7 +177,7 @@ pub struct ServiceSpec {
     pub probe_path: String,
     /// Requests that one instance serves per window (20 in the paper).
     pub capacity: f64,
-    /// Fewest instances.
+    /// Fewest instances; none where its first query starts one.
     pub min: u32,
     /// Most instances.
     pub max: u32,
@@ -191,7 +191,7 @@ pub struct ServiceSpec {
     pub fallback: Vec<Vec<IpAddr>>,
     /// What is answered when there is no fallback either.
     pub on_all_down: OnAllDown,
-    /// Addresses for [`OnAllDown::Sorry`].
+    /// Addresses for [`OnAllDown::Sorry`] and [`Late::Sorry`](super::Late::Sorry).
     pub sorry: Vec<IpAddr>,
     /// Virtual CPUs of an instance (1 in the paper).
     pub vcpus: f64,
@@ -199,6 +199,8 @@ pub struct ServiceSpec {
     pub memory_mib: u64,
     /// How fast an instance may send, and receive; `None` for as fast as it can.
     pub shaping: Option<Shaping>,
+    /// How its queries start it; there exactly where `min` is 0.
+    pub summon: Option<Summon>,
     /// Longest wait for the first answer to a probe.
     pub start_deadline: Duration,
     /// Quiet time after which traffic counts as ended.

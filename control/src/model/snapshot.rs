@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AddressPair, Choice, InstanceId, ServiceName};
+use super::{AddressPair, Choice, InstanceId, ServiceName, Summon};
 
 /// A zone that we are authoritative for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,14 +106,16 @@ pub enum Basis {
     ServFail,
     /// The policy: nothing is published, the daemon answers.
     Pass,
+    /// At zero: the kernel passes, the daemon holds the query and has an instance started.
+    Cold,
     /// There is nothing to answer from, as before the first instance of a new service.
     Nothing,
 }
 
 impl Basis {
     /// Every label there is.
-    pub const LABELS: [&str; 9] =
-        ["serving", "fallback", "last-good", "all", "sorry", "nodata", "servfail", "pass", "nothing"];
+    pub const LABELS: [&str; 10] =
+        ["serving", "fallback", "last-good", "all", "sorry", "nodata", "servfail", "pass", "cold", "nothing"];
 
     /// Short fixed name: metric label and JSON value.
     #[must_use]
@@ -127,6 +129,7 @@ impl Basis {
             Self::NoData => "nodata",
             Self::ServFail => "servfail",
             Self::Pass => "pass",
+            Self::Cold => "cold",
             Self::Nothing => "nothing",
         }
     }
@@ -152,6 +155,7 @@ impl Basis {
             Self::NoData => "nothing serves; no records (on_all_down)",
             Self::ServFail => "nothing serves; SERVFAIL (on_all_down)",
             Self::Pass => "nothing serves; the kernel passes, the daemon answers (on_all_down)",
+            Self::Cold => "at zero; the next query starts an instance",
             Self::Nothing => "nothing serves, and nothing ever did",
         }
     }
@@ -186,12 +190,16 @@ pub struct PublishedService {
     pub basis: Basis,
     /// Instances that the answers name, by instance; none where the basis is something else.
     pub backends: Vec<Backend>,
-    /// Addresses that the answers name and that are no instances of ours: a fallback group, or the sorry addresses.
+    /// Addresses that the answers name and that are no instances of ours: a fallback group, or the sorry addresses; of
+    /// a service at zero those that are said when its instance is late.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
     /// The instances that served last, remembered while none does, whether or not the answers name them.
     #[serde(default)]
     pub last_good: Vec<Backend>,
+    /// How its queries start it, where they do.
+    #[serde(default)]
+    pub summon: Option<Summon>,
 }
 
 impl PublishedService {

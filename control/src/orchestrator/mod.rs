@@ -19,6 +19,8 @@ use crate::predict::{self, Predictor};
 use crate::stop::Stop;
 use crate::store::Store;
 
+/// Requests of a window that are worth an instance ahead of them.
+const LEAST_FORECAST: f64 = 0.5;
 /// Windows kept for the status.
 const HISTORY: usize = 240;
 
@@ -214,7 +216,7 @@ impl Orchestrator {
         let state = observed.services.get(&service.name);
         let running = state.map_or(0, crate::model::ObservedService::running);
         let model = self.models.get(&service.name);
-        let forecast = model.and_then(|m| m.forecast(1));
+        let forecast = model.and_then(|m| m.forecast(1)).map(|forecast| none_or_some(service, forecast));
         let outlook = self.view.services.entry(service.name.clone()).or_default();
         let count = report.and_then(|r| r.requests.get(&service.name).copied());
         let decision = plan(&PlanInput {
@@ -269,6 +271,13 @@ impl Orchestrator {
         }
         self.shown.send_replace(Arc::new(self.view.clone()));
     }
+}
+
+/// A forecast of next to nothing is none for a service that may have no instance: it is there at the first query, and a
+/// moving average would else keep it up for a dozen windows after the last one.
+fn none_or_some(service: &ServiceSpec, forecast: Forecast) -> Forecast {
+    let nothing = service.min == 0 && forecast.mean < LEAST_FORECAST;
+    if nothing { Forecast { mean: 0.0, ..forecast } } else { forecast }
 }
 
 /// A node as placement sees it.

@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
 use super::probe::Probe;
 use super::{Event, ProbeReport, World};
+use crate::dns::Stage;
 use crate::driver::{Attachment, Driver, InstanceSpec};
 use crate::model::{Instance, InstanceState, PortKind, ServiceSpec, Timestamp, in_full};
 use crate::netlink::{BridgeSpec, Port, PortSpec};
 
-/// How often readiness is asked for (section III of the paper).
-const READINESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Readiness is asked for again when this part of the time so far has passed once more, so that at most this part of it
+/// is waited too long; not sooner and not later than these bounds. The paper (section III) asks every 0.1 s.
+const READINESS_PART: u32 = 8;
+const READINESS_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// How often a serving instance is asked.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for one probe.
@@ -86,11 +89,13 @@ impl BringUp {
         self.advance(InstanceState::Starting, "image is there", None).await?;
         let port = port_spec(&self.instance, bridge, &self.service, self.driver.port());
         let mut port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
+        self.reached(Stage::Port);
         let running = self.driver.start(&spec, attachment(&mut port)).await.map_err(|e| failed("start", &e))?;
         let Some(pid) = running.pid else {
             return Err(Stop::Failed("start: it ended at once".to_owned()));
         };
         self.world.net.attach_port(&port, pid).await.map_err(|e| failed("network", &e))?;
+        self.reached(Stage::Started);
         if let Err(error) = self.world.datapath.count_flows(&self.instance.id.interface()) {
             // The drain then falls back on the interface's own counters.
             warn!(instance = %self.instance.id, error = %in_full(&error), "packets cannot be counted");
@@ -114,34 +119,38 @@ impl BringUp {
         }
     }
 
-    /// Asks every 0.1 s until the first answer or the deadline. A question may wait for its answer while the next is
-    /// asked: what the first packet of one runs into (a monitor that resets its device drops it) is not what the
-    /// next one does.
+    /// Asks until the first answer or the deadline. A question may wait for its answer while the next is asked: what the
+    /// first packet of one runs into (a monitor that resets its device drops it) is not what the next one does.
     async fn until_ready(&mut self, probe: &Probe) -> Result<(), Stop> {
         let begun = Instant::now();
         let mut cancelled = self.cancelled.clone();
-        let mut ticks = interval(READINESS_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = FuturesUnordered::new();
+        asked.push(ask(probe));
+        let mut again = begun + READINESS_PAUSES.0;
         loop {
-            let error = tokio::select! {
+            let report = tokio::select! {
                 () = cancelled.ordered() => return Err(Stop::Cancelled),
-                Some(outcome) = asked.next() => match outcome {
-                    Ok(()) => break,
-                    Err(error) => error,
-                },
-                _ = ticks.tick() => {
-                    asked.push(self.ask(probe));
+                Some(report) = asked.next() => report,
+                () = sleep_until(again.into()) => {
+                    asked.push(ask(probe));
+                    let pause = (begun.elapsed() / READINESS_PART).clamp(READINESS_PAUSES.0, READINESS_PAUSES.1);
+                    again = Instant::now() + pause;
                     continue;
                 }
             };
+            let Some(error) = report.error.clone() else {
+                self.reached(Stage::Ready);
+                // First what others wait for.
+                self.advance(InstanceState::Ready, "answered its probe", None).await?;
+                self.probed(report).await;
+                return Ok(());
+            };
+            self.probed(report).await;
             if begun.elapsed() > self.service.start_deadline {
                 let after = self.service.start_deadline;
                 return Err(Stop::Failed(format!("not ready within {after:?}: {error}")));
             }
         }
-        drop(asked);
-        self.advance(InstanceState::Ready, "answered its probe", None).await
     }
 
     async fn watch_health(&mut self, probe: &Probe) {
@@ -153,9 +162,12 @@ impl BringUp {
                 _ = ticks.tick() => {}
                 () = self.cancelled.ordered() => return,
             }
-            match self.ask(probe).await {
-                Ok(()) => missed = 0,
-                Err(error) => {
+            let report = ask(probe).await;
+            let error = report.error.clone();
+            self.probed(report).await;
+            match error {
+                None => missed = 0,
+                Some(error) => {
                     missed += 1;
                     if missed >= FALL {
                         let reason = format!("missed {missed} probes: {error}");
@@ -167,15 +179,13 @@ impl BringUp {
         }
     }
 
-    /// One probe, reported; its error as text.
-    async fn ask(&self, probe: &Probe) -> Result<(), String> {
-        let (took_ms, error) = match probe.ask().await {
-            Ok(took) => (Some(took.as_secs_f64() * 1e3), None),
-            Err(error) => (None, Some(in_full(&error))),
-        };
-        let report = ProbeReport { at: Timestamp::now(), took_ms, error: error.clone() };
+    async fn probed(&self, report: ProbeReport) {
         self.tell(Event::Probed { id: self.instance.id.clone(), report }).await;
-        error.map_or(Ok(()), Err)
+    }
+
+    /// Notes that a start by a query has got so far.
+    fn reached(&self, stage: Stage) {
+        self.world.summons.reached(&self.service.name, stage);
     }
 
     /// Tells the next state, unless the instance is not wanted any more.
@@ -191,6 +201,15 @@ impl BringUp {
         // The operator's end of the channel closes at shutdown only; there is nobody left to tell then.
         let _ = self.events.send(event).await;
     }
+}
+
+/// One probe.
+async fn ask(probe: &Probe) -> ProbeReport {
+    let (took_ms, error) = match probe.ask().await {
+        Ok(took) => (Some(took.as_secs_f64() * 1e3), None),
+        Err(error) => (None, Some(in_full(&error))),
+    };
+    ProbeReport { at: Timestamp::now(), took_ms, error }
 }
 
 /// The port of an instance.

@@ -51,6 +51,8 @@ fn bench(dir: &Path) -> Bench {
         drivers: BTreeMap::new(),
         bridges: BTreeMap::new(),
         // No interface, no service: nothing is loaded.
+        dns: Arc::default(),
+        summons: Arc::default(),
         datapath: Datapath::open(&config.dataplane, crate::datapath::Terms::default(), false).unwrap(),
         store,
     };
@@ -75,6 +77,8 @@ fn bench(dir: &Path) -> Bench {
         index: index_in,
         windows: mpsc::channel(1).1,
         commands,
+        summons: mpsc::channel(1).1,
+        cold: watch::channel(Arc::default()).0,
     };
     let operator = Operator::new(Arc::new(world), config, last, hold, channels);
     Bench { operator, index, _commands: commands_in }

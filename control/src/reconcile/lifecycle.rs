@@ -12,6 +12,7 @@ use super::bring_up::BringUp;
 use super::operator::{Tracked, Work};
 use super::publish::named;
 use super::take_down::{Outcome, Patience, TakeDown};
+use crate::dns::Stage;
 use crate::model::{
     AddressPair, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology, Timestamp, Transition,
     in_full,
@@ -49,7 +50,8 @@ impl Operator {
         self.pool_full = false;
         let id = self.new_id();
         let wanted = self.desired.as_ref().and_then(|d| d.services.get(service));
-        let reason = wanted.map_or_else(String::new, |w| w.reason.clone());
+        let planned = wanted.filter(|w| w.replicas > 0).map(|w| w.reason.clone());
+        let reason = planned.unwrap_or_else(|| self.why_awake(service).to_owned());
         let record = Instance::new(id.clone(), service.clone(), spec.technology, addresses, now, &reason);
         let first = Transition {
             instance: id.clone(),
@@ -63,6 +65,7 @@ impl Operator {
             self.back_off.failed(service);
             return;
         }
+        self.reached(service, Stage::Stored);
         self.track(record, false);
         self.bring_up(&id, spec, false);
     }
@@ -112,7 +115,13 @@ impl Operator {
 
     /// Stores a record with its transition; false where that failed, and then nothing may follow from it.
     fn record(&mut self, record: &Instance, transition: Transition) -> bool {
-        let stored = tokio::task::block_in_place(|| self.world.store.record(record, &transition));
+        // To a restart a start that was interrupted is the same at whatever step.
+        let passing = matches!(transition.to, InstanceState::Fetching | InstanceState::Starting | InstanceState::Ready);
+        let store = &self.world.store;
+        let stored = tokio::task::block_in_place(|| match passing {
+            true => store.note(record, &transition),
+            false => store.record(record, &transition),
+        });
         match stored {
             Ok(_) => {
                 tell(&transition);

@@ -12,14 +12,15 @@ use tracing::{info, warn};
 
 use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
+use super::idle::Awake;
 use super::view::{OperatorView, ProbeReport, TechnologyReport};
 use super::{Action, Event, World, decide};
 use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
-    Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Snapshot, Technology, Timestamp,
-    WindowReport, in_full,
+    ColdServices, Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, ServiceName, Snapshot,
+    SummonOrder, Technology, Timestamp, WindowReport, in_full,
 };
 use crate::netlink::NetError;
 use crate::stop::{Stop, Stopper};
@@ -51,6 +52,10 @@ pub struct OperatorChannels {
     pub windows: mpsc::Receiver<WindowReport>,
     /// Orders.
     pub commands: mpsc::Receiver<Command>,
+    /// Orders of the daemon's DNS: queries have come for services at zero.
+    pub summons: mpsc::Receiver<SummonOrder>,
+    /// Which services are cold, for the daemon's DNS.
+    pub cold: watch::Sender<Arc<ColdServices>>,
 }
 
 /// After this time everything is looked at again, whether or not an event said so.
@@ -93,6 +98,8 @@ pub struct Operator {
     pub(super) instances: BTreeMap<InstanceId, Tracked>,
     pub(super) technologies: BTreeMap<Technology, TechnologyReport>,
     pub(super) back_off: BackOff,
+    /// Services that are kept up by use alone, as long as they are used.
+    pub(super) awake: BTreeMap<ServiceName, Awake>,
     pub(super) desired: Option<Arc<Desired>>,
     pub(super) snapshot: Arc<Snapshot>,
     /// A content that could not be published; not tried again before something changes or the next audit.
@@ -133,6 +140,7 @@ impl Operator {
             instances: BTreeMap::new(),
             technologies: BTreeMap::new(),
             back_off: BackOff::default(),
+            awake: BTreeMap::new(),
             desired: None,
             snapshot: Arc::new(last),
             refused: None,
@@ -159,6 +167,7 @@ impl Operator {
         }
         self.check_technologies().await;
         self.adopt().await;
+        self.wake_running();
         self.settled = true;
         self.step();
         let mut audit = tokio::time::interval(AUDIT_INTERVAL);
@@ -173,6 +182,7 @@ impl Operator {
                 }
                 Some(event) = self.inbox.recv() => self.handle(event).await,
                 Some(report) = self.channels.windows.recv() => self.handle(Event::Window(report)).await,
+                Some(order) = self.channels.summons.recv() => self.summoned(order),
                 Some(command) = self.channels.commands.recv() => self.obey(command),
                 _ = audit.tick() => {
                     self.refused = None;
@@ -180,6 +190,7 @@ impl Operator {
                 }
                 () = sleep_until(wake.into()) => {}
             }
+            self.look_for_idle();
             self.step();
         }
         info!("operator ends; instances and tables stay");
@@ -226,6 +237,7 @@ impl Operator {
         self.publish();
         self.take_down_unpublished();
         self.tell();
+        self.tell_cold();
     }
 
     fn act(&mut self) {
@@ -321,6 +333,6 @@ impl Operator {
             Work::Retry(at) => (at > Instant::now()).then_some(at),
             _ => None,
         });
-        starts.chain(retries).min().unwrap_or(far).min(far)
+        starts.chain(retries).chain(self.next_look()).chain(self.next_proof()).min().unwrap_or(far).min(far)
     }
 }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
@@ -47,19 +48,20 @@ pub enum ProbeError {
 }
 
 impl Probe {
-    /// Asks every address once; the time taken by the slowest, or the first failure.
+    /// Asks every address once, all at the same time; the time taken by the slowest, or the first failure.
     ///
     /// # Errors
     /// [`ProbeError`] of the first address that did not answer with a status below 400.
     pub async fn ask(&self) -> Result<Duration, ProbeError> {
         let start = Instant::now();
-        for address in self.addresses.iter() {
+        let each = self.addresses.iter().map(async |address| {
             let target = SocketAddr::new(address, self.port);
             match timeout(self.timeout, ask(target, &self.path)).await {
-                Ok(result) => result?,
-                Err(_) => return Err(ProbeError::Late(target, self.timeout)),
+                Ok(result) => result,
+                Err(_) => Err(ProbeError::Late(target, self.timeout)),
             }
-        }
+        });
+        try_join_all(each).await?;
         Ok(start.elapsed())
     }
 }

@@ -8,8 +8,9 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Operator;
+use crate::dns::Stage;
 use crate::model::{
-    AddressPair, Backend, Basis, Instance, InstanceId, InstanceState, OnAllDown, PublishedService, ServiceName,
+    AddressPair, Backend, Basis, Instance, InstanceId, InstanceState, Late, OnAllDown, PublishedService, ServiceName,
     ServiceSpec, Snapshot, Zone, in_full,
 };
 
@@ -25,18 +26,18 @@ pub(super) struct Content {
 /// What shall be answered now, given what is answered already.
 ///
 /// For each service, the first that there is: instances that answered their probe; a fallback group; what its policy
-/// says. `instances` are those that answers may name, so without those that are being removed. A service that left
+/// says. Each service comes with the index of its counters and its TTL. `instances` are those that answers may name, so without those that are being removed. A service that left
 /// the configuration is left out.
 pub(super) fn content<'a>(
     zones: &[Arc<Zone>],
-    services: impl Iterator<Item = (&'a ServiceSpec, u32)>,
+    services: impl Iterator<Item = (&'a ServiceSpec, u32, u32)>,
     instances: &BTreeMap<ServiceName, Vec<&Instance>>,
     current: &Snapshot,
 ) -> Content {
     let services: Vec<PublishedService> = services
-        .map(|(spec, index)| {
+        .map(|(spec, index, ttl_s)| {
             let before = current.services.iter().find(|s| s.name == spec.name);
-            published(spec, index, instances, before)
+            PublishedService { ttl_s, ..published(spec, index, instances, before) }
         })
         .collect();
     let last_good = services.iter().filter(|s| s.basis == Basis::LastGood).map(|s| s.name.clone()).collect();
@@ -70,6 +71,12 @@ fn published(
     let group = (1..).zip(&spec.fallback).find(|(_, addresses)| !addresses.is_empty());
     let (basis, backends, addresses) = match group {
         _ if !serving.is_empty() => (Basis::Serving, serving, Vec::new()),
+        // Nothing is remembered: whoever served last may be gone for good, and rightly.
+        _ if let Some(summon) = &spec.summon => {
+            last_good.clear();
+            let late = if summon.late == Late::Sorry { spec.sorry.clone() } else { Vec::new() };
+            (Basis::Cold, Vec::new(), late)
+        }
         Some((group, addresses)) => (Basis::Fallback { group }, Vec::new(), addresses.clone()),
         None => {
             // None is ready or serving here; one that drains is on its way out.
@@ -88,6 +95,7 @@ fn published(
         backends,
         addresses,
         last_good,
+        summon: spec.summon.clone(),
     }
 }
 
@@ -126,7 +134,7 @@ impl Operator {
         let mut services = Vec::with_capacity(self.config.services.len());
         for spec in &self.config.services {
             match tokio::task::block_in_place(|| self.world.store.service_index(&spec.name)) {
-                Ok(index) => services.push((spec, index)),
+                Ok(index) => services.push((spec, index, self.ttl_s(spec))),
                 Err(error) => {
                     error!(service = %spec.name, error = %in_full(&error), "no counter index; tables stay as they are");
                     return;
@@ -168,8 +176,12 @@ impl Operator {
         let before = Arc::clone(&self.channels.index.borrow());
         let index = before.next(&snapshot).map_err(|e| in_full(&e))?;
         tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index)).map_err(|e| in_full(&e))?;
-        self.keep_table(&snapshot);
+        for service in snapshot.services.iter().filter(|s| s.summon.is_some() && s.basis == Basis::Serving) {
+            self.reached(&service.name, Stage::Published);
+        }
+        // Those who wait are answered now, whatever the disk does.
         self.channels.index.send_replace(Arc::new(index));
+        self.keep_table(&snapshot);
         let backends: usize = snapshot.services.iter().map(|s| s.backends.len()).sum();
         info!(generation = snapshot.generation, backends, took = ?begun.elapsed(), "published");
         say_bases(&self.snapshot, &snapshot);
@@ -201,7 +213,7 @@ fn say_bases(before: &Snapshot, now: &Snapshot) {
         match basis {
             _ if known == Some(basis) => {}
             Basis::Nothing if known.is_none() => {}
-            Basis::Serving => info!(service = %name, %basis, reason, "answered from"),
+            Basis::Serving | Basis::Cold => info!(service = %name, %basis, reason, "answered from"),
             _ => warn!(service = %name, %basis, reason, "answered from"),
         }
     }
@@ -241,6 +253,7 @@ mod tests {
             vcpus: 1.0,
             memory_mib: 256,
             shaping: None,
+            summon: None,
             start_deadline: Duration::from_secs(30),
             drain_quiet: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(300),
@@ -260,7 +273,7 @@ mod tests {
     fn build_with(spec: &ServiceSpec, states: &[InstanceState], current: &Snapshot) -> Content {
         let made: Vec<_> = states.iter().enumerate().map(|(i, s)| instance(i as u32, *s)).collect();
         let by_service = BTreeMap::from([(spec.name.clone(), made.iter().collect())]);
-        content(&[], [(spec, 3)].into_iter(), &by_service, current)
+        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &by_service, current)
     }
 
     fn build(states: &[InstanceState], current: &Snapshot) -> Content {
@@ -366,9 +379,9 @@ mod tests {
         let before = build(SERVING, &Snapshot::default()).snapshot;
         let heir = Instance { id: InstanceId::from_number(77), ..instance(1, InstanceState::Requested) };
         let by_service = BTreeMap::from([(ServiceName::new("audio").unwrap(), vec![&heir])]);
-        let made = content(&[], [(&spec(), 3)].into_iter(), &by_service, &before);
+        let made = content(&[], [(&spec(), 3, 5)].into_iter(), &by_service, &before);
         assert_eq!(answered(&made), (Basis::LastGood, vec![0], vec![]));
-        let again = content(&[], [(&spec(), 3)].into_iter(), &BTreeMap::new(), &made.snapshot);
+        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &BTreeMap::new(), &made.snapshot);
         assert_eq!(answered(&again).1, [0], "it does not come back");
     }
 
@@ -393,7 +406,7 @@ mod tests {
         let before = build(SERVING, &Snapshot::default()).snapshot;
         let mut json = serde_json::to_value(&before).unwrap();
         let service = json["services"][0].as_object_mut().unwrap();
-        for key in ["choice", "basis", "addresses", "last_good"] {
+        for key in ["choice", "basis", "addresses", "last_good", "summon"] {
             assert!(service.remove(key).is_some(), "{key}");
         }
         let read: Snapshot = serde_json::from_value(json).unwrap();

@@ -16,7 +16,7 @@ impl Operator {
             views.insert(
                 spec.name.clone(),
                 ServiceView {
-                    wanted: self.desired.as_ref().and_then(|d| d.services.get(&spec.name)).map(|d| d.replicas),
+                    wanted: self.planned(&spec.name).max(self.floor(&spec.name)),
                     max: spec.max,
                     available: self.technologies.get(&spec.technology).is_some_and(|t| t.available),
                     held_back: self.back_off.holds(&spec.name),
@@ -32,6 +32,11 @@ impl Operator {
             views.entry(record.service.clone()).or_default().instances.push(view);
         }
         views
+    }
+
+    /// Instances that the plan wants of a service; `None` while there is none.
+    fn planned(&self, service: &ServiceName) -> Option<u32> {
+        self.desired.as_ref().and_then(|d| d.services.get(service)).map(|d| d.replicas)
     }
 
     /// Writes both.

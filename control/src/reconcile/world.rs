@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::datapath::Datapath;
+use crate::dns::{DnsStats, SummonStats};
 use crate::driver::Driver;
 use crate::model::{NodeName, OwnerId, Technology};
 use crate::netlink::{BridgeSpec, Net};
@@ -25,4 +26,8 @@ pub struct World {
     pub bridges: BTreeMap<Technology, BridgeSpec>,
     /// Kernel tables and counters.
     pub datapath: Datapath,
+    /// Queries that the daemon's own DNS has seen.
+    pub dns: Arc<DnsStats>,
+    /// How starts by queries go.
+    pub summons: Arc<SummonStats>,
 }

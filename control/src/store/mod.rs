@@ -3,7 +3,8 @@
 //! Methods are synchronous; an async caller wraps them in `block_in_place`. Each one is a single
 //! transaction, and each that writes returns only when the file has been synced to the disk
 //! (`Durability::Immediate`): after a crash the store holds every change whose call returned and none
-//! of the others in part.
+//! of the others in part. The exceptions say so: they are synced with the next change that is, and until then a crash
+//! may take them back, the newest first.
 
 mod cookie_secret;
 mod error;
@@ -134,9 +135,27 @@ impl Store {
         operation: &'static str,
         change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
+        self.commit(operation, Durability::Immediate, change)
+    }
+
+    /// Runs `change` in one transaction, which is synced with the next one that is.
+    fn write_lazily<T>(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        self.commit(operation, Durability::None, change)
+    }
+
+    fn commit<T>(
+        &self,
+        operation: &'static str,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         let run = || {
             let mut txn = self.db.begin_write()?;
-            txn.set_durability(Durability::Immediate)?;
+            txn.set_durability(durability)?;
             let result = change(&txn)?;
             txn.commit()?;
             Ok(result)

@@ -25,12 +25,13 @@ impl Store {
         self.read("read the generation", |txn| Ok(txn.open_table(META)?.get(GENERATION)?.map_or(0, |v| v.value())))
     }
 
-    /// A generation that is higher than any before, also over restarts.
+    /// A generation that is higher than any before, also over restarts: synced with the table that is published under
+    /// it. Should a crash come before that, the kernel's tables know the number, and [`Store::raise_generation`] is told.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written; no number was used up then.
     pub fn next_generation(&self) -> Result<u64, StoreError> {
-        self.write("raise the generation", |txn| {
+        self.write_lazily("raise the generation", |txn| {
             let mut meta = txn.open_table(META)?;
             let next = meta.get(GENERATION)?.map_or(0, |v| v.value()).saturating_add(1);
             meta.insert(GENERATION, next)?;
@@ -118,6 +119,21 @@ impl Store {
         let json = self.encode(OPERATION, instance.id.as_str(), instance)?;
         let entry = self.encode(OPERATION, instance.id.as_str(), transition)?;
         self.write(OPERATION, |txn| {
+            txn.open_table(INSTANCES)?.insert(instance.id.as_str(), json.as_str())?;
+            append(txn, &entry)
+        })
+    }
+
+    /// The same for a change that a restart judges as the one before it: synced with the next one that matters, so that
+    /// a start does not wait for the disk at each step.
+    ///
+    /// # Errors
+    /// As of [`Store::record`].
+    pub fn note(&self, instance: &Instance, transition: &Transition) -> Result<u64, StoreError> {
+        const OPERATION: &str = "note a transition";
+        let json = self.encode(OPERATION, instance.id.as_str(), instance)?;
+        let entry = self.encode(OPERATION, instance.id.as_str(), transition)?;
+        self.write_lazily(OPERATION, |txn| {
             txn.open_table(INSTANCES)?.insert(instance.id.as_str(), json.as_str())?;
             append(txn, &entry)
         })
@@ -231,7 +247,7 @@ impl Store {
             }
         }
         if !passed.is_empty() {
-            self.write("forget released addresses", |txn| {
+            self.write_lazily("forget released addresses", |txn| {
                 let mut table = txn.open_table(RELEASED)?;
                 for address in &passed {
                     table.remove(address.as_str())?;
