@@ -230,7 +230,7 @@ fn a_pin_of_another_shape_is_refused() {
     let map = aya::maps::MapData::from_pin(&verdicts).unwrap();
     map.pin(&services).unwrap();
     let error = Dataplane::open(&pins.options()).err().unwrap();
-    assert!(matches!(error, Error::Shape { map: "SERVICES", what: "value size", found: 8, wanted: 16 }), "{error}");
+    assert!(matches!(error, Error::Shape { map: "SERVICES", what: "value size", found: 8, wanted: 24 }), "{error}");
     assert_eq!(error.label(), "shape");
 }
 

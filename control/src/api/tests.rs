@@ -41,6 +41,7 @@ async fn daemon(tables: &[Snapshot]) -> Daemon {
     let (view, operator) = watch::channel(Arc::new(OperatorView::default()));
     let (commands_in, commands) = mpsc::channel(1);
     let sources = Sources {
+        summons: Arc::default(),
         datapath: Datapath::open(&config.dataplane, crate::datapath::Terms::default(), false).unwrap(),
         config: watch::channel(config).1,
         operator,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Choice, Launch, OnAllDown, ServiceName, Shaping, Technology};
+use crate::model::{Choice, Late, Launch, OnAllDown, ServiceName, Shaping, Summon, Technology};
 use crate::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
@@ -44,6 +44,12 @@ metrics = "[::1]:9000"
 log = "debug"
 [limits]
 instances = 10
+[summon]
+monitors = ["192.0.2.10/32", "2001:db8:10::/48"]
+starts_per_minute = 30
+client_starts_per_minute = 5
+held = 100
+held_per_client = 10
 [technology.docker]
 socket = "/tmp/docker.sock"
 bridge = "br0"
@@ -138,6 +144,14 @@ addresses = ["192.0.2.8"]
 name = "audio"
 names = ["audio.edge.example"]
 image = "nginx:1"
+min = 0
+sorry = ["192.0.2.98"]
+[service.summon]
+hold = "500ms"
+late = "sorry"
+ttl_s = 1
+idle_after = "10s"
+starts_per_minute = 6
 [[service]]
 name = "page"
 names = ["page.edge.example"]
@@ -183,6 +197,14 @@ fn every_key_is_taken() {
     assert_eq!(config.control.metrics.to_string(), "[::1]:9000");
     assert_eq!(config.control.log, LogLevel::Debug);
     assert_eq!(config.limits.instances, 10);
+    let summon = &config.summon;
+    assert_eq!((summon.monitors.len(), summon.held, summon.held_per_client), (2, 100, 10));
+    assert_eq!((summon.starts_per_minute, summon.client_starts_per_minute), (30, 5));
+    let audio = config.services.iter().find(|s| s.name.as_str() == "audio").unwrap();
+    let (hold, idle_after) = (Duration::from_millis(500), Duration::from_secs(10));
+    let expected = Summon { hold, late: Late::Sorry, ttl_s: 1, idle_after, starts_per_minute: 6 };
+    assert_eq!((audio.min, audio.summon.as_ref()), (0, Some(&expected)));
+    assert!(config.services.iter().filter(|s| s.min > 0).all(|s| s.summon.is_none()));
     assert_eq!(config.technologies.docker.socket, Path::new("/tmp/docker.sock"));
     let pool = config.pool(Technology::Docker);
     assert_eq!((pool.bridge.as_str(), pool.v4.to_string().as_str(), pool.size()), ("br0", "10.9.0.0/28", 13));
@@ -262,7 +284,9 @@ fn the_packaged_file_holds_the_defaults() {
 fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let key = |line: &&str| {
         let word = line.trim_start_matches("# ");
-        word.starts_with("[[") || word.split_once(" = ").is_some_and(|(k, _)| !k.contains(' '))
+        word.starts_with("[[")
+            || word.starts_with("[service.")
+            || word.split_once(" = ").is_some_and(|(k, _)| !k.contains(' '))
     };
     let shown: Vec<&str> = PACKAGED.lines().filter(|l| !l.starts_with('#') || key(l)).collect();
     let shown = shown.iter().map(|l| l.trim_start_matches("# ")).collect::<Vec<_>>().join("\n");
@@ -271,6 +295,7 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
                    rate='200mbit'\nburst='256KiB'\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
+                   [[service]]\nname='rare'\nnames=['rare.edge.example']\nimage='nginx:1.28'\nmin=0\n\
                    [[service]]\nname='page'\nnames=['page.edge.example']\ntechnology='spt'\n\
                    image='/var/lib/images/page.spt'\ndisk='/var/lib/images/page.raw'\n\
                    [technology.docker]\npool6='fd5e:213::/64'\nrate='1gbit'\nburst='1MiB'\n\
@@ -300,7 +325,7 @@ fn all_faults_are_told_at_once_in_their_order() {
             "f.toml:8: service.video.image: is missing; add image = \"nginx:1.28\"",
             "f.toml:11: service.video.prot: unknown key; did you mean \"port\"?",
             "f.toml:12: service.video.ttl_s: 0 is not allowed; use 1 to 604800",
-            "f.toml:13: service.video.min: expects a whole number, has a text; use 1 to 4096",
+            "f.toml:13: service.video.min: expects a whole number, has a text; use 0 to 4096",
         ]
     );
 }
@@ -314,7 +339,7 @@ fn one_fault_gives_one_line() {
         "[technology.docker]\npool = \"nonsense\"\ngateway = \"10.0.0.9\"",
         "[[zone]]\nname = \"-\"\ncontact = \"a.b\"",
         "[[zone]]\nname = \"-\"\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'",
-        "[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'\nmin=0",
+        "[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'\nmin=-1",
         "[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['bad..name']\nimage='i'",
         "[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'\nmin=9\nmax=4",
         "[limits]\ninstances=4\n[[zone]]\nname='e'\n[[service]]\nname='s'\nnames=['s.e']\nimage='i'\nmin=9",

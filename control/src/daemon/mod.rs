@@ -136,7 +136,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     };
     let datapath = undisturbed(|| Datapath::open(&config.dataplane, terms, !config.services.is_empty()))?;
     // A store that was lost must not be behind the kernel's tables, or nothing could be published.
-    store.raise_generation(datapath.generation())?;
+    store.raise_generation(datapath.generation());
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
     warn_of_foreign(&config.listen);
     let last = store.snapshot()?.unwrap_or_default();

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::lookup::{Lookup, lookup};
 use super::*;
 use crate::dns::client::Question;
-use crate::dns::tests::{backend, service, snapshot};
+use crate::dns::tests::{backend, no_summons, service, snapshot};
 use crate::dns::{DnsStats, Index, Listeners, Outcome, Policy, TYPE_A, TYPE_AAAA, Transport};
 use crate::model::{AddressPair, Backend};
 
@@ -44,7 +44,7 @@ fn dns_for(name: &str, backends: Vec<Backend>) -> Dns {
     let (_, policies) = watch::channel(Arc::new(Policy::default()));
     let stats = Arc::new(DnsStats::default());
     let mut task = JoinSet::new();
-    task.spawn(listeners.serve(snapshots, policies, Arc::clone(&stats), pending()));
+    task.spawn(listeners.serve(snapshots, policies, Arc::clone(&stats), no_summons(), pending()));
     Dns { address, stats, _index: index, _task: task }
 }
 

@@ -76,7 +76,8 @@ impl Operator {
         self.awake.values().map(Awake::next_look)
     }
 
-    /// How much a service has been used so far; `None` where that cannot be read.
+    /// How much a service has been used so far; `None` where that cannot be read, and while an instance is on its way:
+    /// somebody waits for it.
     fn used(&self, service: &ServiceName) -> Option<Use> {
         let index = self.snapshot.services.iter().find(|s| s.name == *service)?.index;
         let counts = self.world.datapath.counts([&index])?;
@@ -84,6 +85,9 @@ impl Operator {
         let daemon = self.world.dns.service(index);
         let mut packets = 0;
         for tracked in self.instances.values().filter(|t| t.record.service == *service) {
+            if tracked.record.state.counts() && tracked.record.state != InstanceState::Serving {
+                return None;
+            }
             if tracked.record.state == InstanceState::Serving {
                 let flow = self.world.datapath.flow(&tracked.record.id.interface())?;
                 packets += flow.packets_to.saturating_sub(flow.quiet_to);

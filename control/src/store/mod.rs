@@ -22,6 +22,7 @@ use std::fs::DirBuilder;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use redb::WriteTransaction;
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
@@ -31,6 +32,7 @@ pub use error::StoreError;
 pub use tables::{MOST_SERVICE_INDEXES, MOST_TRANSITIONS};
 
 use crate::model::{OwnerId, Timestamp};
+use records::Generations;
 use tables::{META, META_TEXT, OWNER, SCHEMA, SCHEMA_VERSION};
 
 /// The file inside the state directory.
@@ -47,6 +49,7 @@ pub struct Store {
     db: Database,
     path: PathBuf,
     owner: OwnerId,
+    generations: Mutex<Generations>,
 }
 
 impl Store {
@@ -75,8 +78,10 @@ impl Store {
                 OwnerId::from_number(random().map_err(|source| StoreError::Open { path: path.to_owned(), source })?)
             }
         };
-        let mut store = Self { db, path: path.to_owned(), owner: made };
+        let mut store = Self { db, path: path.to_owned(), owner: made, generations: Mutex::default() };
         store.owner = store.prepare()?;
+        let last = store.stored_generation()?;
+        store.generations = Mutex::new(Generations { last, set_aside: last });
         if left.as_ref() != Some(&store.owner) {
             copy.write(&store.owner)?;
         }

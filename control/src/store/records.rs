@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::PoisonError;
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
@@ -15,41 +16,49 @@ use crate::model::{
     AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, SettingChange, Timestamp, Transition,
 };
 
+/// Generations that are set aside at a time.
+const SET_ASIDE: u64 = 16;
+
+/// The generations of this run.
+#[derive(Debug, Default)]
+pub(super) struct Generations {
+    /// The last that was given out, or that must not be.
+    pub last: u64,
+    /// The last that may be without another write.
+    pub set_aside: u64,
+}
+
 /// Generations and service indexes.
 impl Store {
-    /// The last generation that was given out; 0 before the first.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub fn generation(&self) -> Result<u64, StoreError> {
-        self.read("read the generation", |txn| Ok(txn.open_table(META)?.get(GENERATION)?.map_or(0, |v| v.value())))
-    }
-
-    /// A generation that is higher than any before, also over restarts: synced with the table that is published under
-    /// it. Should a crash come before that, the kernel's tables know the number, and [`Store::raise_generation`] is told.
+    /// A generation that is higher than any before, also over restarts. They are set aside some at a time, so that most
+    /// publications do not wait for the disk; a restart leaves out those that were not used.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written; no number was used up then.
     pub fn next_generation(&self) -> Result<u64, StoreError> {
-        self.write_lazily("raise the generation", |txn| {
-            let mut meta = txn.open_table(META)?;
-            let next = meta.get(GENERATION)?.map_or(0, |v| v.value()).saturating_add(1);
-            meta.insert(GENERATION, next)?;
-            Ok(next)
-        })
+        // Whoever panicked with it has left it as it was, or higher.
+        let mut given = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.last >= given.set_aside {
+            let set_aside = given.last.saturating_add(SET_ASIDE);
+            self.write("raise the generation", |txn| {
+                txn.open_table(META)?.insert(GENERATION, set_aside)?;
+                Ok(())
+            })?;
+            given.set_aside = set_aside;
+        }
+        given.last += 1;
+        Ok(given.last)
     }
 
     /// Makes the next generation higher than `seen`: tables that outlived a lost store may have more.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be written.
-    pub fn raise_generation(&self, seen: u64) -> Result<(), StoreError> {
-        self.write("raise the generation", |txn| {
-            let mut meta = txn.open_table(META)?;
-            let known = meta.get(GENERATION)?.map_or(0, |v| v.value());
-            meta.insert(GENERATION, known.max(seen))?;
-            Ok(())
-        })
+    pub fn raise_generation(&self, seen: u64) {
+        let mut given = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        given.last = given.last.max(seen);
+    }
+
+    /// The highest generation that may have been given out; 0 before the first.
+    pub(super) fn stored_generation(&self) -> Result<u64, StoreError> {
+        self.read("read the generation", |txn| Ok(txn.open_table(META)?.get(GENERATION)?.map_or(0, |v| v.value())))
     }
 
     /// The index of a service's counters: the one it had before, or one that no service ever had.

@@ -8,6 +8,7 @@ mod dname;
 mod kernel;
 mod options;
 mod over_sockets;
+mod summon;
 mod zone_data;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -43,6 +44,12 @@ pub(crate) fn v4(number: u8) -> Ipv4Addr {
 
 pub(crate) fn v6(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, number.into())
+}
+
+/// For a server whose services always have instances.
+pub(crate) fn no_summons() -> SummonChannels {
+    let (orders, _) = tokio::sync::mpsc::channel(1);
+    SummonChannels { orders, cold: tokio::sync::watch::channel(Arc::default()).1, stats: Arc::default() }
 }
 
 pub(crate) fn service(index: u32, name: &str, backends: Vec<Backend>) -> PublishedService {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -28,10 +28,8 @@ fn start(listen: &str) -> Server {
     let (index, snapshots) = watch::channel(Arc::new(index()));
     let (stop, stopped) = oneshot::channel::<()>();
     let stats = Arc::new(DnsStats::default());
-    let summons =
-        SummonChannels { orders: mpsc::channel(4).0, cold: watch::channel(Arc::default()).1, stats: Arc::default() };
     let (_, policies) = watch::channel(Arc::new(Policy::default()));
-    let serving = listeners.serve(snapshots, policies, Arc::clone(&stats), summons, async { _ = stopped.await });
+    let serving = listeners.serve(snapshots, policies, Arc::clone(&stats), no_summons(), async { _ = stopped.await });
     Server { address, index, stats, stop, task: tokio::spawn(serving) }
 }
 
