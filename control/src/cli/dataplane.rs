@@ -17,7 +17,8 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
     for interface in &found.interfaces {
         let status = &interface.status;
         let id = status.program_id.map_or("-".to_owned(), |id| id.to_string());
-        let walked = interface.verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
+        let walked =
+            interface.verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
         println!("{}: {} (program {id}{walked})", status.interface, status.mode);
     }
     Ok(())
