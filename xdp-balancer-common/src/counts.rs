@@ -1,4 +1,4 @@
-//! Counters; all per CPU with one writer each, summed by the reader.
+//! Counters; all per CPU with one writer each, summed by the reader. And the connections that are open.
 
 /// Counts of one service.
 #[repr(C)]
@@ -31,9 +31,38 @@ pub struct FlowCount {
     pub quiet_to: u64,
 }
 
+/// Names a TCP connection of an instance.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionKey {
+    /// Index of the host's end of the instance's interface.
+    pub interface: u32,
+    /// Ports of client and instance, network order.
+    pub ports: [u16; 2],
+    /// The client's address as it stands in packets; IPv4 as IPv6 maps it.
+    pub client: [u32; 4],
+}
+
+/// What is known of a connection that is open.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// When it was asked for, nanoseconds on the monotonic clock.
+    pub opened_ns: u64,
+    /// Whether the client and the instance have closed their halves; each written in one direction only, so that
+    /// neither overwrites the other's.
+    pub closed: [u32; 2],
+}
+
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding, any bit pattern valid.
 unsafe impl aya::Pod for ServiceCount {}
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding, any bit pattern valid.
 unsafe impl aya::Pod for FlowCount {}
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding, any bit pattern valid.
+unsafe impl aya::Pod for ConnectionKey {}
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding, any bit pattern valid.
+unsafe impl aya::Pod for Connection {}

@@ -26,7 +26,7 @@ mod verdict;
 
 pub use client::{CLIENT_PREFIX_V4, CLIENT_PREFIX_V6, CLIENT_TURNS, client_turn_v4, client_turn_v6};
 pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, cookie_head, server_cookie};
-pub use counts::{FlowCount, ServiceCount};
+pub use counts::{Connection, ConnectionKey, FlowCount, ServiceCount};
 pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameEntry, NameHash, keep_bytes, same_chunk};
 pub use pool::{
     ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, ROOT_AT, RingWord,
@@ -57,6 +57,8 @@ pub mod object {
     pub const SERVICES: &str = "SERVICES";
     /// Per-CPU hash of [`FlowCount`](crate::FlowCount) by interface index.
     pub const FLOWS: &str = "FLOWS";
+    /// Connections of instances that are open.
+    pub const CONNECTIONS: &str = "CONNECTIONS";
     /// The XDP program that answers.
     pub const XDP: &str = "selvedge_xdp";
     /// The XDP program that passes everything, for the far ends of lab links.

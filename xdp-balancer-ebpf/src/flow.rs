@@ -1,11 +1,12 @@
-//! Counts an instance's packets at the host's end of its interface. Never changes one, and lets the
-//! next filter have its turn.
+//! Counts an instance's packets at the host's end of its interface and keeps its open TCP connections. Never changes a
+//! packet, and lets the next filter have its turn.
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
-use xdp_balancer_common::QuietPrefix;
+use xdp_balancer_common::{Connection, ConnectionKey, QuietPrefix};
 
-use crate::maps::FLOWS;
+use crate::maps::{CONNECTIONS, FLOWS};
 use crate::pool::Base;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -14,7 +15,9 @@ const ETHERNET: usize = 14;
 const IPV6: usize = 40;
 const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
+const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 /// Seen from the instance.
@@ -26,10 +29,27 @@ pub enum Direction {
     From,
 }
 
+/// A packet that counts.
+struct Packet {
+    v4: bool,
+    /// Offset of the header behind IP's.
+    transport: usize,
+    /// TCP's flags; none of another protocol.
+    flags: u8,
+}
+
+impl Packet {
+    /// Whether it asks for a new connection.
+    #[inline(always)]
+    fn opens(&self) -> bool {
+        self.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+    }
+}
+
 /// Counts one packet (or as many as a segmentation offload stands for).
 #[inline(always)]
 pub fn count(ctx: &TcContext, direction: Direction) -> i32 {
-    if let Some(opens) = countable(ctx) {
+    if let Some(packet) = countable(ctx) {
         // SAFETY: the context is the kernel's.
         let (interface, segments) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).gso_segs) };
         if let Some(flow) = FLOWS.get_ptr_mut(interface) {
@@ -40,8 +60,8 @@ pub fn count(ctx: &TcContext, direction: Direction) -> i32 {
                     Direction::To => {
                         (*flow).packets_to += packets;
                         (*flow).bytes_to += u64::from(ctx.len());
-                        (*flow).connections += u64::from(opens);
-                        (*flow).quiet_to += if is_quiet(ctx) { packets } else { 0 };
+                        (*flow).connections += u64::from(packet.opens());
+                        (*flow).quiet_to += if is_quiet(ctx, &packet) { packets } else { 0 };
                     }
                     Direction::From => {
                         (*flow).packets_from += packets;
@@ -49,49 +69,97 @@ pub fn count(ctx: &TcContext, direction: Direction) -> i32 {
                     }
                 }
             }
+            if packet.flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+                track(ctx, direction, &packet, interface);
+            }
         }
     }
     TC_ACT_UNSPEC
 }
 
-/// Whether it comes from somebody who is no sign of use.
+/// Notes that a connection is asked for, half closed, or over.
 #[inline(always)]
-fn is_quiet(ctx: &TcContext) -> bool {
-    let Ok(pool) = Base::get() else { return false };
-    let settings = &pool.root().settings;
-    let [a, b, c] = QuietPrefix::MAPPED;
-    let sender = match ctx.load::<u16>(12).map(u16::from_be) {
-        Ok(ETHERTYPE_IPV4) => ctx.load::<u32>(ETHERNET + 12).map(|word| [a, b, c, word]),
-        _ => ctx.load::<[u32; 4]>(ETHERNET + 8),
+fn track(ctx: &TcContext, direction: Direction, packet: &Packet, interface: u32) {
+    let (client, mine) = match direction {
+        Direction::To => (address(ctx, packet, Side::Source), 0),
+        Direction::From => (address(ctx, packet, Side::Destination), 1),
     };
-    sender.is_ok_and(|sender| settings.is_quiet(settings.quiet_lens[1], sender))
+    let (Some(client), Ok(ports)) = (client, ctx.load::<[u16; 2]>(packet.transport)) else { return };
+    let ports = if mine == 0 { ports } else { [ports[1], ports[0]] };
+    let key = ConnectionKey { interface, ports, client };
+    if packet.opens() {
+        // One that the instance opens is none of its clients'.
+        if mine == 0 {
+            // SAFETY: reads the clock.
+            let opened_ns = unsafe { bpf_ktime_get_ns() };
+            let _ = CONNECTIONS.insert(key, Connection { opened_ns, closed: [0; 2] }, 0);
+        }
+        return;
+    }
+    let Some(connection) = CONNECTIONS.get_ptr_mut(key) else { return };
+    // SAFETY: a live map element; each direction writes a word of its own.
+    let closed = unsafe {
+        if packet.flags & TCP_FIN != 0 {
+            (*connection).closed[mine] = 1;
+        }
+        (*connection).closed[0] & (*connection).closed[1]
+    };
+    if packet.flags & TCP_RST != 0 || closed != 0 {
+        let _ = CONNECTIONS.remove(key);
+    }
 }
 
-/// Whether it counts, and if so, whether it opens a TCP connection. Not counted: broadcast, multicast,
-/// anything but IP, and neighbour discovery, which goes on when an instance has nothing to do.
+/// Whose address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Source,
+    Destination,
+}
+
+/// An address of the packet, IPv4 as IPv6 maps it.
 #[inline(always)]
-fn countable(ctx: &TcContext) -> Option<bool> {
+fn address(ctx: &TcContext, packet: &Packet, side: Side) -> Option<[u32; 4]> {
+    let [a, b, c] = QuietPrefix::MAPPED;
+    let behind = side == Side::Destination;
+    if packet.v4 {
+        let at = ETHERNET + if behind { 16 } else { 12 };
+        ctx.load::<u32>(at).ok().map(|word| [a, b, c, word])
+    } else {
+        ctx.load::<[u32; 4]>(ETHERNET + if behind { 24 } else { 8 }).ok()
+    }
+}
+
+/// Whether it comes from somebody who is no sign of use.
+#[inline(always)]
+fn is_quiet(ctx: &TcContext, packet: &Packet) -> bool {
+    let Ok(pool) = Base::get() else { return false };
+    let settings = &pool.root().settings;
+    address(ctx, packet, Side::Source).is_some_and(|sender| settings.is_quiet(settings.quiet_lens[1], sender))
+}
+
+/// What there is to know of a packet that counts. Not counted: broadcast, multicast, anything but IP, and neighbour
+/// discovery, which goes on when an instance has nothing to do.
+#[inline(always)]
+fn countable(ctx: &TcContext) -> Option<Packet> {
     if ctx.load::<u8>(0).ok()? & 1 != 0 {
         return None;
     }
-    let (protocol, transport) = match u16::from_be(ctx.load::<u16>(12).ok()?) {
+    let (v4, protocol, transport) = match u16::from_be(ctx.load::<u16>(12).ok()?) {
         ETHERTYPE_IPV4 => {
             let header = ctx.load::<u8>(ETHERNET).ok()?;
-            (ctx.load::<u8>(ETHERNET + 9).ok()?, ETHERNET + usize::from(header & 0x0f) * 4)
+            (true, ctx.load::<u8>(ETHERNET + 9).ok()?, ETHERNET + usize::from(header & 0x0f) * 4)
         }
-        ETHERTYPE_IPV6 => (ctx.load::<u8>(ETHERNET + 6).ok()?, ETHERNET + IPV6),
+        ETHERTYPE_IPV6 => (false, ctx.load::<u8>(ETHERNET + 6).ok()?, ETHERNET + IPV6),
         _ => return None,
     };
-    match protocol {
+    let flags = match protocol {
         ICMPV6 => match ctx.load::<u8>(transport).ok()? {
-            133..=137 => None,
-            _ => Some(false),
+            133..=137 => return None,
+            _ => 0,
         },
-        TCP => {
-            // A later fragment has no flags where we look; at worst one connection is miscounted.
-            let flags = ctx.load::<u8>(transport + 13).unwrap_or(0);
-            Some(flags & (TCP_SYN | TCP_ACK) == TCP_SYN)
-        }
-        _ => Some(false),
-    }
+        // A later fragment has no flags where we look; at worst one connection is miscounted.
+        TCP => ctx.load::<u8>(transport + 13).unwrap_or(0),
+        _ => 0,
+    };
+    Some(Packet { v4, transport, flags })
 }

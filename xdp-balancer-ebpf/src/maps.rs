@@ -2,9 +2,9 @@
 //! [`xdp_balancer_common::object`], which user space looks them up by.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
-use xdp_balancer_common::{FlowCount, Pool, ServiceCount, Verdict};
+use xdp_balancer_common::{Connection, ConnectionKey, FlowCount, Pool, ServiceCount, Verdict};
 
 /// All that the program reads.
 #[btf_map]
@@ -26,6 +26,11 @@ pub static SERVICES: PerCpuArray<ServiceCount, 4096> = PerCpuArray::new();
 /// bring back one that was given up.
 #[btf_map]
 pub static FLOWS: PerCpuHashMap<u32, FlowCount, 1024> = PerCpuHashMap::new();
+
+/// Open TCP connections of instances. Written when one is opened or closed only; where there is no room, those go that
+/// have been left alone for longest.
+#[btf_map]
+pub static CONNECTIONS: LruHashMap<ConnectionKey, Connection, 65536> = LruHashMap::new();
 
 /// Looked into by nobody: user space writes to it to wait for programs.
 #[btf_map]

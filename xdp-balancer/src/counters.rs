@@ -90,8 +90,14 @@ impl Dataplane {
         Ok(Some(total))
     }
 
-    /// Ends counting for an interface that is gone or given up; its filters go with it.
+    /// Ends counting for an interface that is gone or given up; its filters go with it, and its connections are
+    /// forgotten.
     pub fn forget_flow(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.end_flow(ifindex)?;
+        self.forget_connections(ifindex)
+    }
+
+    fn end_flow(&mut self, ifindex: u32) -> Result<(), Error> {
         match self.maps.flows.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

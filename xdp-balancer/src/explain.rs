@@ -17,7 +17,8 @@ use crate::pins::Pins;
 use crate::sys::Memory;
 
 /// Maps that the program writes.
-const WRITTEN: [&str; 4] = [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS];
+const WRITTEN: [&str; 5] =
+    [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS, object::CONNECTIONS];
 
 /// The program, loaded once more onto the pinned tables.
 pub struct Explainer {

@@ -34,6 +34,7 @@ mod adopt;
 mod attach;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod connections;
 mod counters;
 mod dataplane;
 mod error;
@@ -56,6 +57,7 @@ pub mod testing;
 pub use attach::{
     AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,
 };
+pub use connections::OpenConnection;
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
 pub use error::{Error, Problem};

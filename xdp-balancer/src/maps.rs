@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
-    Bytes as _, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings,
+    Bytes as _, Connection, ConnectionKey, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings,
     TableHead, Verdict, object,
 };
 
@@ -29,11 +29,13 @@ pub struct Sizes {
     pub services: u32,
     /// Instances with counters.
     pub flows: u32,
+    /// Open connections of instances.
+    pub connections: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { pool_bytes: POOL_GRAINS as usize * GRAIN, cursors: 8192, services: 4096, flows: 1024 }
+        Self { pool_bytes: POOL_GRAINS as usize * GRAIN, cursors: 8192, services: 4096, flows: 1024, connections: 65536 }
     }
 }
 
@@ -57,9 +59,10 @@ pub(crate) struct Shape {
 }
 
 /// All pinned maps.
-pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 6] {
+pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 7] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, flags: 0, entries, fixed: false };
     let fixed = |name, kind, value, entries| Shape { fixed: true, ..shape(name, kind, 4, value, entries) };
+    let key = size_of::<ConnectionKey>();
     let mapped = |name, value| Shape { flags: BPF_F_MMAPABLE, ..fixed(name, MapType::Array, value, 1) };
     [
         mapped(object::POOL, size_of::<Pool>()),
@@ -68,6 +71,7 @@ pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 6] {
         fixed(object::VERDICTS, MapType::PerCpuArray, 8, Verdict::ALL.len() as u32),
         shape(object::SERVICES, MapType::PerCpuArray, 4, size_of::<ServiceCount>(), sizes.services),
         shape(object::FLOWS, MapType::PerCpuHash, 4, size_of::<FlowCount>(), sizes.flows),
+        shape(object::CONNECTIONS, MapType::LruHash, key, size_of::<Connection>(), sizes.connections),
     ]
 }
 
@@ -127,6 +131,7 @@ pub(crate) struct Maps {
     pub services: PerCpuArray<MapData, ServiceCount>,
     pub flows: PerCpuHashMap<MapData, u32, FlowCount>,
     pub flows_capacity: u32,
+    pub connections: MapData,
 }
 
 /// The settings in a mapped pool.
@@ -159,6 +164,7 @@ impl Maps {
             services: typed(pins, object::SERVICES)?,
             flows: typed(pins, object::FLOWS)?,
             flows_capacity: entries(object::FLOWS)?,
+            connections: require(pins, object::CONNECTIONS)?,
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use xdp_balancer_common::{
-    AnswerHead, CLIENT_TURNS, FlowCount, GRAIN, LAYOUT, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool,
+    AnswerHead, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, LAYOUT, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool,
     QuietPrefix, ROOT_AT, RingWord, Root, Rrset, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead, TypeSet,
     TypeSlot, Verdict,
 };
@@ -124,6 +124,7 @@ fn layouts_are_those_of_their_number() {
         (size_of::<ServiceCount>(), offset_of!(ServiceCount, answered), offset_of!(ServiceCount, quiet)),
         (24, 8, 16)
     );
+    assert_eq!((size_of::<ConnectionKey>(), size_of::<Connection>()), (24, 16));
     let offsets = [offset_of!(FlowCount, connections), offset_of!(FlowCount, quiet_to)];
     assert_eq!((size_of::<FlowCount>(), offsets), (48, [32, 40]));
 }

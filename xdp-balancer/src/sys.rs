@@ -11,11 +11,13 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 #[cfg(feature = "testing")]
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -91,6 +93,60 @@ pub(crate) fn create_array(value: usize, len: u32, flags: u32) -> io::Result<Own
     let mut attr = Attr::new();
     attr.0[..5].copy_from_slice(&[ARRAY, size_of::<u32>() as u32, value as u32, len, flags]);
     attr.call_fd(BPF_MAP_CREATE)
+}
+
+/// All elements of a hash map, a thousand and more per call. What is written meanwhile may be in it or not.
+pub(crate) fn lookup_batch<K: aya::Pod + Default, V: aya::Pod + Default>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    let (mut found, mut room) = (Vec::new(), 1024_u32);
+    // Where the next call goes on, in the kernel's own terms.
+    let mut place: Option<u64> = None;
+    loop {
+        let (mut keys, mut values) = (vec![K::default(); room as usize], vec![V::default(); room as usize]);
+        let mut next = 0_u64;
+        let mut attr = Attr::new();
+        if let Some(place) = &mut place {
+            attr.pointer(0, std::ptr::from_mut(place) as usize);
+        }
+        attr.pointer(2, std::ptr::from_mut(&mut next) as usize);
+        attr.pointer(4, keys.as_mut_ptr() as usize);
+        attr.pointer(6, values.as_mut_ptr() as usize);
+        (attr.0[8], attr.0[9]) = (room, raw(map));
+        let result = attr.call(BPF_MAP_LOOKUP_BATCH);
+        let last = match result {
+            Ok(_) => false,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => true,
+                // One bucket has more than there is room for.
+                Some(libc::ENOSPC) => {
+                    room = room.saturating_mul(2);
+                    continue;
+                }
+                _ => return Err(error),
+            },
+        };
+        let count = attr.0[8].min(room) as usize;
+        found.extend(keys.into_iter().zip(values).take(count));
+        if last {
+            return Ok(found);
+        }
+        place = Some(next);
+    }
+}
+
+/// Removes an element of a map.
+pub(crate) fn delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = Attr::new();
+    attr.0[0] = raw(map);
+    attr.pointer(2, std::ptr::from_ref(key) as usize);
+    attr.call(BPF_MAP_DELETE_ELEM).map(drop)
+}
+
+/// Nanoseconds on the clock that programs read.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one timespec, which the call fills; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Runs a frame through a program: what it returned, the length of the frame in `out`, and nanoseconds.

@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::io;
-use std::net::{TcpStream, UdpSocket};
+use std::collections::BTreeSet;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
@@ -295,9 +296,63 @@ fn instances_are_counted_at_their_interface() {
         // The query of 33 bytes in its headers.
         assert_eq!(after.bytes_from - before.bytes_from, 14 + 20 + 8 + 33);
 
+        // What is refused is over at once.
+        assert_eq!(dataplane.connections(ifindex).unwrap(), []);
+
         dataplane.forget_flow(ifindex).unwrap();
         dataplane.forget_flow(ifindex).unwrap();
         TcpStream::connect("192.0.2.1:80").unwrap_err();
         assert_eq!(dataplane.flow(ifindex).unwrap(), None, "a late packet brings nothing back");
+    });
+}
+
+/// From the first SYN to the last FIN, or to a reset of either side; over both families.
+#[test]
+fn open_connections_are_known() {
+    if !privileged("open_connections_are_known") {
+        return;
+    }
+    in_lab(|lab| {
+        let pins = PinDir::new();
+        let mut dataplane = pins.open();
+        dataplane.count_flows(SERVER).unwrap();
+        let ifindex = dataplane.flows().unwrap()[0];
+        lab.at_client();
+        let listeners = ["192.0.2.1:80", "[2001:db8::1]:80"].map(|address| TcpListener::bind(address).unwrap());
+        lab.at_server();
+        for listener in &listeners {
+            let address = listener.local_addr().unwrap();
+            let connect = || {
+                let ours = TcpStream::connect(address).unwrap();
+                (ours, listener.accept().unwrap().0)
+            };
+            let pairs: Vec<_> = (0..3).map(|_| connect()).collect();
+            let open = dataplane.connections(ifindex).unwrap();
+            let wanted: BTreeSet<_> = pairs.iter().map(|(ours, _)| ours.local_addr().unwrap()).collect();
+            assert_eq!(open.iter().map(|c| c.client).collect::<BTreeSet<_>>(), wanted);
+            assert!(open.iter().all(|c| c.port == 80 && c.age < Duration::from_secs(60)), "{open:?}");
+
+            let mut pairs = pairs.into_iter();
+            let (mut ours, mut theirs) = pairs.next().unwrap();
+            // One half only: the other still sends.
+            ours.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+            assert_eq!(dataplane.connections(ifindex).unwrap().len(), 3);
+            theirs.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+            assert_eq!(dataplane.connections(ifindex).unwrap().len(), 2);
+
+            // A reset: something was sent and not read.
+            let (mut ours, theirs) = pairs.next().unwrap();
+            ours.write_all(b"unread").unwrap();
+            while theirs.peek(&mut [0; 6]).unwrap() < 6 {}
+            drop(theirs);
+            assert_eq!(ours.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(dataplane.connections(ifindex).unwrap().len(), 1);
+            drop(pairs);
+            dataplane.forget_flow(ifindex).unwrap();
+            assert_eq!(dataplane.connections(ifindex).unwrap(), [], "forgotten with the interface");
+            dataplane.count_flows(SERVER).unwrap();
+        }
     });
 }

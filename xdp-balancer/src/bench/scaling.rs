@@ -73,7 +73,7 @@ pub(super) fn measure(
 
 impl Size {
     fn load(options: &BenchOptions, names: u32, services: u32) -> Result<Self, Error> {
-        let sizes = Sizes { services, flows: 1, ..Sizes::default() };
+        let sizes = Sizes { services, flows: 1, connections: 1, ..Sizes::default() };
         let mut plane = open(&scaling_dir(&options.pin_dir, names, services), sizes)?;
         let rings: Vec<_> = (0..services).map(|service| cases::ring(false, 4, service)).collect();
         let entries = (0..names).zip(rings.iter().cycle()).map(|(number, ring)| Name {
