@@ -17,8 +17,7 @@ use crate::pins::Pins;
 use crate::sys::Memory;
 
 /// Maps that the program writes.
-const WRITTEN: [&str; 5] =
-    [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS, object::CONNECTIONS];
+const WRITTEN: [&str; 5] = [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS, object::CONNECTIONS];
 
 /// The program, loaded once more onto the pinned tables.
 pub struct Explainer {

@@ -6,8 +6,8 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
-    Bytes as _, Connection, ConnectionKey, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings,
-    TableHead, Verdict, object,
+    Bytes as _, Connection, ConnectionKey, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD,
+    ServiceCount, Settings, TableHead, Verdict, object,
 };
 
 use crate::error::Error;
@@ -35,7 +35,13 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { pool_bytes: POOL_GRAINS as usize * GRAIN, cursors: 8192, services: 4096, flows: 1024, connections: 65536 }
+        Self {
+            pool_bytes: POOL_GRAINS as usize * GRAIN,
+            cursors: 8192,
+            services: 4096,
+            flows: 1024,
+            connections: 65536,
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use xdp_balancer_common::{
-    AnswerHead, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, LAYOUT, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool,
-    QuietPrefix, ROOT_AT, RingWord, Root, Rrset, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead, TypeSet,
-    TypeSlot, Verdict,
+    AnswerHead, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, LAYOUT, MAX_NAMES, MAX_SLOTS, NameEntry,
+    PILOTS_AT, POOL_GRAINS, Pool, QuietPrefix, ROOT_AT, RingWord, Root, Rrset, SLOT_HEAD, SLOT_SHIFTS, ServiceCount,
+    Settings, TableHead, TypeSet, TypeSlot, Verdict,
 };
 
 use super::*;

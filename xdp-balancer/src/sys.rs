@@ -96,7 +96,9 @@ pub(crate) fn create_array(value: usize, len: u32, flags: u32) -> io::Result<Own
 }
 
 /// All elements of a hash map, a thousand and more per call. What is written meanwhile may be in it or not.
-pub(crate) fn lookup_batch<K: aya::Pod + Default, V: aya::Pod + Default>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+pub(crate) fn lookup_batch<K: aya::Pod + Default, V: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
+) -> io::Result<Vec<(K, V)>> {
     let (mut found, mut room) = (Vec::new(), 1024_u32);
     // Where the next call goes on, in the kernel's own terms.
     let mut place: Option<u64> = None;

@@ -125,6 +125,21 @@ fn services(status: &Status, paint: Paint) -> String {
     if rows.is_empty() { "no service is configured\n".to_owned() } else { table(&head, &rows, paint) }
 }
 
+/// Why an instance is as it is; of one that drains, who is there still.
+fn reason(instance: &InstanceStatus) -> String {
+    let mut reason = instance.report.instance.reason.clone();
+    if let Some(drain) = &instance.report.drain {
+        if let Some(open) = drain.open {
+            reason.push_str(&format!("; {open} connections open"));
+        }
+        if !drain.late_clients.is_empty() {
+            let late: Vec<_> = drain.late_clients.iter().map(ToString::to_string).collect();
+            reason.push_str(&format!("; came after the answers' end: {}", late.join(", ")));
+        }
+    }
+    reason
+}
+
 fn instances(status: &Status, paint: Paint) -> String {
     let head = ["INSTANCE", "SERVICE", "STATE", "SINCE", "ADDRESS", "SHARE", "PROBE", "PACKETS", "REASON"];
     let row = |instance: &InstanceStatus| {
@@ -154,7 +169,7 @@ fn instances(status: &Status, paint: Paint) -> String {
             (format!("{:.0} %", instance.report.share * 100.0), None),
             (probe, None),
             (packets, None),
-            (record.reason.clone(), Some(Tone::Quiet)),
+            (reason(instance), Some(Tone::Quiet)),
         ]
     };
     let rows: Vec<_> = status.services.values().flat_map(|s| s.instances.iter().map(row)).collect();

@@ -166,6 +166,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         start_deadline,
         drain_quiet,
         drain_deadline,
+        drain_at_deadline,
     } = old;
     differing([
         ("names", *names != new.names),
@@ -193,5 +194,6 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("start_deadline", *start_deadline != new.start_deadline),
         ("drain_quiet", *drain_quiet != new.drain_quiet),
         ("drain_deadline", *drain_deadline != new.drain_deadline),
+        ("drain_at_deadline", *drain_at_deadline != new.drain_at_deadline),
     ])
 }

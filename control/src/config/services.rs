@@ -9,7 +9,7 @@ use super::reader::{Field, Section};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
 use super::values::{whole32, word};
-use crate::model::{Choice, Guest, Launch, OnAllDown, ServiceName, ServiceSpec, Technology};
+use crate::model::{AtDeadline, Choice, Guest, Launch, OnAllDown, ServiceName, ServiceSpec, Technology};
 use crate::predict::PredictorKind;
 
 /// Names of one service that the file may list.
@@ -22,7 +22,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 28] = [
     "name",
     "names",
     "technology",
@@ -48,6 +48,7 @@ const KEYS: [&str; 27] = [
     "start_deadline",
     "drain_quiet",
     "drain_deadline",
+    "drain_at_deadline",
     "predictor",
     "summon",
 ];
@@ -89,7 +90,7 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
     let kinds = PredictorKind::ALL.map(|k| (k.label(), k));
     let predictor = section.or("predictor", PredictorKind::Ema, |v| word(v, &kinds)).value;
     let (min, max) = bounds(section, node_limit);
-    let (quiet, deadline) = drain(section);
+    let (quiet, deadline, at_deadline) = drain(section);
     let choices = Choice::ALL.map(|c| (c.label(), c));
     let groups = fallback(section);
     let (on_all_down, sorry) = policy(section);
@@ -122,6 +123,7 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         start_deadline: time("start_deadline", 30_000, 100, 3_600_000),
         drain_quiet: quiet,
         drain_deadline: deadline,
+        drain_at_deadline: at_deadline,
         name: name.value.clone()?,
     };
     let name = name.map(|_| spec.name.clone());
@@ -223,7 +225,7 @@ fn bounds(section: &Section<'_, '_>, node_limit: &Field<u32>) -> (Field<u32>, Fi
     (min, max)
 }
 
-fn drain(section: &Section<'_, '_>) -> (Duration, Duration) {
+fn drain(section: &Section<'_, '_>) -> (Duration, Duration, AtDeadline) {
     let (shortest, day) = (Duration::from_millis(100), Duration::from_secs(86_400));
     let quiet = section.or("drain_quiet", Duration::from_secs(2), |v| duration(v, shortest, day));
     let deadline = section.or("drain_deadline", Duration::from_secs(300), |v| duration(v, shortest, day));
@@ -231,5 +233,7 @@ fn drain(section: &Section<'_, '_>) -> (Duration, Duration) {
         let what = "is longer than drain_deadline, so it could never pass";
         section.complain(quiet.line, "drain_quiet", what, "use a shorter time or raise drain_deadline");
     }
-    (quiet.value, deadline.value)
+    let words = AtDeadline::ALL.map(|at| (at.label(), at));
+    let at_deadline = section.or("drain_at_deadline", AtDeadline::Cut, |v| word(v, &words));
+    (quiet.value, deadline.value, at_deadline.value)
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
+pub use xdp_balancer::OpenConnection;
 pub use xdp_balancer::RunAction;
 use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
 use xdp_balancer_common::{Action, CookieSecret, FlowCount, ServiceCount, Verdict};
@@ -232,6 +233,17 @@ impl Datapath {
     pub fn flow(&self, interface: &str) -> Option<FlowCount> {
         let index = nix::net::if_::if_nametoindex(interface).ok()?;
         self.lock().plane.as_ref()?.flow(index).ok()?
+    }
+
+    /// An instance's open connections; `None` where they are not known.
+    #[must_use]
+    pub fn connections(&self, interface: &str) -> Option<Vec<OpenConnection>> {
+        let index = nix::net::if_::if_nametoindex(interface).ok()?;
+        let state = self.lock();
+        let plane = state.plane.as_ref()?;
+        // Kept only where packets are counted.
+        plane.flow(index).ok()??;
+        plane.connections(index).ok()
     }
 
     /// Gives back an instance's counter; to be called before its interface goes.

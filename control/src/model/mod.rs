@@ -28,7 +28,7 @@ pub use network::{
     NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
 };
 pub use port::{PortKind, TapUse};
-pub use service::{Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology};
+pub use service::{AtDeadline, Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;
 pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
 pub use summon::{Cold, ColdServices, Late, Refusal, Summon, SummonLimits, SummonOrder};

@@ -205,8 +205,34 @@ pub struct ServiceSpec {
     pub start_deadline: Duration,
     /// Quiet time after which traffic counts as ended.
     pub drain_quiet: Duration,
-    /// Longest drain behind the TTL, whatever traffic there is.
+    /// Longest drain behind the TTL.
     pub drain_deadline: Duration,
+    /// What becomes of clients that are there still then.
+    pub drain_at_deadline: AtDeadline,
+}
+
+/// What becomes of clients that use an instance still when its drain has lasted for as long as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtDeadline {
+    /// They are cut off.
+    Cut,
+    /// It goes on while a connection of theirs is open.
+    Keep,
+}
+
+impl AtDeadline {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Cut, Self::Keep];
+
+    /// Its name in configuration.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Keep => "keep",
+        }
+    }
 }
 
 /// Hard bounds of this node, whatever the forecasts say.

@@ -9,13 +9,14 @@ use tracing::{error, info, warn};
 
 use super::Operator;
 use super::bring_up::BringUp;
+use super::drain::Patience;
 use super::operator::{Tracked, Work};
 use super::publish::named;
-use super::take_down::{Outcome, Patience, TakeDown};
+use super::take_down::{Outcome, TakeDown};
 use crate::dns::Stage;
 use crate::model::{
-    AddressPair, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology, Timestamp, Transition,
-    in_full,
+    AddressPair, AtDeadline, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology, Timestamp,
+    Transition, in_full,
 };
 use crate::placement::lease::lease;
 use crate::stop::stop;
@@ -32,7 +33,8 @@ impl Operator {
     /// Takes an instance in, from its start or from the store.
     pub(super) fn track(&mut self, record: Instance, dead: bool) {
         let id = record.id.clone();
-        self.instances.insert(id, Tracked { record, last_probe: None, problem: None, work: Work::None, dead });
+        self.instances
+            .insert(id, Tracked { record, last_probe: None, drain: None, problem: None, work: Work::None, dead });
     }
 
     pub(super) fn start(&mut self, service: &ServiceName) {
@@ -280,6 +282,7 @@ impl Operator {
             ttl: Duration::from_secs(u64::from(record.largest_ttl_s)),
             quiet: spec.map_or(Duration::from_secs(2), |s| s.drain_quiet),
             deadline: spec.map_or(Duration::from_secs(300), |s| s.drain_deadline),
+            at_deadline: spec.map_or(AtDeadline::Cut, |s| s.drain_at_deadline),
         });
         let task = TakeDown {
             world: Arc::clone(&self.world),

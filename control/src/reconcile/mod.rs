@@ -9,6 +9,7 @@ mod back_off;
 mod bring_up;
 mod cause;
 mod decide;
+mod drain;
 mod hold;
 mod idle;
 mod lifecycle;
@@ -26,7 +27,7 @@ pub use decide::{Action, InstanceView, ServiceView, decide};
 pub use hold::{HoldError, Rollback, RolledBack};
 pub use operator::{Command, Operator, OperatorChannels};
 pub use probe::{Probe, ProbeError};
-pub use view::{InstanceReport, OperatorView, ProbeReport, TechnologyReport};
+pub use view::{DrainReport, InstanceReport, OperatorView, ProbeReport, TechnologyReport};
 pub use world::World;
 
 use crate::driver::DriverEvent;
@@ -41,6 +42,8 @@ enum Event {
     Probed { id: InstanceId, report: ProbeReport },
     /// A start failed and was undone, or a serving instance stopped answering.
     Failed { id: InstanceId, reason: String },
+    /// A drain has come so far.
+    Draining { id: InstanceId, report: DrainReport },
     /// Nothing of the instance is left, or its removal failed and will be tried again.
     TakenDown { id: InstanceId, outcome: take_down::Outcome },
     /// A technology told something by itself.

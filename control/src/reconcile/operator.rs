@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
 use super::idle::Awake;
-use super::view::{OperatorView, ProbeReport, TechnologyReport};
+use super::view::{DrainReport, OperatorView, ProbeReport, TechnologyReport};
 use super::{Action, Event, World, decide};
 use crate::config::Config;
 use crate::dns::Index;
@@ -65,6 +65,7 @@ const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Tracked {
     pub record: Instance,
     pub last_probe: Option<ProbeReport>,
+    pub drain: Option<DrainReport>,
     /// Why its removal failed last.
     pub problem: Option<String>,
     pub work: Work,
@@ -257,6 +258,11 @@ impl Operator {
             Event::Probed { id, report } => {
                 if let Some(tracked) = self.instances.get_mut(&id) {
                     tracked.last_probe = Some(report);
+                }
+            }
+            Event::Draining { id, report } => {
+                if let Some(tracked) = self.instances.get_mut(&id) {
+                    tracked.drain = Some(report);
                 }
             }
             Event::Failed { id, reason } => self.failed(&id, &reason),

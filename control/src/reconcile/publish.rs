@@ -257,6 +257,7 @@ mod tests {
             start_deadline: Duration::from_secs(30),
             drain_quiet: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(300),
+            drain_at_deadline: crate::model::AtDeadline::Cut,
         }
     }
 

@@ -1,5 +1,5 @@
 //! One instance's way down: out of the answers first (the operator did that), then the largest TTL that
-//! was handed out, then until its traffic has ended, then stop.
+//! was handed out, then until its clients have left ([`drain`](super::drain)), then stop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use super::bring_up::remove;
+use super::drain::{Drain, Ended, Patience, Seen};
 use super::{Event, World};
 use crate::driver::Driver;
-use crate::model::Instance;
+use crate::model::{Instance, Timestamp};
 
-/// How often the kernel's packet counts are read while traffic runs out. There is no event for "no
-/// packet came".
+/// How often the kernel's counts are read while traffic runs out. There is no event for "no packet came".
 const QUIET_POLL: Duration = Duration::from_millis(100);
 /// What an instance gets to end by itself before it is killed; clients have left by then.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -32,17 +32,6 @@ pub(super) enum Outcome {
     },
     /// Something is left; to be tried again.
     Failed(String),
-}
-
-/// What a drain waits for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Largest TTL that named the instance, counted from now.
-    pub ttl: Duration,
-    /// Time without a packet after which traffic counts as ended.
-    pub quiet: Duration,
-    /// Longest wait behind the TTL.
-    pub deadline: Duration,
 }
 
 /// What a removal needs to know.
@@ -83,27 +72,45 @@ impl TakeDown {
         // what is waited for here.
         sleep(patience.ttl).await;
         let begun = Instant::now();
-        let mut last = self.packets().await;
-        let mut still_since = Instant::now();
+        let mut drain = Drain::begin(patience, (begun, Timestamp::now()), &self.seen().await);
+        let mut told = None;
         let mut ticks = interval(QUIET_POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let ended = loop {
             ticks.tick().await;
-            let now = self.packets().await;
-            if now != last {
-                last = now;
-                still_since = Instant::now();
+            let ended = drain.look(Instant::now(), &self.seen().await);
+            if let Some(ended) = ended {
+                break ended;
             }
-            // Counts that cannot be read are no proof of silence: the deadline decides then.
-            if now.is_some() && still_since.elapsed() >= patience.quiet {
-                info!(instance = %self.instance.id, waited = ?begun.elapsed(), "traffic has ended");
-                return "its traffic has ended".to_owned();
+            let report = drain.report();
+            if told.as_ref() != Some(&report) {
+                told = Some(report.clone());
+                let _ = self.events.send(Event::Draining { id: self.instance.id.clone(), report }).await;
             }
-            if begun.elapsed() >= patience.deadline {
-                warn!(instance = %self.instance.id, deadline = ?patience.deadline, "stopped while clients still use it");
-                return format!("still had traffic after {:?}", patience.deadline);
+        };
+        let (instance, waited, late) = (&self.instance.id, begun.elapsed(), drain.report().late_clients);
+        if !late.is_empty() {
+            warn!(%instance, clients = ?late, "clients came after the last answer that named it had run out");
+        }
+        match ended {
+            Ended::Unused => {
+                info!(%instance, ?waited, "traffic has ended");
+                "its traffic has ended".to_owned()
+            }
+            Ended::Cut { open } => {
+                warn!(%instance, deadline = ?patience.deadline, open, "stopped while clients still use it");
+                match open {
+                    Some(open) => format!("still had traffic after {:?}, {open} connections open", patience.deadline),
+                    None => format!("still had traffic after {:?}", patience.deadline),
+                }
             }
         }
+    }
+
+    async fn seen(&self) -> Seen {
+        let open = self.world.datapath.connections(&self.instance.id.interface());
+        let open = open.map(|all| all.into_iter().map(|c| (c.client.ip(), c.age)).collect());
+        Seen { packets: self.packets().await, open }
     }
 
     /// Packets to and from the instance so far: the program's counts at its interface, or the interface's

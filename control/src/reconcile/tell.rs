@@ -55,6 +55,7 @@ impl Operator {
                 let report = InstanceReport {
                     instance: tracked.record.clone(),
                     last_probe: tracked.last_probe.clone(),
+                    drain: tracked.drain.clone(),
                     published: share.is_some(),
                     share: share.unwrap_or(0.0),
                 };

@@ -1,6 +1,7 @@
 //! What the operator shows of itself, for `status`, metrics and the demo; read by others, never decided on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,19 @@ pub struct ProbeReport {
     pub error: Option<String>,
 }
 
+/// An instance that is out of the answers and waits for its clients to leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// When the last answer that named it had run out.
+    pub answers_end: Timestamp,
+    /// When it is stopped whoever uses it, unless the service keeps its clients.
+    pub deadline: Timestamp,
+    /// Connections to it that are open; `None` where they are not known.
+    pub open: Option<u64>,
+    /// Clients, up to eight, that opened a connection after the answers' end.
+    pub late_clients: Vec<IpAddr>,
+}
+
 /// One instance, as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceReport {
@@ -28,6 +42,9 @@ pub struct InstanceReport {
     pub published: bool,
     /// Its share of its service's answers, 0 to 1.
     pub share: f64,
+    /// How far its drain is, once the last answer that named it has run out.
+    #[serde(default)]
+    pub drain: Option<DrainReport>,
 }
 
 /// One technology, as it stands.

@@ -48,7 +48,10 @@ impl PinDir {
 
     /// Small maps.
     pub fn options(&self) -> Options {
-        Options { pin_dir: self.0.clone(), sizes: Sizes { pool_bytes: 1 << 20, cursors: 64, services: 16, flows: 8, connections: 64 } }
+        Options {
+            pin_dir: self.0.clone(),
+            sizes: Sizes { pool_bytes: 1 << 20, cursors: 64, services: 16, flows: 8, connections: 64 },
+        }
     }
 
     pub fn open(&self) -> Dataplane {
