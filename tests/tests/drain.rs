@@ -7,7 +7,7 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -38,7 +38,7 @@ fn look_up(from: &Namespace) -> IpAddr {
 
 /// One request over an open connection; how many bytes of the file came. A slow reader waits between sips.
 fn request(stream: &mut TcpStream, pause: Duration) -> std::io::Result<usize> {
-    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET /content HTTP/1.1\r\nHost: {NAME}\r\n\r\n").as_bytes())?;
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -112,12 +112,11 @@ fn ten_instances_become_one_and_no_request_is_lost() {
     let (tally, stop) = (Tally::default(), AtomicBool::new(false));
     let client = lab.client.name().to_owned();
     std::thread::scope(|scope| {
-        let from = || Namespace::existing(&client);
         for _ in 0..12 {
-            scope.spawn(|| keep_alive(&from(), &tally, &stop));
+            scope.spawn(|| keep_alive(&Namespace::existing(&client), &tally, &stop));
         }
         for _ in 0..6 {
-            scope.spawn(|| slow(&from(), &tally, &stop));
+            scope.spawn(|| slow(&Namespace::existing(&client), &tally, &stop));
         }
         // Every client has a connection by now, and thinks.
         std::thread::sleep(2 * THINKING);
@@ -125,17 +124,18 @@ fn ten_instances_become_one_and_no_request_is_lost() {
         let less = good.replace("min = 10", "min = 1").replace("[[service]]", "[[service]]\ncapacity = 1000");
         std::fs::write(lab.config(), less).unwrap();
         daemon.signal(Signal::SIGHUP).unwrap();
-        let mut connections = 0;
+        let connections = AtomicU64::new(0);
         let begun = Instant::now();
         daemon
             .wait_for("one instance", 3 * PATIENCE, |s| {
                 let drains = video(s).instances.iter().filter_map(|i| i.report.drain.as_ref());
-                connections = connections.max(drains.filter_map(|drain| drain.open).max().unwrap_or(0));
+                let open = drains.filter_map(|drain| drain.open).max().unwrap_or(0);
+                connections.fetch_max(open, Ordering::Relaxed);
                 video(s).instances.len() == 1 && serving(s).len() == 1
             })
             .unwrap();
         println!("ten became one in {:?}", begun.elapsed());
-        assert!(connections > 0, "the status told of no open connection");
+        assert!(connections.into_inner() > 0, "the status told of no open connection");
         stop.store(true, Ordering::Relaxed);
     });
     let (ok, failed) = (tally.ok.load(Ordering::Relaxed), tally.failed.load(Ordering::Relaxed));

@@ -47,7 +47,7 @@ pub struct ConnectionKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connection {
-    /// When it was asked for, nanoseconds on the monotonic clock.
+    /// When it was accepted, nanoseconds on the monotonic clock.
     pub opened_ns: u64,
     /// Whether the client and the instance have closed their halves; each written in one direction only, so that
     /// neither overwrites the other's.

@@ -77,7 +77,7 @@ pub fn count(ctx: &TcContext, direction: Direction) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Notes that a connection is asked for, half closed, or over.
+/// Notes that a connection is accepted, half closed, or over.
 #[inline(always)]
 fn track(ctx: &TcContext, direction: Direction, packet: &Packet, interface: u32) {
     let (client, mine) = match direction {
@@ -87,9 +87,10 @@ fn track(ctx: &TcContext, direction: Direction, packet: &Packet, interface: u32)
     let (Some(client), Ok(ports)) = (client, ctx.load::<[u16; 2]>(packet.transport)) else { return };
     let ports = if mine == 0 { ports } else { [ports[1], ports[0]] };
     let key = ConnectionKey { interface, ports, client };
-    if packet.opens() {
+    if packet.flags & TCP_SYN != 0 {
+        // Once the instance accepts it: a bridge floods what it has no port for yet, so that a SYN alone may be another's.
         // One that the instance opens is none of its clients'.
-        if mine == 0 {
+        if mine == 1 && packet.flags & TCP_ACK != 0 {
             // SAFETY: reads the clock.
             let opened_ns = unsafe { bpf_ktime_get_ns() };
             let _ = CONNECTIONS.insert(key, Connection { opened_ns, closed: [0; 2] }, 0);

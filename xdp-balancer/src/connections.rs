@@ -17,7 +17,7 @@ pub struct OpenConnection {
     pub client: SocketAddr,
     /// The instance's port.
     pub port: u16,
-    /// Time since it was asked for.
+    /// Time since it was accepted.
     pub age: Duration,
 }
 
