@@ -128,6 +128,9 @@ fn services(status: &Status, paint: Paint) -> String {
 /// Why an instance is as it is; of one that drains, who is there still.
 fn reason(instance: &InstanceStatus) -> String {
     let mut reason = instance.report.instance.reason.clone();
+    if let Some(why) = &instance.report.unwell {
+        reason = format!("out of the answers: {why}");
+    }
     if let Some(drain) = &instance.report.drain {
         if let Some(open) = drain.open {
             reason.push_str(&format!("; {open} connections open"));

@@ -167,6 +167,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         drain_quiet,
         drain_deadline,
         drain_at_deadline,
+        probing,
     } = old;
     differing([
         ("names", *names != new.names),
@@ -194,6 +195,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("start_deadline", *start_deadline != new.start_deadline),
         ("drain_quiet", *drain_quiet != new.drain_quiet),
         ("drain_deadline", *drain_deadline != new.drain_deadline),
+        ("probe", *probing != new.probing),
         ("drain_at_deadline", *drain_at_deadline != new.drain_at_deadline),
     ])
 }

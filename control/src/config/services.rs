@@ -9,7 +9,7 @@ use super::reader::{Field, Section};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
 use super::values::{whole32, word};
-use crate::model::{AtDeadline, Choice, Guest, Launch, OnAllDown, ServiceName, ServiceSpec, Technology};
+use crate::model::{AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology};
 use crate::predict::PredictorKind;
 
 /// Names of one service that the file may list.
@@ -22,7 +22,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 33] = [
     "name",
     "names",
     "technology",
@@ -32,6 +32,11 @@ const KEYS: [&str; 28] = [
     "disk",
     "port",
     "probe_path",
+    "probe_interval",
+    "probe_timeout",
+    "probe_fall",
+    "probe_rise",
+    "replace_after",
     "capacity",
     "min",
     "max",
@@ -120,6 +125,13 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         memory_mib: section.or("memory_mib", 256, |v| whole(v, 6, 1 << 20)).value,
         shaping: shaping(section),
         summon,
+        probing: Probing {
+            interval: time("probe_interval", 1_000, 10, 3_600_000),
+            timeout: time("probe_timeout", 1_000, 10, 60_000),
+            fall: section.or("probe_fall", 3, |v| whole32(v, 1, 100)).value,
+            rise: section.or("probe_rise", 2, |v| whole32(v, 1, 100)).value,
+            replace_after: time("replace_after", 10_000, 0, 86_400_000),
+        },
         start_deadline: time("start_deadline", 30_000, 100, 3_600_000),
         drain_quiet: quiet,
         drain_deadline: deadline,

@@ -10,6 +10,7 @@ pub mod image;
 pub mod instance;
 pub mod network;
 mod port;
+mod probing;
 pub mod service;
 mod setting;
 pub mod snapshot;
@@ -28,6 +29,7 @@ pub use network::{
     NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
 };
 pub use port::{PortKind, TapUse};
+pub use probing::Probing;
 pub use service::{AtDeadline, Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;
 pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};

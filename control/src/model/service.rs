@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceName, Shaping, Summon};
+use super::{Probing, ServiceName, Shaping, Summon};
 
 /// What runs an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -201,6 +201,8 @@ pub struct ServiceSpec {
     pub shaping: Option<Shaping>,
     /// How its queries start it; there exactly where `min` is 0.
     pub summon: Option<Summon>,
+    /// How it is asked whether it serves.
+    pub probing: Probing,
     /// Longest wait for the first answer to a probe.
     pub start_deadline: Duration,
     /// Quiet time after which traffic counts as ended.

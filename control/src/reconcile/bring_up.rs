@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
+use super::health::{Change, Health};
 use super::probe::Probe;
 use super::{Event, ProbeReport, World};
 use crate::dns::Stage;
@@ -20,13 +21,6 @@ use crate::netlink::{BridgeSpec, Port, PortSpec};
 /// is waited too long; not sooner and not later than these bounds. The paper (section III) asks every 0.1 s.
 const READINESS_PART: u32 = 8;
 const READINESS_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
-/// How often a serving instance is asked.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest wait for one probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Probes in a row that a serving instance may miss.
-const FALL: u32 = 3;
-
 /// What a start needs to know; owned, so that the task borrows nothing of the operator.
 pub(super) struct BringUp {
     pub world: Arc<World>,
@@ -72,7 +66,7 @@ impl BringUp {
             addresses: self.instance.addresses,
             port: self.service.port,
             path: self.service.probe_path.clone(),
-            timeout: PROBE_TIMEOUT,
+            timeout: self.service.probing.timeout,
         }
     }
 
@@ -154,9 +148,10 @@ impl BringUp {
     }
 
     async fn watch_health(&mut self, probe: &Probe) {
-        let mut ticks = interval(HEALTH_INTERVAL);
+        let probing = self.service.probing;
+        let mut ticks = interval(probing.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut missed = 0;
+        let mut health = Health::new(probing);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -165,15 +160,16 @@ impl BringUp {
             let report = ask(probe).await;
             let error = report.error.clone();
             self.probed(report).await;
-            match error {
-                None => missed = 0,
-                Some(error) => {
-                    missed += 1;
-                    if missed >= FALL {
-                        let reason = format!("missed {missed} probes: {error}");
-                        self.tell(Event::Failed { id: self.instance.id.clone(), reason }).await;
-                        return;
-                    }
+            let id = self.instance.id.clone();
+            let why = || format!("missed {} probes: {}", probing.fall, error.clone().unwrap_or_default());
+            match health.probed(Instant::now(), error.is_none()) {
+                None => {}
+                Some(Change::Out) => self.tell(Event::Unwell { id, why: Some(why()) }).await,
+                Some(Change::Back) => self.tell(Event::Unwell { id, why: None }).await,
+                Some(Change::Replace) => {
+                    let reason = format!("out of the answers for {:?}; {}", probing.replace_after, why());
+                    self.tell(Event::Failed { id, reason }).await;
+                    return;
                 }
             }
         }

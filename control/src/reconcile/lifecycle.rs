@@ -33,8 +33,10 @@ impl Operator {
     /// Takes an instance in, from its start or from the store.
     pub(super) fn track(&mut self, record: Instance, dead: bool) {
         let id = record.id.clone();
-        self.instances
-            .insert(id, Tracked { record, last_probe: None, drain: None, problem: None, work: Work::None, dead });
+        self.instances.insert(
+            id,
+            Tracked { record, last_probe: None, drain: None, unwell: None, problem: None, work: Work::None, dead },
+        );
     }
 
     pub(super) fn start(&mut self, service: &ServiceName) {
@@ -172,6 +174,17 @@ impl Operator {
         if self.change(id, to, reason) && to == InstanceState::Ready {
             self.view.note_allocation(Timestamp::now().millis_since(requested_at) as f64);
         }
+    }
+
+    /// Takes an instance out of the answers, or back in.
+    pub(super) fn unwell(&mut self, id: &InstanceId, why: Option<String>) {
+        let Some(tracked) = self.instances.get_mut(id) else { return };
+        let service = &tracked.record.service;
+        match &why {
+            Some(why) => warn!(instance = %id, %service, why, "out of the answers"),
+            None => info!(instance = %id, %service, "back in the answers"),
+        }
+        tracked.unwell = why;
     }
 
     pub(super) fn failed(&mut self, id: &InstanceId, reason: &str) {

@@ -10,6 +10,7 @@ mod bring_up;
 mod cause;
 mod decide;
 mod drain;
+mod health;
 mod hold;
 mod idle;
 mod lifecycle;
@@ -40,6 +41,8 @@ enum Event {
     Advanced { id: InstanceId, to: InstanceState, reason: String, handle: Option<String> },
     /// A probe was answered, or not.
     Probed { id: InstanceId, report: ProbeReport },
+    /// A serving instance has missed probes, and why, or answers them again.
+    Unwell { id: InstanceId, why: Option<String> },
     /// A start failed and was undone, or a serving instance stopped answering.
     Failed { id: InstanceId, reason: String },
     /// A drain has come so far.

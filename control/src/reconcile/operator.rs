@@ -66,6 +66,8 @@ pub(super) struct Tracked {
     pub record: Instance,
     pub last_probe: Option<ProbeReport>,
     pub drain: Option<DrainReport>,
+    /// Why it is out of the answers though it serves: what its probes say.
+    pub unwell: Option<String>,
     /// Why its removal failed last.
     pub problem: Option<String>,
     pub work: Work,
@@ -265,6 +267,7 @@ impl Operator {
                     tracked.drain = Some(report);
                 }
             }
+            Event::Unwell { id, why } => self.unwell(&id, why),
             Event::Failed { id, reason } => self.failed(&id, &reason),
             Event::TakenDown { id, outcome } => self.taken_down(&id, outcome),
             Event::Driver { technology, event } => self.driver_event(technology, event).await,

@@ -26,18 +26,20 @@ pub(super) struct Content {
 /// What shall be answered now, given what is answered already.
 ///
 /// For each service, the first that there is: instances that answered their probe; a fallback group; what its policy
-/// says. Each service comes with the index of its counters and its TTL. `instances` are those that answers may name, so without those that are being removed. A service that left
-/// the configuration is left out.
+/// says. Each service comes with the index of its counters and its TTL. `instances` are those that answers may name, so
+/// without those that are being removed; `unwell` are those of them that miss their probes. A service that left the
+/// configuration is left out.
 pub(super) fn content<'a>(
     zones: &[Arc<Zone>],
     services: impl Iterator<Item = (&'a ServiceSpec, u32, u32)>,
     instances: &BTreeMap<ServiceName, Vec<&Instance>>,
+    unwell: &BTreeSet<&InstanceId>,
     current: &Snapshot,
 ) -> Content {
     let services: Vec<PublishedService> = services
         .map(|(spec, index, ttl_s)| {
             let before = current.services.iter().find(|s| s.name == spec.name);
-            PublishedService { ttl_s, ..published(spec, index, instances, before) }
+            PublishedService { ttl_s, ..published(spec, index, (instances, unwell), before) }
         })
         .collect();
     let last_good = services.iter().filter(|s| s.basis == Basis::LastGood).map(|s| s.name.clone()).collect();
@@ -48,16 +50,18 @@ pub(super) fn content<'a>(
 fn published(
     spec: &ServiceSpec,
     index: u32,
-    instances: &BTreeMap<ServiceName, Vec<&Instance>>,
+    (instances, unwell): (&BTreeMap<ServiceName, Vec<&Instance>>, &BTreeSet<&InstanceId>),
     before: Option<&PublishedService>,
 ) -> PublishedService {
     let of_service = instances.get(&spec.name).map_or(&[][..], Vec::as_slice);
-    let in_state = |state: fn(InstanceState) -> bool| -> Vec<Backend> {
-        let fitting = of_service.iter().filter(|i| state(i.state));
+    let well =
+        |i: &Instance| matches!(i.state, InstanceState::Ready | InstanceState::Serving) && !unwell.contains(&i.id);
+    let those = |fits: &dyn Fn(&Instance) -> bool| -> Vec<Backend> {
+        let fitting = of_service.iter().filter(|i| fits(i));
         // One technology per service, and one size of its instances: they weigh the same.
         fitting.map(|i| Backend { instance: i.id.clone(), addresses: i.addresses, weight: 1 }).collect()
     };
-    let serving = in_state(|state| matches!(state, InstanceState::Ready | InstanceState::Serving));
+    let serving = those(&well);
     let mut last_good = Vec::new();
     if serving.is_empty() {
         last_good.extend(before.map(PublishedService::good).unwrap_or_default().iter().cloned());
@@ -80,7 +84,9 @@ fn published(
         Some((group, addresses)) => (Basis::Fallback { group }, Vec::new(), addresses.clone()),
         None => {
             // None is ready or serving here; one that drains is on its way out.
-            let there = in_state(|state| matches!(state, InstanceState::Starting | InstanceState::Failed));
+            let there = those(&|i| {
+                matches!(i.state, InstanceState::Starting | InstanceState::Failed) || unwell.contains(&i.id)
+            });
             by_policy(spec, there, &last_good)
         }
     };
@@ -128,7 +134,11 @@ impl Operator {
             return;
         }
         let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
+        let mut unwell = BTreeSet::new();
         for tracked in self.instances.values().filter(|t| !t.is_leaving()) {
+            if tracked.unwell.is_some() {
+                unwell.insert(&tracked.record.id);
+            }
             by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
         }
         let mut services = Vec::with_capacity(self.config.services.len());
@@ -141,7 +151,7 @@ impl Operator {
                 }
             }
         }
-        let made = content(&self.config.zones, services.into_iter(), &by_service, &self.snapshot);
+        let made = content(&self.config.zones, services.into_iter(), &by_service, &unwell, &self.snapshot);
         let refused = made.last_good.iter().filter(|s| !self.view.last_good.contains(s)).count();
         self.view.refused_empty += refused as u64;
         self.view.last_good = made.last_good;
@@ -254,6 +264,7 @@ mod tests {
             memory_mib: 256,
             shaping: None,
             summon: None,
+            probing: crate::model::Probing::default(),
             start_deadline: Duration::from_secs(30),
             drain_quiet: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(300),
@@ -274,7 +285,7 @@ mod tests {
     fn build_with(spec: &ServiceSpec, states: &[InstanceState], current: &Snapshot) -> Content {
         let made: Vec<_> = states.iter().enumerate().map(|(i, s)| instance(i as u32, *s)).collect();
         let by_service = BTreeMap::from([(spec.name.clone(), made.iter().collect())]);
-        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &by_service, current)
+        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &by_service, &BTreeSet::new(), current)
     }
 
     fn build(states: &[InstanceState], current: &Snapshot) -> Content {
@@ -310,6 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn one_that_misses_its_probes_is_left_out_unless_all_do() {
+        let made: Vec<_> = (0..2).map(|i| instance(i, InstanceState::Serving)).collect();
+        let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
+        let build = |spec: &ServiceSpec, unwell: &[u32], before: &Snapshot| {
+            let unwell = unwell.iter().map(|i| &made[*i as usize].id).collect();
+            content(&[], [(spec, 3, 5)].into_iter(), &by_service, &unwell, before)
+        };
+        let both = build(&spec(), &[], &Snapshot::default());
+        assert_eq!(answered(&both), (Basis::Serving, vec![0, 1], vec![]));
+        assert_eq!(answered(&build(&spec(), &[0], &both.snapshot)), (Basis::Serving, vec![1], vec![]));
+        assert_eq!(answered(&build(&spec(), &[0, 1], &both.snapshot)), (Basis::LastGood, vec![0, 1], vec![]));
+        let all = with_policy(OnAllDown::All);
+        assert_eq!(answered(&build(&all, &[0, 1], &both.snapshot)), (Basis::All, vec![0, 1], vec![]));
+    }
+
+    #[test]
     fn a_service_never_becomes_empty_by_accident() {
         let full = build(&[InstanceState::Serving], &Snapshot::default());
         let failed = build(&[InstanceState::Failed], &full.snapshot);
@@ -323,7 +350,7 @@ mod tests {
     #[test]
     fn a_removed_service_leaves() {
         let full = build(&[InstanceState::Serving], &Snapshot::default());
-        let gone = content(&[], std::iter::empty(), &BTreeMap::new(), &full.snapshot);
+        let gone = content(&[], std::iter::empty(), &BTreeMap::new(), &BTreeSet::new(), &full.snapshot);
         assert!(gone.snapshot.services.is_empty());
     }
 
@@ -380,9 +407,9 @@ mod tests {
         let before = build(SERVING, &Snapshot::default()).snapshot;
         let heir = Instance { id: InstanceId::from_number(77), ..instance(1, InstanceState::Requested) };
         let by_service = BTreeMap::from([(ServiceName::new("audio").unwrap(), vec![&heir])]);
-        let made = content(&[], [(&spec(), 3, 5)].into_iter(), &by_service, &before);
+        let made = content(&[], [(&spec(), 3, 5)].into_iter(), &by_service, &BTreeSet::new(), &before);
         assert_eq!(answered(&made), (Basis::LastGood, vec![0], vec![]));
-        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &BTreeMap::new(), &made.snapshot);
+        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &BTreeMap::new(), &BTreeSet::new(), &made.snapshot);
         assert_eq!(answered(&again).1, [0], "it does not come back");
     }
 

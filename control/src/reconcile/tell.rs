@@ -56,6 +56,7 @@ impl Operator {
                     instance: tracked.record.clone(),
                     last_probe: tracked.last_probe.clone(),
                     drain: tracked.drain.clone(),
+                    unwell: tracked.unwell.clone(),
                     published: share.is_some(),
                     share: share.unwrap_or(0.0),
                 };

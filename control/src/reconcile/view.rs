@@ -45,6 +45,9 @@ pub struct InstanceReport {
     /// How far its drain is, once the last answer that named it has run out.
     #[serde(default)]
     pub drain: Option<DrainReport>,
+    /// Why it is out of the answers though it runs: what its probes say.
+    #[serde(default)]
+    pub unwell: Option<String>,
 }
 
 /// One technology, as it stands.

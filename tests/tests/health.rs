@@ -1,0 +1,134 @@
+//! Instances that stop responding without ending: out of the answers, back when they answer again, replaced when they
+//! do not. Needs root, `dig`, nginx and dockerd (`make setup`).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+#[expect(dead_code, reason = "shared with tests that need more of it")]
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use control::api::{InstanceStatus, Status};
+use support::{PATIENCE, dig, lab, serving, video, wait_until};
+use tests::edge::{EDGE, NAME, EdgeLab};
+use tests::lab::is_root;
+use tokio::runtime::Runtime;
+
+/// Freezes and thaws containers: such a process is there and says nothing.
+struct Freezer {
+    client: Docker,
+    runtime: Runtime,
+}
+
+impl Freezer {
+    fn of(lab: &EdgeLab) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(async { lab.engine.as_ref().unwrap().client() }).unwrap();
+        Self { client, runtime }
+    }
+
+    fn freeze(&self, instance: &InstanceStatus) {
+        self.runtime.block_on(self.client.pause_container(handle(instance))).unwrap();
+    }
+
+    fn thaw(&self, instance: &InstanceStatus) {
+        self.runtime.block_on(self.client.unpause_container(handle(instance))).unwrap();
+    }
+}
+
+fn handle(instance: &InstanceStatus) -> &str {
+    instance.report.instance.handle.as_deref().unwrap()
+}
+
+fn address(instance: &InstanceStatus) -> IpAddr {
+    instance.report.instance.addresses.v4.unwrap().into()
+}
+
+/// All addresses that the name has now.
+fn answers(lab: &EdgeLab) -> BTreeSet<IpAddr> {
+    dig(&lab.client, &[&format!("@{}", EDGE.0), NAME, "A"]).addresses()
+}
+
+fn instance<'a>(status: &'a Status, id: &str) -> Option<&'a InstanceStatus> {
+    video(status).instances.iter().find(|i| i.report.instance.id.to_string() == id)
+}
+
+const KEYS: &str = "min = 2\nmax = 2\nttl_s = 1\nprobe_interval = \"50ms\"\nprobe_timeout = \"100ms\"\nprobe_fall = 2\n\
+    probe_rise = 2\nreplace_after = \"1h\"";
+
+/// One of two falls silent, returns, and comes and goes: it is out of the answers while it is silent, the same instance
+/// is back afterwards, and the more often it has left the longer it has to answer.
+#[test]
+fn an_instance_that_comes_and_goes_does_not_make_the_answers_do_so() {
+    if !is_root("an_instance_that_comes_and_goes_does_not_make_the_answers_do_so") {
+        return;
+    }
+    let mut lab = lab("flaps", KEYS);
+    let mut daemon = lab.start_daemon().unwrap();
+    let status = daemon.wait_for("two instances", PATIENCE, |s| serving(s).len() == 2).unwrap();
+    let ids = serving(&status);
+    let flapping = video(&status).instances[0].clone();
+    let (id, own) = (flapping.report.instance.id.to_string(), address(&flapping));
+    let freezer = Freezer::of(&lab);
+    assert_eq!(answers(&lab).len(), 2);
+
+    freezer.freeze(&flapping);
+    let frozen = Instant::now();
+    wait_until("its leave of the answers", || (!answers(&lab).contains(&own)).then_some(()));
+    println!("out of the answers {:?} after it fell silent", frozen.elapsed());
+    let status = daemon.status().unwrap();
+    let silent = instance(&status, &id).unwrap();
+    assert!(!silent.report.published && silent.report.unwell.as_ref().unwrap().contains("missed 2 probes"));
+    freezer.thaw(&flapping);
+    let thawed = Instant::now();
+    wait_until("its return", || answers(&lab).contains(&own).then_some(()));
+    println!("back {:?} after it answered again", thawed.elapsed());
+
+    // Ten turns of half a second each; how often the answers change is what its clients feel.
+    let generation = daemon.status().unwrap().generation;
+    let mut returns = Vec::new();
+    for _ in 0..10 {
+        freezer.freeze(&flapping);
+        std::thread::sleep(Duration::from_millis(500));
+        freezer.thaw(&flapping);
+        std::thread::sleep(Duration::from_millis(500));
+        returns.push(answers(&lab).contains(&own));
+    }
+    let changes = daemon.status().unwrap().generation - generation;
+    println!("{changes} changes of the answers in ten turns; in them after each: {returns:?}");
+    assert!(changes < 20, "each turn changed the answers twice: {changes}");
+    assert!(!returns[9], "still trusted after ten turns");
+    wait_until("its return", || answers(&lab).contains(&own).then_some(()));
+    assert_eq!(serving(&daemon.status().unwrap()), ids, "nothing was replaced");
+    daemon.terminate().unwrap();
+    lab.remove().unwrap();
+}
+
+/// One that stays silent is replaced, and nobody is sent to it meanwhile; where all are silent they are answered still.
+#[test]
+fn a_silent_instance_is_replaced_and_the_last_ones_are_kept() {
+    if !is_root("a_silent_instance_is_replaced_and_the_last_ones_are_kept") {
+        return;
+    }
+    let mut lab = lab("silent", &KEYS.replace("\"1h\"", "\"2s\""));
+    let mut daemon = lab.start_daemon().unwrap();
+    let status = daemon.wait_for("two instances", PATIENCE, |s| serving(s).len() == 2).unwrap();
+    let silent = video(&status).instances[0].clone();
+    let (id, own) = (silent.report.instance.id.to_string(), address(&silent));
+    let freezer = Freezer::of(&lab);
+    freezer.freeze(&silent);
+    wait_until("its leave of the answers", || (!answers(&lab).contains(&own)).then_some(()));
+    let replaced = |s: &Status| serving(s).len() == 2 && instance(s, &id).is_none();
+    let status = daemon.wait_for("its replacement", PATIENCE, replaced).unwrap();
+    assert!(!answers(&lab).contains(&own));
+
+    for one in &video(&status).instances {
+        freezer.freeze(one);
+    }
+    let basis = daemon.wait_for("nobody that serves", PATIENCE, |s| video(s).basis == "last-good").unwrap();
+    assert_eq!(answers(&lab).len(), 2, "{basis:?}");
+    daemon.terminate().unwrap();
+    lab.remove().unwrap();
+}
