@@ -22,8 +22,9 @@ pub struct OpenConnection {
 }
 
 impl Dataplane {
-    /// Connections that are open through the interface of an instance whose packets are counted. One that a client has
-    /// left without a word is among them, and of more than the map holds those that are oldest are not.
+    /// Connections through the interface of an instance whose packets are counted, that neither a reset nor their client
+    /// has closed. One that a client has left without a word is among them; one of which it has closed its half is not,
+    /// though data may still come to it; of more than the map holds, those that are oldest are not.
     pub fn connections(&self, ifindex: u32) -> Result<Vec<OpenConnection>, Error> {
         let now = sys::monotonic_ns();
         let open = |(key, connection): (ConnectionKey, Connection)| OpenConnection {
@@ -31,7 +32,8 @@ impl Dataplane {
             port: u16::from_be(key.ports[1]),
             age: Duration::from_nanos(now.saturating_sub(connection.opened_ns)),
         };
-        Ok(self.connections_of(ifindex)?.into_iter().map(open).collect())
+        let all = self.connections_of(ifindex)?.into_iter();
+        Ok(all.filter(|(_, connection)| connection.closed[0] == 0).map(open).collect())
     }
 
     /// Forgets an interface's connections.

@@ -334,12 +334,12 @@ fn open_connections_are_known() {
 
             let mut pairs = pairs.into_iter();
             let (mut ours, mut theirs) = pairs.next().unwrap();
-            // One half only: the other still sends.
-            ours.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
-            assert_eq!(dataplane.connections(ifindex).unwrap().len(), 3);
+            // The instance's half alone: the client still sends.
             theirs.shutdown(Shutdown::Write).unwrap();
             assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+            assert_eq!(dataplane.connections(ifindex).unwrap().len(), 3);
+            ours.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
             assert_eq!(dataplane.connections(ifindex).unwrap().len(), 2);
 
             // A reset: something was sent and not read.

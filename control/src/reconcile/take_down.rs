@@ -13,7 +13,7 @@ use super::bring_up::remove;
 use super::drain::{Drain, Ended, Patience, Seen};
 use super::{Event, World};
 use crate::driver::Driver;
-use crate::model::{Instance, Timestamp};
+use crate::model::{Instance, InstanceState, Timestamp};
 
 /// How often the kernel's counts are read while traffic runs out. There is no event for "no packet came".
 const QUIET_POLL: Duration = Duration::from_millis(100);
@@ -108,7 +108,9 @@ impl TakeDown {
     }
 
     async fn seen(&self) -> Seen {
-        let open = self.world.datapath.connections(&self.instance.id.interface());
+        // One that has failed keeps nobody by a connection over which nothing comes.
+        let kept = self.instance.state != InstanceState::Failed;
+        let open = kept.then(|| self.world.datapath.connections(&self.instance.id.interface())).flatten();
         let open = open.map(|all| all.into_iter().map(|c| (c.client.ip(), c.age)).collect());
         Seen { packets: self.packets().await, open }
     }
