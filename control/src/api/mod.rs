@@ -13,6 +13,7 @@ mod tests;
 
 pub use difference::{Change, Line, difference};
 pub use server::{ApiError, serve_metrics, serve_socket};
+pub use crate::dns::{Histogram, Stage};
 pub use status::{DnsStatus, InstanceStatus, NetworkStatus, ServiceStatus, Sources, Status};
 pub use tables::{
     Pair, Refusal, RollbackOrder, TableContent, TableDifference, TableList, TableOrdered, TableSummary, ZoneContent,

@@ -221,7 +221,7 @@ impl Operator {
         self.world.net.reshape(&self.instances.values().filter_map(shaping).collect());
     }
 
-    fn take_desired(&mut self) {
+    pub(super) fn take_desired(&mut self) {
         let newest = self.channels.desired.borrow_and_update().clone();
         let newer = |d: &Arc<Desired>| self.desired.as_ref().is_none_or(|have| d.revision > have.revision);
         if let Some(desired) = newest.filter(newer)

@@ -167,3 +167,7 @@ impl Operator {
         self.world.summons.reached(service, stage);
     }
 }
+
+#[cfg(test)]
+#[path = "summon_tests.rs"]
+mod tests;
