@@ -190,8 +190,7 @@ impl SummonLab {
 
     fn clear(&self) -> Result<()> {
         let config = self.config();
-        let (code, _, said) =
-            selvedge(Some(&self.edge), &["clear", "--yes", "--config", &config.to_string_lossy()])?;
+        let (code, _, said) = selvedge(Some(&self.edge), &["clear", "--yes", "--config", &config.to_string_lossy()])?;
         match code {
             Some(0) => Ok(()),
             _ => Err(LabError::system("clear", config.display())(io::Error::other(said))),

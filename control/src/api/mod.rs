@@ -11,9 +11,9 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use crate::dns::{Histogram, Stage};
 pub use difference::{Change, Line, difference};
 pub use server::{ApiError, serve_metrics, serve_socket};
-pub use crate::dns::{Histogram, Stage};
 pub use status::{DnsStatus, InstanceStatus, NetworkStatus, ServiceStatus, Sources, Status};
 pub use tables::{
     Pair, Refusal, RollbackOrder, TableContent, TableDifference, TableList, TableOrdered, TableSummary, ZoneContent,

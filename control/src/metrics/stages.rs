@@ -21,7 +21,8 @@ pub(super) fn family(status: &Status) -> Option<MetricFamily> {
     }
     let mut family = MetricFamily::default();
     family.set_name("selvedge_summon_stage_seconds".to_owned());
-    family.set_help("Starts by queries: time of each stage, and of all (total), from query seen to answered.".to_owned());
+    family
+        .set_help("Starts by queries: time of each stage, and of all (total), from query seen to answered.".to_owned());
     family.set_field_type(MetricType::HISTOGRAM);
     family.set_metric(metrics);
     Some(family)

@@ -168,6 +168,7 @@ impl Operator {
         self.check_technologies().await;
         self.adopt().await;
         self.wake_running();
+        self.prefetch();
         self.settled = true;
         self.step();
         let mut audit = tokio::time::interval(AUDIT_INTERVAL);
@@ -202,6 +203,7 @@ impl Operator {
             Command::Reload(config) => {
                 self.config = config;
                 self.reshape();
+                self.prefetch();
             }
             Command::Networks(reply) => {
                 let world = Arc::clone(&self.world);

@@ -35,7 +35,11 @@ fn order(service: u32) -> SummonOrder {
 fn plan(fixture: &Fixture, revision: u64, replicas: u32) {
     let wanted = DesiredService { replicas, reason: "planned".to_owned() };
     let services = BTreeMap::from([(rare(), wanted)]);
-    fixture.desired.send_replace(Some(Arc::new(Desired { revision, node: "node".to_owned().try_into().unwrap(), services })));
+    fixture.desired.send_replace(Some(Arc::new(Desired {
+        revision,
+        node: "node".to_owned().try_into().unwrap(),
+        services,
+    })));
 }
 
 fn actions(operator: &Operator) -> Vec<Action> {
