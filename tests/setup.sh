@@ -5,6 +5,7 @@
 #   build   the linker for BPF objects, the standard library's source, the crates of Cargo.lock
 #   lab     what the namespace lab and the demo run: container engine, registry, nginx, tools; a BPF file system
 #   unikernel   what the reference unikernel is built with, and the emulator that runs it
+#   kernels Debian's kernels that the program is tried on, in target/kernels; needs a Debian
 #   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
@@ -223,6 +224,18 @@ step_unikernel() {
     fi
 }
 
+# Kernels of the releases that the package is for, and what makes a machine of one.
+step_kernels() {
+    has cpio || install_packages cpio
+    has xz || install_packages xz-utils
+    has zstd || install_packages zstd
+    has modprobe || install_packages kmod
+    has qemu-system-x86_64 || install_packages qemu-system-x86
+    local target=${CARGO_TARGET_DIR:-$root/target}
+    tests/kernels/fetch.sh 6.1 bookworm "$target/kernels" && tests/kernels/fetch.sh 6.12 trixie "$target/kernels" ||
+        fail "Debian's kernels could not be fetched; see the lines above"
+}
+
 step_lint() {
     need_rust
     local bpf own
@@ -269,17 +282,18 @@ step_peers() {
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | unikernel | lint | deb | check | peers) "step_$step" ;;
+    build | lab | unikernel | kernels | lint | deb | check | peers) "step_$step" ;;
     all)
         step_build
         step_lab
         step_unikernel
+        step_kernels
         step_lint
         step_deb
         step_check
         ;;
     *)
-        say "no such step: $step; there are build, lab, unikernel, lint, deb, check, peers, all"
+        say "no such step: $step; there are build, lab, unikernel, kernels, lint, deb, check, peers, all"
         exit 2
         ;;
     esac

@@ -32,10 +32,18 @@ impl Frame {
     #[inline(always)]
     pub fn blurred<const MASK: usize>(self, value: usize) -> usize {
         let mut address = value;
-        // SAFETY: an addition.
+        // Bounded before as well: nothing else may be added to an address.
+        // SAFETY: a bitwise and, and an addition.
         unsafe {
-            asm!("{0} += {1}", inout(reg) address, in(reg) self.data, options(pure, nomem, nostack, preserves_flags))
-        };
+            asm!(
+                "{0} &= {2}",
+                "{0} += {1}",
+                inout(reg) address,
+                in(reg) self.data,
+                const MASK,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
         (address - self.data) & MASK
     }
 

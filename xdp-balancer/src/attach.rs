@@ -234,6 +234,13 @@ fn create(
     Err(Error::system("attach to", interface)(error))
 }
 
+/// Instructions that the kernel's verifier walked when it took a program; `None` where the program is gone or may not be
+/// looked at. Looks through all programs of the machine.
+#[must_use]
+pub fn verified_instructions(program_id: u32) -> Option<u32> {
+    loaded_programs().filter_map(Result::ok).find(|info| info.id() == program_id)?.verified_instruction_count()
+}
+
 /// The program that an interface runs, as an error. Only asked where no link of ours is on it.
 fn foreign(interface: &str, ifindex: u32) -> Result<Option<Error>, Error> {
     let running = netlink::running(ifindex).map_err(Error::system("inspect", interface))?;

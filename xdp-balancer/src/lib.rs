@@ -53,7 +53,9 @@ mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use attach::{AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show};
+pub use attach::{
+    AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,
+};
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
 pub use error::{Error, Problem};

@@ -15,8 +15,11 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
         println!("nothing is attached under {}", pin_dir.display());
     }
     for interface in &found.interfaces {
-        let id = interface.program_id.map_or("-".to_owned(), |id| id.to_string());
-        println!("{}: {} (program {id})", interface.interface, interface.mode);
+        let status = &interface.status;
+        let id = status.program_id.map_or("-".to_owned(), |id| id.to_string());
+        let walked =
+            interface.verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
+        println!("{}: {} (program {id}{walked})", status.interface, status.mode);
     }
     Ok(())
 }

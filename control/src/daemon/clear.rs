@@ -47,7 +47,9 @@ pub async fn clear(config: &Path, remove: bool) -> Result<Cleared, StartError> {
     let mut cleared = Cleared::default();
 
     match offline::show(&config.dataplane.pin_dir) {
-        Ok(shown) => cleared.found.extend(shown.interfaces.iter().map(|i| format!("program on {}", i.interface))),
+        Ok(shown) => {
+            cleared.found.extend(shown.interfaces.iter().map(|i| format!("program on {}", i.status.interface)))
+        }
         Err(error) => cleared.failed.push(in_full(&error)),
     }
     if remove && let Err(error) = offline::detach(&config.dataplane.pin_dir, None, true) {

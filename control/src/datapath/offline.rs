@@ -10,7 +10,17 @@ use super::{DatapathError, InterfaceStatus};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// Where the program is attached.
-    pub interfaces: Vec<InterfaceStatus>,
+    pub interfaces: Vec<FoundInterface>,
+}
+
+/// An interface that runs the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundInterface {
+    /// How it runs it.
+    #[serde(flatten)]
+    pub status: InterfaceStatus,
+    /// Instructions that the kernel's verifier walked before it took the program.
+    pub verified_instructions: Option<u32>,
 }
 
 /// Reads the pins.
@@ -19,7 +29,11 @@ pub struct Found {
 /// [`DatapathError`] where they cannot be read.
 pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
     let attachments = xdp_balancer::show(pin_dir)?;
-    Ok(Found { interfaces: attachments.iter().flat_map(|pinned| &pinned.attachments).map(super::plain).collect() })
+    let interfaces = attachments.iter().flat_map(|pinned| &pinned.attachments).map(|attachment| FoundInterface {
+        status: super::plain(attachment),
+        verified_instructions: xdp_balancer::verified_instructions(attachment.program_id),
+    });
+    Ok(Found { interfaces: interfaces.collect() })
 }
 
 /// Takes the program off one interface or all, and with `tables` forgets tables and counters too; the names

@@ -9,6 +9,7 @@ pub mod docker;
 mod error;
 pub mod image;
 mod lock;
+pub mod machine;
 pub mod netns;
 pub mod node;
 pub mod process;
