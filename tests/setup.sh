@@ -190,6 +190,8 @@ step_lab() {
     has dig || install_packages bind9-dnsutils
     has curl || install_packages curl
     has wrk || install_packages wrk
+    # A clock that is moved under a running program.
+    has faketime || install_packages faketime
     has python3 || install_packages python3-minimal
 
     if [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null || true)" != bpf_fs ]; then

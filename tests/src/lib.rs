@@ -5,3 +5,4 @@ pub mod contract;
 pub mod demo;
 pub mod edge;
 pub mod lab;
+pub mod summon;

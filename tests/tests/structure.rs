@@ -63,7 +63,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("orchestrator", &["datapath", "dns", "driver", "netlink", "reconcile"]),
     ("reconcile", &["api", "cli", "orchestrator", "predict"]),
     ("datapath", &["driver", "netlink", "reconcile", "orchestrator"]),
-    ("bench", &["api", "cli", "daemon", "datapath", "orchestrator", "store"]),
+    ("bench", &["cli", "daemon", "datapath", "orchestrator", "store"]),
     ("metrics", &["datapath", "driver", "netlink", "placement", "predict", "reconcile", "orchestrator"]),
     ("explain", &["api", "cli", "daemon", "driver", "netlink", "orchestrator", "placement", "reconcile", "store"]),
     ("api", &["cli", "daemon", "driver", "netlink"]),

@@ -11,6 +11,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use crate::dns::{Histogram, Stage};
 pub use difference::{Change, Line, difference};
 pub use server::{ApiError, serve_metrics, serve_socket};
 pub use status::{DnsStatus, InstanceStatus, NetworkStatus, ServiceStatus, Sources, Status};

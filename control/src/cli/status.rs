@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Done;
 use super::paint::{Paint, Tone, age, table};
-use crate::api::{InstanceStatus, ServiceStatus, Status, client};
+use crate::api::{InstanceStatus, ServiceStatus, Stage, Status, client};
 use crate::model::{InstanceState, ServiceName, Transition};
 
 pub(super) async fn run(socket: &Path, json: bool) -> Done {
@@ -55,7 +55,11 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
             let _ = writeln!(out, "\n{name}: {}", service.decision);
         }
         if service.basis != "serving" {
-            let _ = writeln!(out, "{name}: {}", paint.text(Tone::Bad, &service.basis_reason));
+            let tone = if service.basis == "cold" { Tone::Quiet } else { Tone::Bad };
+            let _ = writeln!(out, "{name}: {}", paint.text(tone, &service.basis_reason));
+        }
+        if let Some(text) = summons(status, name, service) {
+            let _ = writeln!(out, "{name}: {text}");
         }
         if let Some(failure) = last_failure(status, name) {
             let ago = age(status.at.millis_since(failure.at));
@@ -64,6 +68,24 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
         }
     }
     out
+}
+
+/// How the starts of a service by queries went; `None` where there was none, and no query for one.
+fn summons(status: &Status, name: &ServiceName, service: &ServiceStatus) -> Option<String> {
+    let of_service = &service.summon.queries;
+    if of_service.is_empty() {
+        return None;
+    }
+    let counts: Vec<String> = of_service.iter().map(|(what, count)| format!("{what} {count}")).collect();
+    let mut text = format!("queries at zero: {}", counts.join(", "));
+    if let Some(last) = status.summons.iter().rev().find(|record| record.service == *name) {
+        let stages = Stage::ALL.iter().map(|stage| stage.label());
+        let stages = stages.filter_map(|label| last.stages_ms.get(label).map(|ms| format!("{label} {ms:.1}")));
+        let stages: Vec<String> = stages.collect();
+        let ago = age(status.at.millis_since(last.at));
+        let _ = write!(text, "; last answered {ago} ago in {:.1} ms ({})", last.total_ms, stages.join(", "));
+    }
+    Some(text)
 }
 
 /// Why a service has fewer instances than wanted: its newest failure, for those that failed are gone from the list.
@@ -97,7 +119,10 @@ fn interfaces(status: &Status, paint: Paint) -> String {
 fn services(status: &Status, paint: Paint) -> String {
     let head = ["SERVICE", "TECHNOLOGY", "SERVING", "WANTED", "MIN-MAX", "QUERIES", "KERNEL", "DAEMON", "FORECAST", ""];
     let row = |(name, service): (&ServiceName, &ServiceStatus)| {
+        // At zero as it shall be.
+        let cold = service.basis == "cold";
         let serving_tone = match service.serving {
+            0 if cold => Tone::Quiet,
             0 => Tone::Bad,
             n if n < service.wanted => Tone::Under,
             _ => Tone::Good,
@@ -118,7 +143,7 @@ fn services(status: &Status, paint: Paint) -> String {
             (service.answered_in_kernel.to_string(), None),
             (service.answered_by_daemon.to_string(), None),
             (forecast, None),
-            (note, Some(Tone::Bad)),
+            (note, Some(if cold { Tone::Quiet } else { Tone::Bad })),
         ]
     };
     let rows: Vec<_> = status.services.iter().map(row).collect();

@@ -26,7 +26,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Cumulative requests by service: what the kernel has seen, and what only the daemon has. Where the program is
+    /// Cumulative requests by service, those of listed monitors left out: what the kernel has seen, and what only the
+    /// daemon has. Where the program is
     /// not in the kernel, or was taken off an interface, the daemon sees every query that comes there.
     fn read(&mut self, clock: Instant) -> Option<Reading> {
         let config = self.config.borrow().clone();
@@ -48,7 +49,8 @@ impl Counts {
                     let before = self.before.1.entry(spec.name.clone()).or_insert_with(|| {
                         kernel.queries.saturating_sub(kernel.answered).saturating_sub(daemon.udp.queries)
                     });
-                    seen(kernel.queries, kernel.answered, *before + daemon.udp.queries)
+                    // The daemon counts no query of a monitor for its service.
+                    seen(kernel.queries, kernel.answered, *before + daemon.udp.queries).saturating_sub(kernel.quiet)
                 }
                 None => daemon.udp.queries,
             };

@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::Transport;
 
+/// Room for datagrams that have not been read: some thousand queries.
+const RECEIVE_BYTES: usize = 4 << 20;
+
 /// A socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -86,7 +89,12 @@ impl BindError {
 /// Opens the UDP socket of an address.
 pub(super) fn udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let open = || {
-        let socket = std::net::UdpSocket::from(bound(address, SockType::Datagram)?);
+        let socket = bound(address, SockType::Datagram)?;
+        // What a flood brings waits here, and not what comes after it is lost. Beyond the system's limit where we may.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BYTES).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BYTES)?;
+        }
+        let socket = std::net::UdpSocket::from(socket);
         UdpSocket::from_std(socket)
     };
     check(address)?;

@@ -3,6 +3,8 @@
 //! A registry per scrape: every value has its one home elsewhere and is copied here, so metrics and
 //! status cannot disagree.
 
+mod stages;
+
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use tracing::error;
 
@@ -15,7 +17,11 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 #[must_use]
 pub fn render(status: &Status) -> String {
     let mut out = Vec::new();
-    let encoded = fill(status).and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut out));
+    let encoded = fill(status).and_then(|registry| {
+        let mut families = registry.gather();
+        families.extend(stages::family(status));
+        TextEncoder::new().encode(&families, &mut out)
+    });
     if let Err(error) = encoded {
         error!(%error, "metrics cannot be rendered");
     }
@@ -117,6 +123,11 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         "1 for what the service is answered from (serving, fallback, last-good and so on), 0 for the others.",
         &["service", "basis"],
     )?;
+    let summons = counter(
+        "selvedge_summon_queries_total",
+        "Queries for services at zero, by what was done with them.",
+        &["service", "what"],
+    )?;
     let load = GaugeVec::new(
         Opts::new("selvedge_service_window_requests", "Requests of the last window, and the forecast of the next."),
         &["service", "kind"],
@@ -132,6 +143,9 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
         replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
         last_good.with_label_values(&[name]).set(service.last_good.into());
+        for (what, count) in &service.summon.queries {
+            summons.with_label_values(&[name, what]).inc_by(*count);
+        }
         for label in crate::model::Basis::LABELS {
             basis.with_label_values(&[name, label]).set((service.basis == label).into());
         }

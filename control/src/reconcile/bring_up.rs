@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
@@ -58,7 +59,13 @@ impl BringUp {
 
     async fn come_up(&mut self, probe: &Probe) -> Result<(), Stop> {
         self.start().await?;
-        self.until_ready(probe).await
+        let counting = self.count_flows();
+        let ready = self.until_ready(probe).await;
+        // The way down gives the counter back, and must not come before it.
+        if let Err(error) = counting.await {
+            warn!(instance = %self.instance.id, %error, "packets cannot be counted");
+        }
+        ready
     }
 
     fn probe(&self) -> Probe {
@@ -90,11 +97,18 @@ impl BringUp {
         };
         self.world.net.attach_port(&port, pid).await.map_err(|e| failed("network", &e))?;
         self.reached(Stage::Started);
-        if let Err(error) = self.world.datapath.count_flows(&self.instance.id.interface()) {
-            // The drain then falls back on the interface's own counters.
-            warn!(instance = %self.instance.id, error = %in_full(&error), "packets cannot be counted");
-        }
         self.advance(InstanceState::Starting, "started", Some(running.handle)).await
+    }
+
+    /// Counts the instance's packets from now on; in a thread, for the kernel takes its time while the instance boots.
+    fn count_flows(&self) -> JoinHandle<()> {
+        let (datapath, id) = (self.world.datapath.clone(), self.instance.id.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = datapath.count_flows(&id.interface()) {
+                // The drain then falls back on the interface's own counters.
+                warn!(instance = %id, error = %in_full(&error), "packets cannot be counted");
+            }
+        })
     }
 
     /// Waits for the image and tells how far it is. Not wanted any more ends this at once.

@@ -1,18 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 //! On a real store, with the daemon's own DNS as the only place where answers go.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::*;
-use crate::datapath::Datapath;
 use crate::dns::Index;
-use crate::model::{AddressPair, InstanceId, NodeName, Observed, OwnerId, Technology};
-use crate::netlink::Net;
-use crate::reconcile::{Command, OperatorChannels, OperatorView};
-use crate::store::{FILE_NAME, Store};
+use crate::model::{AddressPair, InstanceId, Technology};
+use crate::reconcile::fixtures::{Fixture, config, fixture};
 
 const CONFIG: &str = r#"
 [dns]
@@ -29,59 +25,15 @@ names = ["maps.edge.test"]
 image = "i"
 "#;
 
-fn config(text: &str) -> Arc<Config> {
-    Arc::new(crate::config::parse(text, "test").unwrap_or_else(|e| panic!("{e}")))
-}
-
 /// An operator without hands, and what it tells.
 struct Bench {
     operator: Operator,
     index: watch::Receiver<Arc<Index>>,
-    _commands: mpsc::Sender<Command>,
 }
 
 fn bench(dir: &Path) -> Bench {
-    let config = config(CONFIG);
-    let store = Arc::new(Store::open(&dir.join(FILE_NAME)).unwrap());
-    let owner = OwnerId::from_number(1);
-    let world = World {
-        node: config.node.clone(),
-        owner: owner.clone(),
-        net: Arc::new(Net::new(owner).unwrap()),
-        drivers: BTreeMap::new(),
-        bridges: BTreeMap::new(),
-        // No interface, no service: nothing is loaded.
-        dns: Arc::default(),
-        summons: Arc::default(),
-        datapath: Datapath::open(&config.dataplane, crate::datapath::Terms::default(), false).unwrap(),
-        store,
-    };
-    let last = world.store.snapshot().unwrap().unwrap_or_default();
-    let hold = world.store.hold().unwrap();
-    let (index_in, index) = watch::channel(Arc::new(Index::new(&last).unwrap()));
-    let unsettled = Observed {
-        revision: 0,
-        node: NodeName::new("n").unwrap(),
-        at: Timestamp(0),
-        desired_revision: 0,
-        services: BTreeMap::new(),
-        window: None,
-        generation: 0,
-        settled: false,
-    };
-    let (commands_in, commands) = mpsc::channel(1);
-    let channels = OperatorChannels {
-        desired: watch::channel(None).1,
-        observed: watch::channel(Arc::new(unsettled)).0,
-        view: watch::channel(Arc::new(OperatorView::default())).0,
-        index: index_in,
-        windows: mpsc::channel(1).1,
-        commands,
-        summons: mpsc::channel(1).1,
-        cold: watch::channel(Arc::default()).0,
-    };
-    let operator = Operator::new(Arc::new(world), config, last, hold, channels);
-    Bench { operator, index, _commands: commands_in }
+    let Fixture { operator, index, .. } = fixture(dir, CONFIG);
+    Bench { operator, index }
 }
 
 impl Bench {

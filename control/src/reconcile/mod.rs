@@ -11,6 +11,8 @@ mod cause;
 mod decide;
 mod drain;
 mod health;
+#[cfg(test)]
+mod fixtures;
 mod hold;
 mod idle;
 mod lifecycle;

@@ -171,6 +171,7 @@ impl Operator {
         self.check_technologies().await;
         self.adopt().await;
         self.wake_running();
+        self.prefetch();
         self.settled = true;
         self.step();
         let mut audit = tokio::time::interval(AUDIT_INTERVAL);
@@ -205,6 +206,7 @@ impl Operator {
             Command::Reload(config) => {
                 self.config = config;
                 self.reshape();
+                self.prefetch();
             }
             Command::Networks(reply) => {
                 let world = Arc::clone(&self.world);
@@ -224,7 +226,7 @@ impl Operator {
         self.world.net.reshape(&self.instances.values().filter_map(shaping).collect());
     }
 
-    fn take_desired(&mut self) {
+    pub(super) fn take_desired(&mut self) {
         let newest = self.channels.desired.borrow_and_update().clone();
         let newer = |d: &Arc<Desired>| self.desired.as_ref().is_none_or(|have| d.revision > have.revision);
         if let Some(desired) = newest.filter(newer)

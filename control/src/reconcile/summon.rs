@@ -6,13 +6,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Operator;
 use super::idle::{Awake, Use};
 use crate::dns::Stage;
+use crate::driver::InstanceSpec;
 use crate::model::{
-    Basis, Cold, ColdServices, InstanceState, Refusal, ServiceName, ServiceSpec, SummonOrder, Timestamp,
+    Basis, Cold, ColdServices, InstanceId, InstanceState, Refusal, ServiceName, ServiceSpec, SummonOrder, Timestamp,
+    in_full,
 };
 
 /// An instance that has served so long is no passing thing: its service's answers get their usual TTL.
@@ -38,6 +40,20 @@ impl Operator {
             if self.instances.values().any(|t| t.record.service == spec.name && t.record.state.counts()) {
                 self.awake.entry(spec.name.clone()).or_insert_with(|| Awake::new(now));
             }
+        }
+    }
+
+    /// Sees to it that the images of services at zero are here before anybody asks.
+    pub(super) fn prefetch(&self) {
+        for spec in self.config.services.iter().filter(|s| s.summon.is_some()) {
+            let Some(driver) = self.world.drivers.get(&spec.technology).cloned() else { continue };
+            let wanted = InstanceSpec::of(spec, InstanceId::from_number(0), self.world.owner.clone());
+            tokio::spawn(async move {
+                if let Err(error) = driver.fetch(&wanted, &|_| {}).await {
+                    let (service, error) = (&wanted.service, in_full(&error));
+                    warn!(%service, error, "its image is not here; its first query will wait for it");
+                }
+            });
         }
     }
 
@@ -167,3 +183,7 @@ impl Operator {
         self.world.summons.reached(service, stage);
     }
 }
+
+#[cfg(test)]
+#[path = "summon_tests.rs"]
+mod tests;

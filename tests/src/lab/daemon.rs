@@ -52,10 +52,26 @@ impl Daemon {
     /// # Errors
     /// [`LabError`].
     pub fn start(record: &mut Record, namespace: &Namespace, config: &Path, socket: &Path, log: &Path) -> Result<Self> {
+        Self::start_with(record, namespace, config, socket, log, &[])
+    }
+
+    /// The same with further variables in its environment.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn start_with(
+        record: &mut Record,
+        namespace: &Namespace,
+        config: &Path,
+        socket: &Path,
+        log: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.map_err(LabError::system("open", log.display()))?;
         let program = binary("selvedged")?;
         let mut command = namespace.command(&program.to_string_lossy())?;
+        command.envs(environment.iter().copied());
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         // A group of its own: a Ctrl-C at the terminal is for the lab, which ends its parts in order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

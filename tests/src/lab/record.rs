@@ -152,6 +152,14 @@ impl Record {
         clean_up(&self.path)
     }
 
+    /// Ends the processes that are on it, so that nobody makes anything new while the rest is removed.
+    pub fn end_processes(&self) {
+        for thing in self.things.iter().filter(|thing| matches!(thing, Thing::Process { .. })) {
+            // What cannot be ended is told when the record is removed.
+            let _ = thing.remove();
+        }
+    }
+
     /// Written beside and renamed: a reader sees the old list or the new one.
     fn write(&self) -> Result<()> {
         let beside = self.path.with_extension("new");
