@@ -189,6 +189,8 @@ step_lab() {
     has ethtool || install_packages ethtool
     has dig || install_packages bind9-dnsutils
     has curl || install_packages curl
+    # The paper's second container is made of it.
+    /usr/bin/python3 -c 'import flask' 2>/dev/null || install_packages python3-flask
     has wrk || install_packages wrk
     has python3 || install_packages python3-minimal
 

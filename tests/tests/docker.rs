@@ -10,7 +10,7 @@ use std::time::Duration;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use control::driver::docker::{Docker, EngineError};
-use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec};
+use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, PortKind, ServiceName};
 use control::netlink::{BridgeSpec, Net};
 use tests::contract::{self, Fixture, get, kill, next};
@@ -31,8 +31,7 @@ fn spec(number: u32) -> InstanceSpec {
         service: ServiceName::new("video").unwrap(),
         image: IMAGE.to_owned(),
         guest: Guest::default(),
-        vcpus: 1.0,
-        memory_mib: 64,
+        resources: Resources { vcpus: 1.0, memory_mib: 64 },
     }
 }
 
@@ -77,6 +76,7 @@ fn the_contract_is_kept() {
                 again: &again,
                 other: &other,
                 spec: spec(0),
+                resizes_memory: true,
                 absent_image: "selvedge-test/absent:1",
                 net: &net,
                 bridge: BridgeSpec {
@@ -143,6 +143,17 @@ fn limits_reach_the_engine_and_others_containers_are_untouched() {
         assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
         assert_eq!((host.nano_cpus, host.pids_limit), (Some(1_000_000_000), Some(512)));
         assert_eq!(host.network_mode.as_deref(), Some("none"));
+        let (more, less) = (Resources { vcpus: 1.5, memory_mib: 96 }, Resources { vcpus: 0.5, memory_mib: 48 });
+        for resources in [more, less] {
+            driver.resize(&running.id, resources).await.unwrap();
+            let host = client.inspect_container(&running.handle, None).await.unwrap().host_config.unwrap();
+            let bytes = Some(resources.memory_mib as i64 * (1 << 20));
+            assert_eq!((host.memory, host.memory_swap), (bytes, bytes));
+            assert_eq!(host.nano_cpus, Some((resources.vcpus * 1e9) as i64));
+        }
+        // Below what the engine takes at all: refused, and nothing changes.
+        let refused = driver.resize(&running.id, Resources { vcpus: 0.5, memory_mib: 1 }).await.unwrap_err();
+        assert_eq!(refused.label(), "failed", "{refused}");
         driver.stop(&running.id, Duration::ZERO).await.unwrap();
 
         for id in others {

@@ -5,36 +5,15 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use control::model::{InstanceState, Technology};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use support::{PATIENCE, dig, lab, load, serving, video, wait_until};
 use tests::edge::{EDGE, EdgeLab, NAME};
 use tests::lab::daemon::selvedge;
+use tests::lab::is_root;
 use tests::lab::unikernel::Unikernels;
-use tests::lab::{is_root, process};
-
-/// Processes of tenders that were started from `dir`.
-fn tenders(dir: &Path) -> Vec<Pid> {
-    let program = dir.join("solo5-spt");
-    let ours = |pid: &u32| process::arguments(*pid).first().is_some_and(|first| Path::new(first) == program);
-    process::all().into_iter().filter(ours).map(|pid| Pid::from_raw(pid.cast_signed())).collect()
-}
-
-/// Ends what a failed test left.
-struct Tenders<'a>(&'a Path);
-
-impl Drop for Tenders<'_> {
-    fn drop(&mut self) {
-        for pid in tenders(self.0) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    }
-}
 
 /// The lab's service as unikernels on spt.
 fn use_spt(lab: &EdgeLab, unikernels: &Unikernels) {
@@ -61,14 +40,13 @@ fn unikernels_serve_survive_and_go() {
     }
     let dir = tempfile::Builder::new().prefix("selvedge-edge-uni-").tempdir().unwrap();
     let Some(unikernels) = Unikernels::copy(dir.path(), TEST).unwrap() else { return };
-    let _tenders = Tenders(dir.path());
     let mut lab = lab("uni", "min = 2\nmax = 3\nttl_s = 1");
     use_spt(&lab, &unikernels);
     let links = lab.edge.interfaces().unwrap();
     let mut daemon = lab.start_daemon().unwrap();
     let status = daemon.wait_for("two unikernels", PATIENCE, |s| serving(s).len() == 2).unwrap();
     assert!(status.technologies["spt"].available, "{:?}", status.technologies);
-    assert_eq!(tenders(dir.path()).len(), 2);
+    assert_eq!(unikernels.tenders().len(), 2);
 
     let server = format!("@{}", EDGE.0);
     let before = video(&daemon.status().unwrap()).answered_in_kernel;
@@ -83,7 +61,7 @@ fn unikernels_serve_survive_and_go() {
         let running = scope.spawn(move || load(&from, vec![40; 60], stop));
         std::thread::sleep(Duration::from_secs(1));
         daemon.kill().unwrap();
-        assert_eq!(tenders(dir.path()).len(), 2, "they do not depend on the daemon");
+        assert_eq!(unikernels.tenders().len(), 2, "they do not depend on the daemon");
         let mut daemon = lab.start_daemon().unwrap();
         let adopted = |s: &_| serving(s) == serving(&status) && video(s).history.len() >= 2;
         let after = daemon.wait_for("adoption", PATIENCE, adopted).unwrap();
@@ -96,7 +74,7 @@ fn unikernels_serve_survive_and_go() {
     assert!(report.total.ok > 20, "{report}");
     assert_eq!((report.total.failed, report.total.dns_lost), (0, 0), "{report}");
 
-    kill(tenders(dir.path())[0], Signal::SIGKILL).unwrap();
+    tests::contract::kill(unikernels.tenders()[0]);
     let replaced = |s: &_| serving(s).len() == 2 && serving(s) != serving(&after);
     let replaced = daemon.wait_for("a replacement", PATIENCE, replaced).unwrap();
     assert!(
@@ -108,14 +86,14 @@ fn unikernels_serve_survive_and_go() {
         "{:?}",
         replaced.transitions
     );
-    wait_until("the dead one's way down", || (tenders(dir.path()).len() == 2).then_some(()));
+    wait_until("the dead one's way down", || (unikernels.tenders().len() == 2).then_some(()));
 
     daemon.terminate().unwrap();
     let config = lab.config().to_string_lossy().into_owned();
     let (code, said, error) = selvedge(Some(&lab.edge), &["clear", "--yes", "--config", &config]).unwrap();
     assert_eq!(code, Some(0), "{said}{error}");
     assert!(said.contains("spt instance") && said.contains("bridge sv-uni"), "{said}");
-    assert_eq!(tenders(dir.path()), []);
+    assert_eq!(unikernels.tenders(), Vec::<u32>::new());
     assert_eq!(lab.edge.interfaces().unwrap(), links);
     lab.remove().unwrap();
 }

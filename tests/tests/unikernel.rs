@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control::driver::unikernel::{Settings, Unikernel};
-use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec};
+use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, ServiceName, Technology};
 use control::netlink::{BridgeSpec, Net, PortSpec};
 use control::reconcile::attachment;
@@ -57,6 +57,10 @@ impl Lab {
         self.driver_with(self.settings(), &self.owner)
     }
 
+    fn memory_mib(&self) -> u64 {
+        if self.technology == Technology::Spt { 32 } else { 128 }
+    }
+
     fn spec(&self, number: u32) -> InstanceSpec {
         InstanceSpec {
             id: InstanceId::from_number(number),
@@ -64,8 +68,7 @@ impl Lab {
             service: ServiceName::new("video").unwrap(),
             image: self.unikernels.image(self.technology).to_string_lossy().into_owned(),
             guest: Guest::default(),
-            vcpus: 1.0,
-            memory_mib: if self.technology == Technology::Spt { 32 } else { 128 },
+            resources: Resources { vcpus: 1.0, memory_mib: self.memory_mib() },
         }
     }
 
@@ -117,6 +120,7 @@ fn keeps_the_contract(test: &str, technology: Technology, owner: u64) {
             again: &again,
             other: &other,
             spec,
+            resizes_memory: false,
             absent_image: "/nonexistent/image",
             net: &net,
             bridge: bridge(),

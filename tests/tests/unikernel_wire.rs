@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use control::driver::unikernel::Unikernel;
-use control::driver::{Driver, InstanceSpec};
+use control::driver::{Driver, InstanceSpec, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, ServiceName, Technology};
 use control::netlink::{BridgeSpec, Net, PortSpec};
 use control::reconcile::attachment;
@@ -49,8 +49,7 @@ impl Wire {
             service: ServiceName::new("wire").unwrap(),
             image: unikernels.image(Technology::Spt).to_string_lossy().into_owned(),
             guest: Guest { arguments: vec!["content=5000000".to_owned()], ..Guest::default() },
-            vcpus: 4.0,
-            memory_mib: 64,
+            resources: Resources { vcpus: 4.0, memory_mib: 64 },
         };
         let start = async {
             let net = Net::new(owner).unwrap();

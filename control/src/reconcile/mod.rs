@@ -14,6 +14,7 @@ mod lifecycle;
 mod operator;
 mod probe;
 mod publish;
+mod resize;
 mod take_down;
 mod tell;
 mod view;
@@ -27,7 +28,7 @@ pub use probe::{Probe, ProbeError};
 pub use view::{InstanceReport, OperatorView, ProbeReport, TechnologyReport};
 pub use world::World;
 
-use crate::driver::DriverEvent;
+use crate::driver::{DriverEvent, Resized};
 use crate::model::{InstanceId, InstanceState, Technology, WindowReport};
 
 /// What the operator's helpers tell it.
@@ -41,6 +42,8 @@ enum Event {
     Failed { id: InstanceId, reason: String },
     /// Nothing of the instance is left, or its removal failed and will be tried again.
     TakenDown { id: InstanceId, outcome: take_down::Outcome },
+    /// A running instance was given other limits, or could not be.
+    Resized { id: InstanceId, outcome: Result<Resized, String> },
     /// A technology told something by itself.
     Driver { technology: Technology, event: DriverEvent },
     /// A counting period was closed.

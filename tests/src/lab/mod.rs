@@ -7,6 +7,7 @@ pub mod cutter;
 pub mod daemon;
 pub mod docker;
 mod error;
+pub mod flask;
 pub mod image;
 mod lock;
 pub mod machine;

@@ -69,7 +69,7 @@ pub(super) fn line(vmm: &Vmm, accelerator: &str, spec: &InstanceSpec, attachment
 
 fn values(spec: &InstanceSpec, attachment: &Attachment) -> Values {
     let mut values = Values::default();
-    values.set("memory", spec.memory_mib);
+    values.set("memory", spec.resources.memory_mib);
     values.set("image", &spec.image);
     values.set("arguments", spec.guest.arguments.join(" "));
     values.set_some("disk", spec.guest.disk.as_ref());
@@ -108,6 +108,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::super::vmm;
     use super::*;
+    use crate::driver::Resources;
     use crate::model::{Guest, InstanceId, OwnerId, ServiceName, Technology};
 
     fn expand(technology: Technology, launch: Launch, arguments: &[&str], disk: Option<&str>, v6: bool) -> Line {
@@ -122,8 +123,7 @@ mod tests {
             service: ServiceName::new("video").unwrap(),
             image: "/images/x".to_owned(),
             guest,
-            vcpus: 1.0,
-            memory_mib: 32,
+            resources: Resources { vcpus: 1.0, memory_mib: 32 },
         };
         let attachment = Attachment {
             interface: "sv00000001".to_owned(),

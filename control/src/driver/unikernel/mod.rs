@@ -24,7 +24,9 @@ use nix::sys::signal::Signal;
 
 use super::cgroup::Cgroup;
 use super::limits::{Group, Hierarchies, Limits};
-use super::{Attachment, BoxError, Driver, DriverError, DriverEvent, InstanceSpec, Result, Running, Usage};
+use super::{
+    Attachment, BoxError, Driver, DriverError, DriverEvent, InstanceSpec, Resized, Resources, Result, Running, Usage,
+};
 use crate::model::{InstanceId, OwnerId, PortKind, TapUse, Technology};
 pub use image::ImageError;
 use process::{Process, User};
@@ -155,11 +157,12 @@ impl Unikernel {
     /// Directory, group, process. What a failure leaves is the caller's to remove.
     fn make(&self, spec: &InstanceSpec, attachment: Attachment) -> Result<u32> {
         let user = self.user()?;
-        let record = Record { service: spec.service.to_string(), image: spec.image.clone() };
+        let Resources { vcpus, memory_mib } = spec.resources;
+        let record = Record { service: spec.service.to_string(), image: spec.image.clone(), memory_mib };
         let directory = self.records.create(&spec.id, &record).map_err(self.failed("write down", &spec.id))?;
         let group = self.group(&spec.id)?;
-        let memory = spec.memory_mib.saturating_add(self.vmm.overhead_mib).saturating_mul(1 << 20);
-        let limits = Limits { vcpus: spec.vcpus, memory, tasks: self.vmm.tasks };
+        let memory = memory_mib.saturating_add(self.vmm.overhead_mib).saturating_mul(1 << 20);
+        let limits = Limits { vcpus: Some(vcpus), memory: Some(memory), tasks: Some(self.vmm.tasks) };
         group.create(limits).map_err(self.failed("limit", &spec.id))?;
         let line = launch::line(self.vmm, &self.settings.accelerator, spec, &attachment, &directory.config());
         if let Some(text) = &line.config {
@@ -199,6 +202,16 @@ impl Unikernel {
         self.watches.until_reaped(id).await;
         group.remove().map_err(self.failed("remove the group of", id))?;
         directory.remove().map_err(self.failed("remove the directory of", id))
+    }
+
+    /// Processor time is the group's to give. Memory is the machine's, which none of these monitors changes.
+    fn resize_process(&self, id: &InstanceId, resources: Resources) -> Result<Resized> {
+        if self.process(id)?.is_none() {
+            return Err(DriverError::Unknown { technology: self.label(), id: id.clone() });
+        }
+        let limits = Limits { vcpus: Some(resources.vcpus), ..Limits::default() };
+        self.group(id)?.limit(limits).map_err(self.failed("limit", id))?;
+        Ok(Resized { vcpus: true, memory: self.records.of(id).read().memory_mib == resources.memory_mib })
     }
 
     /// Ends all processes of a group.
@@ -294,12 +307,21 @@ impl Driver for Unikernel {
         std::future::ready(self.check_image(spec)).boxed()
     }
 
+    fn image_bytes<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Option<u64>>> {
+        let size = std::fs::metadata(&spec.image).map(|found| Some(found.len()));
+        std::future::ready(size.map_err(self.failed("look at image", &spec.image))).boxed()
+    }
+
     fn start<'a>(&'a self, spec: &'a InstanceSpec, attachment: Option<Attachment>) -> BoxFuture<'a, Result<Running>> {
         self.start_process(spec, attachment).boxed()
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>> {
         self.stop_process(id, grace).boxed()
+    }
+
+    fn resize<'a>(&'a self, id: &'a InstanceId, resources: Resources) -> BoxFuture<'a, Result<Resized>> {
+        std::future::ready(self.resize_process(id, resources)).boxed()
     }
 
     fn list_owned(&self) -> BoxFuture<'_, Result<Vec<Running>>> {
