@@ -52,7 +52,7 @@ pub struct InstanceSpec {
     pub owner: OwnerId,
     /// The service.
     pub service: ServiceName,
-    /// Image, in the technology's own naming.
+    /// Image, in the technology's own naming: of a unikernel, a file's path or a name.
     pub image: String,
     /// For a unikernel, what its image does not say.
     pub guest: Guest,
@@ -149,7 +149,7 @@ pub enum DriverError {
     },
     /// The image is not on this node, and could not be had from its registry.
     #[error(
-        "{technology}: no image {image:?} on this node, and {attempts} attempts to pull it failed: {source}; is the \
+        "{technology}: no image {image:?} on this node, and pulling it failed, attempts: {attempts}: {source}; is the \
          registry up, and does it have it?"
     )]
     NotFetched {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use super::source::ImageFile;
 use super::template::{Values, Word};
 use super::vmm::Vmm;
 use crate::driver::{Attachment, InstanceSpec};
@@ -40,10 +41,22 @@ pub(super) struct Line {
 }
 
 /// The command line for `spec`. `config` is where its configuration file will be.
-pub(super) fn line(vmm: &Vmm, accelerator: &str, spec: &InstanceSpec, attachment: &Attachment, config: &Path) -> Line {
+pub(super) fn line(
+    vmm: &Vmm,
+    accelerator: &str,
+    spec: &InstanceSpec,
+    image: &ImageFile,
+    attachment: &Attachment,
+    config: &Path,
+) -> Line {
     let mut values = values(spec, attachment);
+    values.set("image", image.path.display());
     values.set("accel", accelerator);
-    let mut guest = values.expand(words(spec.guest.launch));
+    // An image that says how it is told its address is told it so.
+    let mut guest = match &image.arguments {
+        Some(own) => own.split_whitespace().filter_map(|word| values.fill(word)).collect(),
+        None => values.expand(words(spec.guest.launch)),
+    };
     if spec.guest.launch != Launch::Rumprun {
         guest.extend(spec.guest.arguments.iter().cloned());
     } else if vmm.doubles_commas {
@@ -70,7 +83,6 @@ pub(super) fn line(vmm: &Vmm, accelerator: &str, spec: &InstanceSpec, attachment
 fn values(spec: &InstanceSpec, attachment: &Attachment) -> Values {
     let mut values = Values::default();
     values.set("memory", spec.resources.memory_mib);
-    values.set("image", &spec.image);
     values.set("arguments", spec.guest.arguments.join(" "));
     values.set_some("disk", spec.guest.disk.as_ref());
     values.set("tap", &attachment.interface);
