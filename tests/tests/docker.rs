@@ -10,10 +10,11 @@ use std::time::Duration;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use control::driver::docker::{Docker, EngineError};
-use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resources};
+use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resized, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, PortKind, ServiceName};
 use control::netlink::{BridgeSpec, Net};
 use tests::contract::{self, Fixture, get, kill, next};
+use tests::lab::podman::Podman;
 use tests::lab::{Engine, Namespace, image, is_root};
 
 const IMAGE: &str = "selvedge-test/nginx:1";
@@ -56,6 +57,25 @@ impl Lab {
     }
 }
 
+fn fixture<'a>(driver: &'a Docker, again: &'a Docker, other: &'a Docker, net: &'a Net) -> Fixture<'a> {
+    Fixture {
+        driver,
+        again,
+        other,
+        spec: spec(0),
+        resizes: Resized { vcpus: true, memory: true },
+        absent_image: "selvedge-test/absent:1",
+        net,
+        bridge: BridgeSpec {
+            name: "sv-docker".to_owned(),
+            v4: (Ipv4Addr::new(10, 81, 0, 1), "10.81.0.0/24".parse().unwrap()),
+            v6: Some(("fd81::1".parse().unwrap(), "fd81::/64".parse().unwrap())),
+            shaping: None,
+        },
+        addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 81, 0, 9)), v6: Some("fd81::9".parse().unwrap()) },
+    }
+}
+
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
@@ -71,22 +91,7 @@ fn the_contract_is_kept() {
     let run = || {
         block_on(async {
             let net = Net::new(owner()).unwrap();
-            let fixture = Fixture {
-                driver: &driver,
-                again: &again,
-                other: &other,
-                spec: spec(0),
-                resizes_memory: true,
-                absent_image: "selvedge-test/absent:1",
-                net: &net,
-                bridge: BridgeSpec {
-                    name: "sv-docker".to_owned(),
-                    v4: (Ipv4Addr::new(10, 81, 0, 1), "10.81.0.0/24".parse().unwrap()),
-                    v6: Some(("fd81::1".parse().unwrap(), "fd81::/64".parse().unwrap())),
-                    shaping: None,
-                },
-                addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 81, 0, 9)), v6: Some("fd81::9".parse().unwrap()) },
-            };
+            let fixture = fixture(&driver, &again, &other, &net);
             contract::suite(&fixture).await;
 
             // What is particular to this technology and image.
@@ -107,6 +112,39 @@ fn the_contract_is_kept() {
     };
     lab.node.run_in(run).unwrap();
     lab.engine.stop().unwrap();
+}
+
+/// The same contract on the socket that Podman has for Docker's clients.
+#[test]
+fn podman_keeps_the_contract() {
+    const TEST: &str = "podman_keeps_the_contract";
+    if !is_root(TEST) {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("selvedge-podman-").tempdir().unwrap();
+    let Some(podman) = Podman::start(dir.path()).unwrap() else {
+        println!("SKIPPED (no podman): {TEST}");
+        return;
+    };
+    let image = "localhost/selvedge-test/nginx:1";
+    podman.import(image, &image::archive(CONTENT).unwrap(), image::SERVE).unwrap();
+    let of = |owner: OwnerId| Docker::new(podman.socket(), owner);
+    let (driver, again, other) = (of(owner()), of(owner()), of(OwnerId::from_number(0xfeed)));
+    let node = Namespace::create(&format!("svd-{}-podman", std::process::id())).unwrap();
+    let run = || {
+        block_on(async {
+            let net = Net::new(owner()).unwrap();
+            let fixture = Fixture {
+                spec: InstanceSpec { image: image.to_owned(), ..spec(0) },
+                absent_image: "selvedge-test/absent:1",
+                // Podman 4 has no call for it.
+                resizes: Resized::default(),
+                ..fixture(&driver, &again, &other, &net)
+            };
+            contract::suite(&fixture).await;
+        });
+    };
+    node.run_in(run).unwrap();
 }
 
 #[test]

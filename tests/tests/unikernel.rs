@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control::driver::unikernel::{Settings, Unikernel};
-use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resources};
+use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resized, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, ServiceName, Technology};
 use control::netlink::{BridgeSpec, Net, PortSpec};
 use control::reconcile::attachment;
@@ -120,7 +120,7 @@ fn keeps_the_contract(test: &str, technology: Technology, owner: u64) {
             again: &again,
             other: &other,
             spec,
-            resizes_memory: false,
+            resizes: Resized { vcpus: true, memory: false },
             absent_image: "/nonexistent/image",
             net: &net,
             bridge: bridge(),

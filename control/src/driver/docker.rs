@@ -153,10 +153,14 @@ impl Docker {
         let running = |summary: &ContainerSummary| summary.state == Some(ContainerSummaryStateEnum::RUNNING);
         let found = self.containers(Some(id)).await?.into_iter().find(running).and_then(|summary| summary.id);
         let handle = found.ok_or_else(unknown)?;
-        let updated = self.engine.client().await?.update_container(&handle, container::update(resources)).await;
-        match updated {
+        let client = self.engine.client().await?;
+        match client.update_container(&handle, container::update(resources)).await {
             Ok(()) => Ok(Resized { vcpus: true, memory: true }),
-            Err(error) if status(&error) == Some(404) => Err(unknown()),
+            // The container is gone, or this engine has no such call (Podman 4).
+            Err(error) if status(&error) == Some(404) => match client.inspect_container(&handle, None).await {
+                Ok(_) => Ok(Resized::default()),
+                Err(_) => Err(unknown()),
+            },
             Err(error) => Err(self.engine.failed("resize container", handle, error)),
         }
     }

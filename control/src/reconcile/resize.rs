@@ -64,8 +64,10 @@ impl Operator {
         match outcome {
             Ok(resized) => {
                 given.refused = None;
-                if resized.memory {
+                if resized.vcpus && resized.memory {
                     info!(instance = %id, vcpus, memory_mib, "has these limits");
+                } else if !resized.vcpus {
+                    info!(instance = %id, vcpus, memory_mib, "keeps its limits, which cannot be changed; the next instance has these");
                 } else {
                     info!(instance = %id, vcpus, "has this limit; its memory stays, the next instance has {memory_mib} MiB");
                 }

@@ -16,6 +16,9 @@ use super::process::run;
 /// Where the program is, in the machine and in the image.
 const NGINX: &str = "/usr/sbin/nginx";
 
+/// What the image runs.
+pub const SERVE: &[&str] = &[NGINX, "-c", "/etc/nginx/nginx.conf"];
+
 /// Label with the digest of what is in the image.
 const DIGEST: &str = "selvedge.lab.digest";
 
@@ -51,7 +54,7 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nnobody:x:65533:\n";
 /// # Errors
 /// [`LabError`]: nginx is not installed here, or the engine refused.
 pub fn build_nginx_image(engine: &Engine, tag: &str, content_bytes: usize) -> Result<()> {
-    build(engine, tag, content_bytes, &[NGINX, "-c", "/etc/nginx/nginx.conf"])
+    build(engine, tag, content_bytes, SERVE)
 }
 
 /// The same with another command, for images that do not work.
@@ -84,7 +87,10 @@ pub(super) fn import(engine: &Engine, tag: &str, archive: Vec<u8>, command: &[&s
 }
 
 /// The image's file system, the same for the same machine and size.
-fn archive(content_bytes: usize) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// [`LabError`]: nginx is not installed here.
+pub fn archive(content_bytes: usize) -> Result<Vec<u8>> {
     let mut archive = Archive::with_users();
     for dir in ["etc/nginx", "usr/sbin", "var", "var/lib", "var/lib/nginx"] {
         archive.directory(dir, 0o755);

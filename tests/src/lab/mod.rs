@@ -13,6 +13,7 @@ mod lock;
 pub mod machine;
 pub mod netns;
 pub mod node;
+pub mod podman;
 pub mod process;
 pub mod record;
 pub mod repository;
