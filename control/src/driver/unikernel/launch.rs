@@ -124,6 +124,17 @@ mod tests {
     use crate::model::{Guest, InstanceId, OwnerId, ServiceName, Technology};
 
     fn expand(technology: Technology, launch: Launch, arguments: &[&str], disk: Option<&str>, v6: bool) -> Line {
+        expand_own(technology, launch, arguments, disk, v6, None)
+    }
+
+    fn expand_own(
+        technology: Technology,
+        launch: Launch,
+        arguments: &[&str],
+        disk: Option<&str>,
+        v6: bool,
+        own: Option<&str>,
+    ) -> Line {
         let guest = Guest {
             launch,
             arguments: arguments.iter().map(ToString::to_string).collect(),
@@ -144,7 +155,16 @@ mod tests {
             v4: Some((Ipv4Addr::new(10, 0, 0, 9), 24, Ipv4Addr::new(10, 0, 0, 1))),
             v6: v6.then(|| ("fd00::9".parse().unwrap(), 64, "fd00::1".parse().unwrap())),
         };
-        line(vmm::of(technology).unwrap(), "tcg", &spec, &attachment, Path::new("/run/x/vmm.json"))
+        let image = ImageFile { arguments: own.map(ToOwned::to_owned), ..ImageFile::at(spec.image.clone().into()) };
+        line(vmm::of(technology).unwrap(), "tcg", &spec, &image, &attachment, Path::new("/run/x/vmm.json"))
+    }
+
+    #[test]
+    fn an_image_that_says_how_it_is_told_its_address_is_told_so() {
+        let own = Some("--addr {ip}/{prefix} via={gw} --six={ip6} -q");
+        let line = expand_own(Technology::Spt, Launch::Selvedge, &["more"], None, false, own);
+        let guest: Vec<_> = line.arguments.iter().skip_while(|word| *word != "/images/x").skip(1).collect();
+        assert_eq!(guest, ["--addr", "10.0.0.9/24", "via=10.0.0.1", "-q", "more"]);
     }
 
     #[test]
