@@ -4,7 +4,10 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
@@ -283,6 +286,76 @@ fn the_engine_may_go_and_come_back() {
             }
         }
         driver.stop(&again.id, Duration::ZERO).await.unwrap();
+    });
+    lab.engine.stop().unwrap();
+}
+
+/// Another engine behind the same path: what it says of its version is what the real one says, one lower.
+fn older_engine(path: &Path, real: PathBuf) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, engine) = (client.unwrap(), UnixStream::connect(&real).unwrap());
+            let (mut from_client, mut to_engine) = (client.try_clone().unwrap(), engine.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_client, &mut to_engine);
+            });
+            let (mut engine, mut client) = (engine, client);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1 << 16];
+                while let Ok(count @ 1..) = engine.read(&mut buffer) {
+                    let text = String::from_utf8_lossy(&buffer[..count]).replace("1.41", "1.40");
+                    if client.write_all(text.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// The engine is replaced by one of another version behind the same path, and back: each time its version is asked for
+/// anew, one that is too old is refused by its number, and what is ours is known again.
+#[test]
+fn an_engine_of_another_version_takes_its_place() {
+    if !is_root("an_engine_of_another_version_takes_its_place") {
+        return;
+    }
+    let mut lab = Lab::new("version");
+    let dir = tempfile::tempdir().unwrap();
+    let (path, real) = (dir.path().join("engine.sock"), lab.engine.socket().to_owned());
+    let at = |target: &Path| {
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink(target, &path).unwrap();
+    };
+    at(&real);
+    let driver = Docker::new(path.clone(), owner());
+    block_on(async {
+        let running = driver.start(&spec(1), None).await.unwrap();
+        let mut events = driver.events();
+        // The stream is there when the first event has come through it.
+        let probe = driver.start(&spec(2), None).await.unwrap();
+        kill(probe.pid.unwrap());
+        assert!(matches!(next(&mut events).await, DriverEvent::Exited { .. }));
+
+        let older = dir.path().join("older.sock");
+        older_engine(&older, real.clone());
+        at(&older);
+        lab.engine.kill().unwrap();
+        lab.engine.restart().unwrap();
+        assert_eq!(next(&mut events).await, DriverEvent::Lost);
+        let error = driver.check().await.unwrap_err();
+        let DriverError::Unavailable { source, .. } = &error else { panic!("{error}") };
+        let cause = source.downcast_ref::<EngineError>().expect("the engine's own error");
+        assert!(matches!(cause, EngineError::TooOld { found } if found == "1.40"), "{cause:?}");
+
+        at(&real);
+        assert_eq!(next(&mut events).await, DriverEvent::Back);
+        driver.check().await.unwrap();
+        assert!(driver.list_owned().await.unwrap().iter().any(|r| r.id == running.id), "what is ours is known again");
+        for id in [&running.id, &probe.id] {
+            driver.stop(id, Duration::ZERO).await.unwrap();
+        }
     });
     lab.engine.stop().unwrap();
 }
