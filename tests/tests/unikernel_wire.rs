@@ -28,6 +28,8 @@ struct Wire {
     runtime: tokio::runtime::Runtime,
     driver: Unikernel,
     id: InstanceId,
+    /// Its tender ends with them.
+    _unikernels: Unikernels,
     _dir: tempfile::TempDir,
 }
 
@@ -72,7 +74,7 @@ impl Wire {
             driver.start(&spec, Some(attachment)).await.unwrap();
         };
         node.run_in(|| runtime.block_on(start)).unwrap();
-        Some(Self { node, runtime, driver, id: spec.id, _dir: dir })
+        Some(Self { node, runtime, driver, id: spec.id, _unikernels: unikernels, _dir: dir })
     }
 
     /// What a program in the node's namespace prints.

@@ -12,7 +12,8 @@ use super::error::{LabError, Result};
 use super::process;
 
 /// What `make unikernel` makes.
-const FILES: [&str; 5] = ["solo5-spt", "solo5-hvt", "unikernel.spt", "unikernel.hvt", "unikernel.pvh"];
+const FILES: [&str; 6] =
+    ["solo5-spt", "solo5-hvt", "unikernel.spt", "unikernel.hvt", "unikernel.pvh", "unikernel-disk.spt"];
 
 /// Copies of what was built, in a directory that monitors may enter: a checkout below a home is closed to them.
 #[derive(Debug)]
@@ -51,6 +52,16 @@ impl Unikernels {
             Technology::Hvt => "unikernel.hvt",
             _ => "unikernel.pvh",
         })
+    }
+
+    /// The image for a technology's instance with a disk.
+    #[must_use]
+    pub fn image_with_disk(&self, technology: Technology) -> PathBuf {
+        match technology {
+            Technology::Spt => self.directory.join("unikernel-disk.spt"),
+            // It looks for one by itself.
+            other => self.image(other),
+        }
     }
 
     /// The program that starts it.
