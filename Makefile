@@ -11,7 +11,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-kernels bench bench-technologies fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test test-kernels bench bench-technologies soak-technologies fuzz-dataplane lint \
+	deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -61,6 +62,15 @@ bench-technologies: ## Measure: instances of each technology, side by side; RUNS
 	@$(MAKE) unikernel
 	@cargo build --release --locked
 	@RUNS=$(RUNS) COUNT=$(COUNT) cargo test --release --locked --quiet -p tests --test technologies side_by_side -- --nocapture
+
+ROUNDS ?= 1000
+soak-technologies: ## Instances come and go with something killed at every step; ROUNDS=1000 SEED=1 (as root)
+	@tests/setup.sh build lab
+	@$(MAKE) unikernel
+	@cargo build --release --locked
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	ROUNDS=$(ROUNDS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test soak -- --nocapture | tee "$$log"; \
+	grep '^cycles=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
 
 FRAMES ?= 10000000
 SEED ?= 1

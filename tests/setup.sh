@@ -189,10 +189,17 @@ step_lab() {
     has ethtool || install_packages ethtool
     has dig || install_packages bind9-dnsutils
     has curl || install_packages curl
+    # The paper's second container is made of it.
+    /usr/bin/python3 -c 'import flask' 2>/dev/null || install_packages python3-flask
     has wrk || install_packages wrk
     # A clock that is moved under a running program.
     has faketime || install_packages faketime
     has python3 || install_packages python3-minimal
+    # Another engine behind Docker's interface; not on every distribution.
+    if ! has podman && offered podman; then
+        install_packages podman
+        leave_disabled podman.service podman.socket
+    fi
 
     if [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null || true)" != bpf_fs ]; then
         is_root || fail "not root; run as root: mount -t bpf bpf /sys/fs/bpf"

@@ -3,6 +3,7 @@
 #
 #   DIRECTORY/solo5-spt, solo5-hvt   the tenders
 #   DIRECTORY/unikernel.spt, .hvt    images for them
+#   DIRECTORY/unikernel-disk.spt, .hvt   the same for an instance with a disk, without which they do not start
 #   DIRECTORY/unikernel.pvh          the image for QEMU's microvm and Firecracker
 #
 # Solo5 0.7.2 comes in the crate solo5-sys, which the lock file names with its checksum. A second run builds what has
@@ -43,18 +44,23 @@ build_solo5() {
     touch "$out/solo5/built"
 }
 
-# $1 target: spt or hvt.
+# $1 target: spt or hvt. $2 the image's name without it. $3 where it was compiled.
 link_solo5() {
     ld -static -nostdlib -z max-page-size=4096 -z noexecstack --strip-all --build-id=none \
-        -T "$out/solo5/bindings/solo5_$1.lds" -o "$out/unikernel.$1.new" \
-        "$out/solo5/bindings/solo5_$1.o" "$out/cargo/$TARGET/release/libunikernel_solo5.a"
-    mv "$out/unikernel.$1.new" "$out/unikernel.$1"
+        -T "$out/solo5/bindings/solo5_$1.lds" -o "$out/$2.$1.new" \
+        "$out/solo5/bindings/solo5_$1.o" "$3/$TARGET/release/libunikernel_solo5.a"
+    mv "$out/$2.$1.new" "$out/$2.$1"
     install "$out/solo5/tenders/$1/solo5-$1" "$out/solo5-$1"
 }
 
 build_solo5
 CARGO_TARGET_DIR="$out/cargo" cargo build --quiet --release --locked --target "$TARGET" \
     -p unikernel-solo5 -p unikernel-pvh
-link_solo5 spt
-link_solo5 hvt
+# Features are the whole build's, so it is one of its own.
+CARGO_TARGET_DIR="$out/cargo-disk" cargo build --quiet --release --locked --target "$TARGET" \
+    -p unikernel-solo5 --features storage
+for target in spt hvt; do
+    link_solo5 "$target" unikernel "$out/cargo"
+    link_solo5 "$target" unikernel-disk "$out/cargo-disk"
+done
 install "$out/cargo/$TARGET/release/unikernel-pvh" "$out/unikernel.pvh"

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Running};
+use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resized, Resources, Running};
 use control::model::{AddressPair, InstanceId};
 use control::netlink::{BridgeSpec, Net, Port, PortSpec};
 use control::reconcile::attachment;
@@ -28,6 +28,8 @@ pub struct Fixture<'a> {
     /// What can be started; its identifier is replaced. Its image serves `ok` under `/healthz` and 100 kB or more
     /// under `/content`, on port 80.
     pub spec: InstanceSpec,
+    /// What can be changed while it runs.
+    pub resizes: Resized,
     /// An image that is not there.
     pub absent_image: &'a str,
     /// Links of the namespace that the test runs in.
@@ -95,6 +97,7 @@ pub async fn suite(fixture: &Fixture<'_>) {
     starts_anew_what_was_left(fixture).await;
     tells_exits(fixture).await;
     keeps_limits(fixture).await;
+    is_resized_live(fixture).await;
     is_found_again(fixture).await;
     leaves_others_alone(fixture).await;
     assert_eq!(fixture.owned().await, [], "the suite ends with nothing of ours");
@@ -107,6 +110,8 @@ async fn can_be_used(fixture: &Fixture<'_>) {
     assert!(text.chars().any(|c| c.is_ascii_digit()), "a version is expected: {text}");
     fixture.driver.validate(&fixture.spec(1)).await.unwrap();
     fixture.driver.fetch(&fixture.spec(1), &|_| ()).await.unwrap();
+    let size = fixture.driver.image_bytes(&fixture.spec(1)).await.unwrap().unwrap();
+    assert!(size > 100_000, "{size} bytes are no image");
     assert_eq!(fixture.owned().await, [], "validation starts nothing");
 }
 
@@ -137,7 +142,7 @@ async fn runs_and_is_reached(fixture: &Fixture<'_>) {
     let before = fixture.driver.usage().await.unwrap();
     let before = before.get(&spec.id).expect("its usage");
     assert!(before.cpu_ns > 0 && before.memory_bytes > 0, "{before:?}");
-    assert!(before.memory_bytes < spec.memory_mib << 20, "{before:?}");
+    assert!(before.memory_bytes < spec.resources.memory_mib << 20, "{before:?}");
     for _ in 0..50 {
         get(fixture.v4(), "/healthz").await;
     }
@@ -179,7 +184,8 @@ async fn tells_exits(fixture: &Fixture<'_>) {
 /// As much work as there is, with a twentieth of a processor.
 async fn keeps_limits(fixture: &Fixture<'_>) {
     let share = 0.05;
-    let spec = InstanceSpec { vcpus: share, ..fixture.spec(6) };
+    let resources = Resources { vcpus: share, ..fixture.spec.resources };
+    let spec = InstanceSpec { resources, ..fixture.spec(6) };
     fixture.up(&spec, 6).await;
     get(fixture.v4(), "/healthz").await;
     let used = async || fixture.driver.usage().await.unwrap()[&spec.id].cpu_ns as f64 / 1e9;
@@ -192,6 +198,47 @@ async fn keeps_limits(fixture: &Fixture<'_>) {
     assert!(used < share * (elapsed + 0.5), "{used} s of processor time in {elapsed} s");
     assert!(used > share * elapsed / 4.0, "{used} s in {elapsed} s: there was no load to limit");
     fixture.down(6, Duration::ZERO).await;
+}
+
+/// More processor time, then less, and more memory where that can be: the same process, under load, by a daemon that
+/// did not start it.
+async fn is_resized_live(fixture: &Fixture<'_>) {
+    let (least, memory_mib) = (0.05, fixture.spec.resources.memory_mib);
+    let (few, many) = (Resources { vcpus: least, memory_mib }, Resources { vcpus: 1.0, memory_mib });
+    let unknown = fixture.driver.resize(&InstanceId::from_number(8), many).await.unwrap_err();
+    assert!(matches!(&unknown, DriverError::Unknown { id, .. } if *id == InstanceId::from_number(8)), "{unknown}");
+
+    let spec = InstanceSpec { resources: few, ..fixture.spec(8) };
+    let running = fixture.up(&spec, 8).await;
+    get(fixture.v4(), "/healthz").await;
+    let used = async || fixture.driver.usage().await.unwrap()[&spec.id].cpu_ns as f64 / 1e9;
+    let resized = fixture.again.resize(&spec.id, many).await.unwrap();
+    if !fixture.resizes.vcpus {
+        assert_eq!(resized, Resized::default(), "what cannot be is told");
+        fixture.down(8, Duration::ZERO).await;
+        return;
+    }
+    assert_eq!(resized, Resized { vcpus: true, memory: true });
+    let (before, begun) = (used().await, Instant::now());
+    // Until it has used more than the old limit would have allowed.
+    while used().await - before <= least * (begun.elapsed().as_secs_f64() + 0.5) {
+        get(fixture.v4(), "/content").await;
+        assert!(begun.elapsed() < 4 * SOON, "it is held to the old limit");
+    }
+    fixture.driver.resize(&spec.id, few).await.unwrap();
+    let (before, begun) = (used().await, Instant::now());
+    while begun.elapsed() < Duration::from_secs(1) {
+        get(fixture.v4(), "/content").await;
+    }
+    let (used, elapsed) = (used().await - before, begun.elapsed().as_secs_f64());
+    assert!(used < least * (elapsed + 0.5), "{used} s of processor time in {elapsed} s");
+
+    let larger = Resources { memory_mib: memory_mib + 16, ..many };
+    let resized = fixture.driver.resize(&spec.id, larger).await.unwrap();
+    assert_eq!(resized, fixture.resizes);
+    assert_eq!(fixture.owned().await, [running], "the same one");
+    fixture.down(8, Duration::ZERO).await;
+    assert_eq!(fixture.driver.resize(&spec.id, few).await.unwrap_err().label(), "unknown_instance");
 }
 
 /// What runs is found by a daemon that did not start it: listed, watched, stopped.

@@ -4,16 +4,20 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use control::driver::docker::{Docker, EngineError};
-use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec};
+use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resized, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, PortKind, ServiceName};
 use control::netlink::{BridgeSpec, Net};
 use tests::contract::{self, Fixture, get, kill, next};
+use tests::lab::podman::Podman;
 use tests::lab::{Engine, Namespace, image, is_root};
 
 const IMAGE: &str = "selvedge-test/nginx:1";
@@ -31,8 +35,7 @@ fn spec(number: u32) -> InstanceSpec {
         service: ServiceName::new("video").unwrap(),
         image: IMAGE.to_owned(),
         guest: Guest::default(),
-        vcpus: 1.0,
-        memory_mib: 64,
+        resources: Resources { vcpus: 1.0, memory_mib: 64 },
     }
 }
 
@@ -57,6 +60,25 @@ impl Lab {
     }
 }
 
+fn fixture<'a>(driver: &'a Docker, again: &'a Docker, other: &'a Docker, net: &'a Net) -> Fixture<'a> {
+    Fixture {
+        driver,
+        again,
+        other,
+        spec: spec(0),
+        resizes: Resized { vcpus: true, memory: true },
+        absent_image: "selvedge-test/absent:1",
+        net,
+        bridge: BridgeSpec {
+            name: "sv-docker".to_owned(),
+            v4: (Ipv4Addr::new(10, 81, 0, 1), "10.81.0.0/24".parse().unwrap()),
+            v6: Some(("fd81::1".parse().unwrap(), "fd81::/64".parse().unwrap())),
+            shaping: None,
+        },
+        addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 81, 0, 9)), v6: Some("fd81::9".parse().unwrap()) },
+    }
+}
+
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
@@ -72,21 +94,7 @@ fn the_contract_is_kept() {
     let run = || {
         block_on(async {
             let net = Net::new(owner()).unwrap();
-            let fixture = Fixture {
-                driver: &driver,
-                again: &again,
-                other: &other,
-                spec: spec(0),
-                absent_image: "selvedge-test/absent:1",
-                net: &net,
-                bridge: BridgeSpec {
-                    name: "sv-docker".to_owned(),
-                    v4: (Ipv4Addr::new(10, 81, 0, 1), "10.81.0.0/24".parse().unwrap()),
-                    v6: Some(("fd81::1".parse().unwrap(), "fd81::/64".parse().unwrap())),
-                    shaping: None,
-                },
-                addresses: AddressPair { v4: Some(Ipv4Addr::new(10, 81, 0, 9)), v6: Some("fd81::9".parse().unwrap()) },
-            };
+            let fixture = fixture(&driver, &again, &other, &net);
             contract::suite(&fixture).await;
 
             // What is particular to this technology and image.
@@ -107,6 +115,39 @@ fn the_contract_is_kept() {
     };
     lab.node.run_in(run).unwrap();
     lab.engine.stop().unwrap();
+}
+
+/// The same contract on the socket that Podman has for Docker's clients.
+#[test]
+fn podman_keeps_the_contract() {
+    const TEST: &str = "podman_keeps_the_contract";
+    if !is_root(TEST) {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("selvedge-podman-").tempdir().unwrap();
+    let Some(podman) = Podman::start(dir.path()).unwrap() else {
+        println!("SKIPPED (no podman): {TEST}");
+        return;
+    };
+    let image = "localhost/selvedge-test/nginx:1";
+    podman.import(image, &image::archive(CONTENT).unwrap(), image::SERVE).unwrap();
+    let of = |owner: OwnerId| Docker::new(podman.socket(), owner);
+    let (driver, again, other) = (of(owner()), of(owner()), of(OwnerId::from_number(0xfeed)));
+    let node = Namespace::create(&format!("svd-{}-podman", std::process::id())).unwrap();
+    let run = || {
+        block_on(async {
+            let net = Net::new(owner()).unwrap();
+            let fixture = Fixture {
+                spec: InstanceSpec { image: image.to_owned(), ..spec(0) },
+                absent_image: "selvedge-test/absent:1",
+                // Podman 4 has no call for it.
+                resizes: Resized::default(),
+                ..fixture(&driver, &again, &other, &net)
+            };
+            contract::suite(&fixture).await;
+        });
+    };
+    node.run_in(run).unwrap();
 }
 
 #[test]
@@ -143,6 +184,17 @@ fn limits_reach_the_engine_and_others_containers_are_untouched() {
         assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
         assert_eq!((host.nano_cpus, host.pids_limit), (Some(1_000_000_000), Some(512)));
         assert_eq!(host.network_mode.as_deref(), Some("none"));
+        let (more, less) = (Resources { vcpus: 1.5, memory_mib: 96 }, Resources { vcpus: 0.5, memory_mib: 48 });
+        for resources in [more, less] {
+            driver.resize(&running.id, resources).await.unwrap();
+            let host = client.inspect_container(&running.handle, None).await.unwrap().host_config.unwrap();
+            let bytes = Some(resources.memory_mib as i64 * (1 << 20));
+            assert_eq!((host.memory, host.memory_swap), (bytes, bytes));
+            assert_eq!(host.nano_cpus, Some((resources.vcpus * 1e9) as i64));
+        }
+        // Below what the engine takes at all: refused, and nothing changes.
+        let refused = driver.resize(&running.id, Resources { vcpus: 0.5, memory_mib: 1 }).await.unwrap_err();
+        assert_eq!(refused.label(), "failed", "{refused}");
         driver.stop(&running.id, Duration::ZERO).await.unwrap();
 
         for id in others {
@@ -234,6 +286,76 @@ fn the_engine_may_go_and_come_back() {
             }
         }
         driver.stop(&again.id, Duration::ZERO).await.unwrap();
+    });
+    lab.engine.stop().unwrap();
+}
+
+/// Another engine behind the same path: what it says of its version is what the real one says, one lower.
+fn older_engine(path: &Path, real: PathBuf) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, engine) = (client.unwrap(), UnixStream::connect(&real).unwrap());
+            let (mut from_client, mut to_engine) = (client.try_clone().unwrap(), engine.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_client, &mut to_engine);
+            });
+            let (mut engine, mut client) = (engine, client);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1 << 16];
+                while let Ok(count @ 1..) = engine.read(&mut buffer) {
+                    let text = String::from_utf8_lossy(&buffer[..count]).replace("1.41", "1.40");
+                    if client.write_all(text.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// The engine is replaced by one of another version behind the same path, and back: each time its version is asked for
+/// anew, one that is too old is refused by its number, and what is ours is known again.
+#[test]
+fn an_engine_of_another_version_takes_its_place() {
+    if !is_root("an_engine_of_another_version_takes_its_place") {
+        return;
+    }
+    let mut lab = Lab::new("version");
+    let dir = tempfile::tempdir().unwrap();
+    let (path, real) = (dir.path().join("engine.sock"), lab.engine.socket().to_owned());
+    let at = |target: &Path| {
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink(target, &path).unwrap();
+    };
+    at(&real);
+    let driver = Docker::new(path.clone(), owner());
+    block_on(async {
+        let running = driver.start(&spec(1), None).await.unwrap();
+        let mut events = driver.events();
+        // The stream is there when the first event has come through it.
+        let probe = driver.start(&spec(2), None).await.unwrap();
+        kill(probe.pid.unwrap());
+        assert!(matches!(next(&mut events).await, DriverEvent::Exited { .. }));
+
+        let older = dir.path().join("older.sock");
+        older_engine(&older, real.clone());
+        at(&older);
+        lab.engine.kill().unwrap();
+        lab.engine.restart().unwrap();
+        assert_eq!(next(&mut events).await, DriverEvent::Lost);
+        let error = driver.check().await.unwrap_err();
+        let DriverError::Unavailable { source, .. } = &error else { panic!("{error}") };
+        let cause = source.downcast_ref::<EngineError>().expect("the engine's own error");
+        assert!(matches!(cause, EngineError::TooOld { found } if found == "1.40"), "{cause:?}");
+
+        at(&real);
+        assert_eq!(next(&mut events).await, DriverEvent::Back);
+        driver.check().await.unwrap();
+        assert!(driver.list_owned().await.unwrap().iter().any(|r| r.id == running.id), "what is ours is known again");
+        for id in [&running.id, &probe.id] {
+            driver.stop(id, Duration::ZERO).await.unwrap();
+        }
     });
     lab.engine.stop().unwrap();
 }

@@ -5,36 +5,17 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
-use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use control::api::{ServiceStatus, Status};
 use control::model::{InstanceState, Technology};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use support::{PATIENCE, dig, lab, load, serving, video, wait_until};
 use tests::edge::{EDGE, EdgeLab, NAME};
 use tests::lab::daemon::selvedge;
+use tests::lab::is_root;
 use tests::lab::unikernel::Unikernels;
-use tests::lab::{is_root, process};
-
-/// Processes of tenders that were started from `dir`.
-fn tenders(dir: &Path) -> Vec<Pid> {
-    let program = dir.join("solo5-spt");
-    let ours = |pid: &u32| process::arguments(*pid).first().is_some_and(|first| Path::new(first) == program);
-    process::all().into_iter().filter(ours).map(|pid| Pid::from_raw(pid.cast_signed())).collect()
-}
-
-/// Ends what a failed test left.
-struct Tenders<'a>(&'a Path);
-
-impl Drop for Tenders<'_> {
-    fn drop(&mut self) {
-        for pid in tenders(self.0) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    }
-}
 
 /// The lab's service as unikernels on spt.
 fn use_spt(lab: &EdgeLab, unikernels: &Unikernels) {
@@ -61,14 +42,13 @@ fn unikernels_serve_survive_and_go() {
     }
     let dir = tempfile::Builder::new().prefix("selvedge-edge-uni-").tempdir().unwrap();
     let Some(unikernels) = Unikernels::copy(dir.path(), TEST).unwrap() else { return };
-    let _tenders = Tenders(dir.path());
     let mut lab = lab("uni", "min = 2\nmax = 3\nttl_s = 1");
     use_spt(&lab, &unikernels);
     let links = lab.edge.interfaces().unwrap();
     let mut daemon = lab.start_daemon().unwrap();
     let status = daemon.wait_for("two unikernels", PATIENCE, |s| serving(s).len() == 2).unwrap();
     assert!(status.technologies["spt"].available, "{:?}", status.technologies);
-    assert_eq!(tenders(dir.path()).len(), 2);
+    assert_eq!(unikernels.tenders().len(), 2);
 
     let server = format!("@{}", EDGE.0);
     let before = video(&daemon.status().unwrap()).answered_in_kernel;
@@ -83,7 +63,7 @@ fn unikernels_serve_survive_and_go() {
         let running = scope.spawn(move || load(&from, vec![40; 60], stop));
         std::thread::sleep(Duration::from_secs(1));
         daemon.kill().unwrap();
-        assert_eq!(tenders(dir.path()).len(), 2, "they do not depend on the daemon");
+        assert_eq!(unikernels.tenders().len(), 2, "they do not depend on the daemon");
         let mut daemon = lab.start_daemon().unwrap();
         let adopted = |s: &_| serving(s) == serving(&status) && video(s).history.len() >= 2;
         let after = daemon.wait_for("adoption", PATIENCE, adopted).unwrap();
@@ -96,7 +76,7 @@ fn unikernels_serve_survive_and_go() {
     assert!(report.total.ok > 20, "{report}");
     assert_eq!((report.total.failed, report.total.dns_lost), (0, 0), "{report}");
 
-    kill(tenders(dir.path())[0], Signal::SIGKILL).unwrap();
+    tests::contract::kill(unikernels.tenders()[0]);
     let replaced = |s: &_| serving(s).len() == 2 && serving(s) != serving(&after);
     let replaced = daemon.wait_for("a replacement", PATIENCE, replaced).unwrap();
     assert!(
@@ -108,14 +88,129 @@ fn unikernels_serve_survive_and_go() {
         "{:?}",
         replaced.transitions
     );
-    wait_until("the dead one's way down", || (tenders(dir.path()).len() == 2).then_some(()));
+    wait_until("the dead one's way down", || (unikernels.tenders().len() == 2).then_some(()));
 
     daemon.terminate().unwrap();
     let config = lab.config().to_string_lossy().into_owned();
     let (code, said, error) = selvedge(Some(&lab.edge), &["clear", "--yes", "--config", &config]).unwrap();
     assert_eq!(code, Some(0), "{said}{error}");
     assert!(said.contains("spt instance") && said.contains("bridge sv-uni"), "{said}");
-    assert_eq!(tenders(dir.path()), []);
+    assert_eq!(unikernels.tenders(), Vec::<u32>::new());
     assert_eq!(lab.edge.interfaces().unwrap(), links);
+    lab.remove().unwrap();
+}
+
+/// Another node's daemon: nothing but its repository.
+struct Repository {
+    daemon: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Repository {
+    const ADDRESS: &str = "10.53.0.2:5000";
+
+    /// Started where clients are, with the unikernel as `page:1`.
+    fn start(lab: &EdgeLab, unikernels: &Unikernels) -> Self {
+        let dir = tempfile::Builder::new().prefix("selvedge-repository-").tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        let text = format!(
+            "[node]\nname = \"other\"\n[images]\nlisten = \"{}\"\n[control]\nstate_dir = \"{}\"\nsocket = \"{}\"\n\
+             metrics = \"127.0.0.1:9553\"\n[dataplane]\npin_dir = \"/sys/fs/bpf/{}-other\"\n",
+            Self::ADDRESS,
+            at("state"),
+            at("socket"),
+            lab.client.name(),
+        );
+        std::fs::write(at("selvedge.toml"), text).unwrap();
+        let image = unikernels.image(Technology::Spt).to_string_lossy().into_owned();
+        let config = at("selvedge.toml");
+        let push = ["image", "push", "page:1", "--file", &image, "--vmm", "spt", "--config", &config];
+        let (code, said, error) = selvedge(None, &push).unwrap();
+        assert_eq!(code, Some(0), "{said}{error}");
+        lab.client.up("lo").unwrap();
+        let program = tests::lab::daemon::binary("selvedged").unwrap();
+        let log = std::fs::File::create(at("log")).unwrap();
+        let mut command = lab.client.command(&program.to_string_lossy()).unwrap();
+        let daemon = command.args(["--config", &config]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let repository = Self { daemon: daemon.unwrap(), dir };
+        wait_until("the other node's repository", || {
+            lab.client.run_in(|| std::net::TcpStream::connect(Self::ADDRESS).ok()).unwrap()
+        });
+        repository
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        println!("the other node said:\n{log}");
+    }
+}
+
+/// A unikernel that another node's daemon has: pulled, started and, with that node away and engine and daemon started
+/// anew, started again with the containers.
+#[test]
+fn a_unikernel_comes_from_another_node_and_needs_it_once() {
+    const TEST: &str = "a_unikernel_comes_from_another_node_and_needs_it_once";
+    if !is_root(TEST) {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("selvedge-edge-pull-").tempdir().unwrap();
+    let Some(unikernels) = Unikernels::copy(dir.path(), TEST).unwrap() else { return };
+    let mut lab = lab("pull", "min = 1\nmax = 1\nttl_s = 1\ndrain_quiet = \"100ms\"");
+    let other = Repository::start(&lab, &unikernels);
+    let text = std::fs::read_to_string(lab.config()).unwrap();
+    let more = format!(
+        "[images]\nplain_http = [\"{0}\"]\n[technology.unikernel]\nbridge = \"sv-uni\"\npool = \"10.214.0.0/24\"\n\
+         [technology.spt]\nprogram = \"{1}\"\n[[service]]\nname = \"page\"\nnames = [\"page.edge.test\"]\n\
+         probe_path = \"/healthz\"\ntechnology = \"spt\"\nimage = \"{0}/page:1\"\nmemory_mib = 32\nttl_s = 1\n\
+         drain_quiet = \"100ms\"\n",
+        Repository::ADDRESS,
+        unikernels.monitor(Technology::Spt).display()
+    );
+    std::fs::write(lab.config(), format!("{text}{more}")).unwrap();
+    let serves = |service: &ServiceStatus| {
+        service.instances.iter().filter(|i| i.report.instance.state == InstanceState::Serving).count() == 1
+    };
+    let all_serve = |s: &Status| s.services.len() == 2 && s.services.values().all(serves);
+    let answers = |lab: &EdgeLab| {
+        for name in [NAME, "page.edge.test"] {
+            let address = *dig(&lab.client, &[&format!("@{}", EDGE.0), name]).addresses().first().unwrap();
+            let url = format!("http://{address}/healthz");
+            let got = lab.client.command("curl").unwrap().args(["-sS", "--max-time", "20", &url]).output().unwrap();
+            assert_eq!(got.stdout, b"ok\n", "{name}: {}", String::from_utf8_lossy(&got.stderr));
+        }
+    };
+
+    let mut daemon = lab.start_daemon().unwrap();
+    daemon.wait_for("both services", PATIENCE, all_serve).unwrap();
+    assert!(daemon.log().contains("image pulled"), "{}", daemon.log());
+    answers(&lab);
+
+    // The other node is away, and everything of this one starts anew.
+    drop(other);
+    daemon.kill().unwrap();
+    unikernels.tenders().into_iter().for_each(tests::contract::kill);
+    let engine = lab.engine.as_mut().unwrap();
+    engine.kill().unwrap();
+    engine.restart().unwrap();
+    let mut daemon = lab.start_daemon().unwrap();
+    daemon.wait_for("both services again", PATIENCE, all_serve).unwrap();
+    answers(&lab);
+    // The image is needed, so it stays, whatever its age.
+    let config = lab.config().to_string_lossy().into_owned();
+    let (code, said, _) =
+        selvedge(None, &["image", "gc", "--unused", "--grace", "0s", "--json", "--config", &config]).unwrap();
+    let swept: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, swept["blobs"].as_u64()), (Some(0), Some(0)), "{said}");
+
+    // A service that has left the file while no daemon ran leaves nothing.
+    daemon.kill().unwrap();
+    std::fs::write(lab.config(), text).unwrap();
+    let daemon = lab.start_daemon().unwrap();
+    wait_until("the end of the unikernel", || unikernels.tenders().is_empty().then_some(()));
+    daemon.terminate().unwrap();
     lab.remove().unwrap();
 }

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use control::driver::docker::Docker;
-use control::driver::{Driver as _, DriverError, InstanceSpec};
+use control::driver::{Driver as _, DriverError, InstanceSpec, Resources};
 use control::model::{Guest, InstanceId, OwnerId, ServiceName};
 use serde_json::Value;
 use support::{PATIENCE, dig, lab, serving};
@@ -59,8 +59,7 @@ fn the_engine_pulls_what_it_lacks_and_needs_no_registry_after() {
         service: ServiceName::new("video").unwrap(),
         image: image.to_owned(),
         guest: Guest::default(),
-        vcpus: 1.0,
-        memory_mib: 64,
+        resources: Resources { vcpus: 1.0, memory_mib: 64 },
     };
     let by_digest = format!("{}/shop/nginx@{digest}", repository.address);
     let quiet = |_: String| {};

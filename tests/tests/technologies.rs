@@ -6,9 +6,11 @@
 use serde_json::Value;
 use tests::lab::daemon::selvedge;
 use tests::lab::unikernel::Unikernels;
-use tests::lab::{Engine, image, is_root};
+use tests::lab::{Engine, flask, image, is_root};
 
-const TECHNOLOGIES: [&str; 3] = ["docker", "spt", "qemu-microvm"];
+/// Technologies with their images' names in the catalogue: the paper's two containers, and our unikernel.
+const TECHNOLOGIES: [(&str, &str); 4] =
+    [("docker", "nginx"), ("docker", "flask"), ("spt", "web"), ("qemu-microvm", "web")];
 
 fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -26,14 +28,16 @@ fn technologies_are_measured_side_by_side() {
     let contents: &[u32] = if runs < 10 { &[1, 5] } else { &[1, 5, 10, 20] };
     let engine = Engine::start(&dir.path().join("engine")).unwrap();
     for megabytes in contents {
-        let tag = format!("selvedge-bench/nginx:{megabytes}");
-        image::build_nginx_image(&engine, &tag, *megabytes as usize * 1_000_000).unwrap();
+        let bytes = *megabytes as usize * 1_000_000;
+        image::build_nginx_image(&engine, &format!("selvedge-bench/nginx:{megabytes}"), bytes).unwrap();
+        flask::build_flask_image(&engine, &format!("selvedge-bench/flask:{megabytes}"), bytes).unwrap();
     }
-    let bench = |what: &str, technology: &str, arguments: &[&str]| -> Value {
+    let bench = |what: &str, technology: &str, image: &str, arguments: &[&str]| -> Value {
         let (socket, directory) = (engine.socket().to_string_lossy(), dir.path().to_string_lossy());
+        let image = format!("selvedge-bench/{image}:{{content}}");
         let mut all = vec!["bench", what, "--technology", technology, "--unikernels", &directory, "--json"];
         if technology == "docker" {
-            all.extend(["--docker-socket", &socket, "--image", "selvedge-bench/nginx:{content}"]);
+            all.extend(["--docker-socket", &socket, "--image", &image]);
         }
         all.extend(arguments);
         let (code, out, said) = selvedge(None, &all).unwrap();
@@ -43,12 +47,12 @@ fn technologies_are_measured_side_by_side() {
     };
 
     let list = contents.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    println!(
-        "{:<14}{:>8}{:>16}{:>16}{:>12}{:>14}{:>10}",
-        "", "content", "allocation", "cold start", "removal", "download", "CPU peak"
-    );
-    for technology in TECHNOLOGIES {
-        let figures = bench("lifecycle", technology, &["--content", &list, "--runs", &runs.to_string()]);
+    let (table, kept) = (dir.path().join("table.md"), dir.path().join("catalogue.json"));
+    let (table, kept) = (table.to_str().unwrap(), kept.to_str().unwrap());
+    for (technology, image) in TECHNOLOGIES {
+        let runs = runs.to_string();
+        let arguments = ["--content", &list, "--runs", &runs, "--markdown", table, "--measurements", kept];
+        let figures = bench("lifecycle", technology, image, &arguments);
         let sizes = figures["contents"].as_array().unwrap();
         assert_eq!(sizes.len(), contents.len());
         for size in sizes {
@@ -61,20 +65,32 @@ fn technologies_are_measured_side_by_side() {
             let parts: f64 =
                 ["port", "start", "accept", "answer"].map(|p| size["parts_ms"][p].as_f64().unwrap()).iter().sum();
             assert!(parts > 0.0 && parts < 2.0 * allocation, "{technology}: {size}");
-            println!(
-                "{technology:<14}{:>5} MB{allocation:>13.2} ms{:>13.2} ms{removal:>9.2} ms{:>11.2} ms{:>8.0} %",
-                size["content_mb"],
-                spread("cold_start_ms"),
-                spread("download_ms"),
-                size["cpu_peak_percent"].as_f64().unwrap()
+            assert!(removal > 0.0 && spread("cold_start_ms") < allocation && spread("download_ms") > 0.0);
+            assert!(
+                size["memory_mb"].as_f64().unwrap() > 0.1 && size["image_bytes"].as_u64().unwrap() > 100_000,
+                "{size}"
             );
         }
     }
-    println!();
+    let rows = std::fs::read_to_string(table).unwrap();
+    assert_eq!(rows.lines().count(), 2 + TECHNOLOGIES.len() * contents.len(), "{rows}");
+    println!("{rows}");
+
+    // What was measured is what the catalogue tells from then on.
+    let (code, out, said) = selvedge(None, &["catalog", "--measurements", kept, "--json"]).unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    let catalogue: Value = serde_json::from_str(&out).unwrap();
+    for (technology, image) in TECHNOLOGIES {
+        let is = |entry: &&Value| entry["technology"] == technology && entry["image"] == image;
+        let entry = catalogue["entries"].as_array().unwrap().iter().find(is).unwrap();
+        assert_eq!(entry["measured"]["runs"], runs, "{entry}");
+        assert!(entry["size_bytes"].as_u64().unwrap() > 100_000 && entry["throughput_mbit"].is_number(), "{entry}");
+    }
+
     for technology in ["docker", "spt"] {
         // Containers are as many as a test has patience for.
         let wanted = if technology == "docker" { count.min(50) } else { count };
-        let figures = bench("density", technology, &["--count", &wanted.to_string()]);
+        let figures = bench("density", technology, "nginx", &["--count", &wanted.to_string()]);
         assert_eq!(figures["started"], wanted, "{figures}");
         let figure = |name: &str| figures[name].as_f64().unwrap();
         println!(

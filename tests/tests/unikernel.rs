@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control::driver::unikernel::{Settings, Unikernel};
-use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec};
+use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resized, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, ServiceName, Technology};
 use control::netlink::{BridgeSpec, Net, PortSpec};
 use control::reconcile::attachment;
@@ -57,6 +57,10 @@ impl Lab {
         self.driver_with(self.settings(), &self.owner)
     }
 
+    fn memory_mib(&self) -> u64 {
+        if self.technology == Technology::Spt { 32 } else { 128 }
+    }
+
     fn spec(&self, number: u32) -> InstanceSpec {
         InstanceSpec {
             id: InstanceId::from_number(number),
@@ -64,8 +68,7 @@ impl Lab {
             service: ServiceName::new("video").unwrap(),
             image: self.unikernels.image(self.technology).to_string_lossy().into_owned(),
             guest: Guest::default(),
-            vcpus: 1.0,
-            memory_mib: if self.technology == Technology::Spt { 32 } else { 128 },
+            resources: Resources { vcpus: 1.0, memory_mib: self.memory_mib() },
         }
     }
 
@@ -117,6 +120,7 @@ fn keeps_the_contract(test: &str, technology: Technology, owner: u64) {
             again: &again,
             other: &other,
             spec,
+            resizes: Resized { vcpus: true, memory: false },
             absent_image: "/nonexistent/image",
             net: &net,
             bridge: bridge(),
@@ -215,6 +219,46 @@ fn faults_are_named_and_leave_nothing() {
     });
     assert!(Command::new("umount").arg(&full).status().unwrap().success());
     assert_eq!(lab.left(), Vec::<PathBuf>::new());
+}
+
+/// The same content as is on the disk, whole and in parts, from both kinds of block device.
+#[test]
+fn content_may_be_on_a_disk() {
+    for (technology, owner) in [(Technology::Spt, 0x56), (Technology::QemuMicrovm, 0x57)] {
+        let Some(lab) = Lab::new("content_may_be_on_a_disk", technology, owner) else { return };
+        let disk = lab.dir.path().join("disk");
+        // Sectors, of which the content ends inside the last.
+        let (sectors, content) = (600 * 512, 600 * 512 - 77);
+        let bytes = tests::lab::image::content(sectors);
+        std::fs::write(&disk, &bytes).unwrap();
+        // Solo5's tender opens it for writing, too.
+        std::fs::set_permissions(&disk, std::fs::Permissions::from_mode(0o666)).unwrap();
+        lab.run(async |net| {
+            net.ensure_bridge(&bridge()).await.unwrap();
+            let driver = lab.driver();
+            let guest = Guest {
+                arguments: vec![format!("content={content}")],
+                disk: Some(disk.to_string_lossy().into_owned()),
+                ..Guest::default()
+            };
+            let image = lab.unikernels.image_with_disk(technology).to_string_lossy().into_owned();
+            let spec = InstanceSpec { guest, image, ..lab.spec(1) };
+            let mut made = net.create_port(&port(1, 9, &driver)).await.unwrap();
+            driver.start(&spec, attachment(&mut made)).await.unwrap();
+            let address = Ipv4Addr::new(10, 82, 0, 9).into();
+            assert_eq!(get(address, "/content").await, bytes[..content], "{technology:?}");
+            assert_eq!(get(address, "/content/1").await.len(), 1_000_000, "the pattern is there still");
+            drop(made);
+            driver.stop(&spec.id, Duration::ZERO).await.unwrap();
+            net.delete_port(&spec.id).await.unwrap();
+
+            // A disk that is not there is an error of its own.
+            let absent = Guest { disk: Some("/nonexistent/disk".to_owned()), ..spec.guest.clone() };
+            let error = driver.validate(&InstanceSpec { guest: absent, ..spec }).await.unwrap_err();
+            assert!(error.to_string().contains("/nonexistent/disk"), "{error}");
+        });
+        assert_eq!(std::fs::read(&disk).unwrap(), bytes, "nothing is written");
+    }
 }
 
 /// The tender has no more rights than it needs, and a client's first packet waits for it in the tap.

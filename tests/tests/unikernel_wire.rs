@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use control::driver::unikernel::Unikernel;
-use control::driver::{Driver, InstanceSpec};
+use control::driver::{Driver, InstanceSpec, Resources};
 use control::model::{AddressPair, Guest, InstanceId, OwnerId, ServiceName, Technology};
 use control::netlink::{BridgeSpec, Net, PortSpec};
 use control::reconcile::attachment;
@@ -28,6 +28,8 @@ struct Wire {
     runtime: tokio::runtime::Runtime,
     driver: Unikernel,
     id: InstanceId,
+    /// Its tender ends with them.
+    _unikernels: Unikernels,
     _dir: tempfile::TempDir,
 }
 
@@ -49,8 +51,7 @@ impl Wire {
             service: ServiceName::new("wire").unwrap(),
             image: unikernels.image(Technology::Spt).to_string_lossy().into_owned(),
             guest: Guest { arguments: vec!["content=5000000".to_owned()], ..Guest::default() },
-            vcpus: 4.0,
-            memory_mib: 64,
+            resources: Resources { vcpus: 4.0, memory_mib: 64 },
         };
         let start = async {
             let net = Net::new(owner).unwrap();
@@ -73,7 +74,7 @@ impl Wire {
             driver.start(&spec, Some(attachment)).await.unwrap();
         };
         node.run_in(|| runtime.block_on(start)).unwrap();
-        Some(Self { node, runtime, driver, id: spec.id, _dir: dir })
+        Some(Self { node, runtime, driver, id: spec.id, _unikernels: unikernels, _dir: dir })
     }
 
     /// What a program in the node's namespace prints.

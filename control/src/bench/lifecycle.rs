@@ -30,6 +30,8 @@ pub struct Parts {
 pub struct ContentFigures {
     /// Megabytes (10^6 bytes) that the instance serves.
     pub content_mb: u64,
+    /// Bytes of the image, 0 where the technology does not tell.
+    pub image_bytes: u64,
     /// From nothing to the first HTTP 200.
     pub allocation_ms: Spread,
     /// From the order to stop until nothing is left.
@@ -40,6 +42,8 @@ pub struct ContentFigures {
     pub cold_start_ms: Spread,
     /// The whole content, once the instance is there.
     pub download_ms: Spread,
+    /// Memory that an instance's control group is charged with after that, in MB (10^6 bytes), median.
+    pub memory_mb: f64,
     /// Largest share of the machine's processors that was busy in any tenth of a second.
     pub cpu_peak_percent: f64,
 }
@@ -74,7 +78,9 @@ pub fn lifecycle(
         site.up(0, 1).await?;
         site.down(0).await?;
         for &content_mb in contents {
-            let (mut steps, mut removals, mut downloads) = (Vec::<Steps>::new(), Vec::new(), Vec::new());
+            let (mut steps, mut removals) = (Vec::<Steps>::new(), Vec::new());
+            let (mut downloads, mut memory) = (Vec::new(), Vec::new());
+            let image_bytes = site.driver.image_bytes(&site.spec(0, content_mb)?).await?;
             let load = Load::watch();
             for run in 0..runs {
                 say(&format!("{content_mb} MB: run {} of {runs}", run + 1));
@@ -89,11 +95,13 @@ pub fn lifecycle(
                         reason: format!("{length} bytes instead of {content_mb} MB"),
                     });
                 }
+                memory.extend(site.driver.usage().await?.values().map(|usage| usage.memory_bytes as f64 / 1e6));
                 removals.push(ms(site.down(run).await?));
             }
             let part = |of: fn(&Steps) -> Duration| Spread::of(steps.iter().map(|s| ms(of(s))).collect());
             figures.push(ContentFigures {
                 content_mb,
+                image_bytes: image_bytes.unwrap_or_default(),
                 allocation_ms: part(Steps::total),
                 removal_ms: Spread::of(removals),
                 parts_ms: Parts {
@@ -104,6 +112,7 @@ pub fn lifecycle(
                 },
                 cold_start_ms: part(|s| s.start + s.accept),
                 download_ms: Spread::of(downloads),
+                memory_mb: Spread::of(memory).median,
                 cpu_peak_percent: load.peak_percent(),
             });
         }

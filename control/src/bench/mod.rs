@@ -4,6 +4,7 @@
 //! force is touched. What a killed run left is removed by the next one.
 
 mod density;
+mod keep;
 mod lifecycle;
 mod site;
 mod summon;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use density::{Density, density};
+pub use keep::keep;
 pub use lifecycle::{ContentFigures, Lifecycle, Parts, lifecycle};
 
 pub use crate::dns::Stage;

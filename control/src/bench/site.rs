@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::{BenchError, BenchOptions};
 use crate::driver::docker::Docker;
 use crate::driver::unikernel::{Settings, Unikernel};
-use crate::driver::{Driver, DriverEvent, InstanceSpec};
+use crate::driver::{Driver, DriverEvent, InstanceSpec, Resources};
 use crate::model::{AddressPair, Guest, InstanceId, OwnerId, PortKind, ServiceName, Technology};
 use crate::netlink::{BridgeSpec, Net, PortSpec};
 use crate::reconcile::attachment;
@@ -143,8 +143,7 @@ impl Site {
             service,
             image: self.image.replace("{content}", &content_mb.to_string()),
             guest: Guest { arguments, ..Guest::default() },
-            vcpus: 1.0,
-            memory_mib: self.memory_mib,
+            resources: Resources { vcpus: 1.0, memory_mib: self.memory_mib },
         })
     }
 

@@ -1,14 +1,16 @@
 //! `selvedge bench`: figures of this machine.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Done;
-use crate::bench::{self as technologies, BenchOptions, Spread, Stage, SummonOptions};
+use super::catalogue::{FILE, configuration};
+use super::{CONFIG, Done};
+use crate::bench::{self as technologies, BenchOptions, Lifecycle, Spread, Stage, SummonOptions};
 use crate::datapath::bench;
-use crate::model::Technology;
+use crate::model::{Technology, Timestamp};
 
 /// What is measured.
 #[derive(Debug, Args)]
@@ -32,6 +34,31 @@ pub(super) struct TechnologyArgs {
     /// Print as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// How instances' coming and going is measured.
+#[derive(Debug, Args)]
+pub(super) struct LifecycleArgs {
+    /// Megabytes of content to serve, one series for each
+    #[arg(long, value_name = "MB", value_delimiter = ',', default_value = "1,5,10,20",
+        value_parser = clap::value_parser!(u64).range(1..=1000))]
+    content: Vec<u64>,
+    /// Instances of each
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+    /// Write the rows of a Markdown table behind those that this file has
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// The image's name in the catalogue [default: web for the reference unikernel, else what is left of the image's
+    /// name without registry, path and tag]
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+    /// The configuration file, for control.state_dir
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+    /// Where the catalogue reads it, instead of catalogue.json below control.state_dir
+    #[arg(long, value_name = "FILE")]
+    measurements: Option<PathBuf>,
 }
 
 fn technology(text: &str) -> Result<Technology, String> {
@@ -80,14 +107,37 @@ fn print_json(figures: &impl serde::Serialize) -> Done {
     Ok(())
 }
 
-pub(super) fn lifecycle(args: TechnologyArgs, contents: &[u64], runs: u32) -> Done {
+/// The image's name in the catalogue.
+fn catalogue_name(image: Option<&str>) -> String {
+    let Some(image) = image else { return "web".to_owned() };
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split([':', '@']).next().unwrap_or(last).to_owned()
+}
+
+pub(super) fn lifecycle(args: TechnologyArgs, of: &LifecycleArgs) -> Done {
     let json = args.json;
-    let figures = technologies::lifecycle(&args.into(), contents, runs, progress);
+    let file = match &of.measurements {
+        Some(file) => file.clone(),
+        None => configuration(&of.config)?.control.state_dir.join(FILE),
+    };
+    let name = of.name.clone().unwrap_or_else(|| catalogue_name(args.image.as_deref()));
+    let figures = technologies::lifecycle(&args.into(), &of.content, of.runs, progress);
     end_of_progress();
     let figures = figures.map_err(|e| e.to_string())?;
     if json {
-        return print_json(&figures);
+        print_json(&figures)?;
+    } else {
+        print_lifecycle(&figures);
     }
+    if let Some(table) = &of.markdown {
+        add_rows(table, &figures, &name).map_err(|e| format!("{}: {e}", table.display()))?;
+    }
+    let Some(measurement) = figures.measurement(&name, Timestamp::now()) else { return Ok(()) };
+    technologies::keep(&file, measurement)
+        .map_err(|e| format!("measured, but not kept for the catalogue: {}: {e}", file.display()))
+}
+
+fn print_lifecycle(figures: &Lifecycle) {
     println!("{}, {}; {} runs each, times in ms: median (95 %)", figures.technology, figures.version, figures.runs);
     println!(
         "{:<10}{:>18}{:>18}{:>18}{:>18}{:>10}",
@@ -104,6 +154,33 @@ pub(super) fn lifecycle(args: TechnologyArgs, contents: &[u64], runs: u32) -> Do
             show(&size.removal_ms),
             size.cpu_peak_percent
         );
+    }
+}
+
+/// The paper's figure 3 as a table: times in ms, medians with the 95th percentile behind them.
+fn add_rows(table: &Path, figures: &Lifecycle, name: &str) -> std::io::Result<()> {
+    let mut file = File::options().create(true).append(true).open(table)?;
+    if file.metadata()?.len() == 0 {
+        writeln!(
+            file,
+            "| technology | image | content | image size | allocation, ms (95 %) | removal, ms (95 %) | download, ms \
+             | memory | CPU peak |\n|---|---|--:|--:|--:|--:|--:|--:|--:|"
+        )?;
+    }
+    let show = |spread: &Spread| format!("{:.1} ({:.1})", spread.median, spread.p95);
+    for size in &figures.contents {
+        writeln!(
+            file,
+            "| {} | {name} | {} MB | {:.2} MB | {} | {} | {:.1} | {:.1} MB | {:.0} % |",
+            figures.technology,
+            size.content_mb,
+            size.image_bytes as f64 / 1e6,
+            show(&size.allocation_ms),
+            show(&size.removal_ms),
+            size.download_ms.median,
+            size.memory_mb,
+            size.cpu_peak_percent
+        )?;
     }
     Ok(())
 }
@@ -173,4 +250,21 @@ pub(super) fn dataplane(json: bool) -> Done {
         println!("{:<22}{size:>14}{bytes:>14}{verified:>14}", program.name);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_named_without_registry_and_tag() {
+        for (image, name) in [
+            (None, "web"),
+            (Some("nginx"), "nginx"),
+            (Some("selvedge-bench/nginx:{content}"), "nginx"),
+            (Some("127.0.0.1:5000/a/flask@sha256:00"), "flask"),
+        ] {
+            assert_eq!(catalogue_name(image), name);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::config;
 use crate::model::{CatalogueEntry, Feature, Isolation, Measurements, Technology};
 
 /// The file of measurements below `control.state_dir`.
-const FILE: &str = "catalogue.json";
+pub(super) const FILE: &str = "catalogue.json";
 
 #[derive(Debug, Args)]
 pub(super) struct CatalogueArgs {
@@ -143,12 +143,7 @@ pub(super) fn choose(args: SelectArgs) -> ExitCode {
 
 /// The catalogue as it is on this node, and the technologies that this node has and Selvedge can drive.
 fn known(args: &CatalogueArgs) -> Result<(Vec<CatalogueEntry>, BTreeSet<String>), String> {
-    let config = if args.config.exists() || args.config != Path::new(CONFIG) {
-        config::load(&args.config)
-    } else {
-        config::parse("", CONFIG)
-    };
-    let config = config.map_err(|errors| errors.to_string())?;
+    let config = configuration(&args.config)?;
     let file = args.measurements.clone().unwrap_or_else(|| config.control.state_dir.join(FILE));
     let measurements = match std::fs::read(&file) {
         Ok(text) => serde_json::from_slice(&text).map_err(|e| {
@@ -169,6 +164,13 @@ fn known(args: &CatalogueArgs) -> Result<(Vec<CatalogueEntry>, BTreeSet<String>)
         }
     };
     Ok((catalogue(&measurements.measurements), on_node))
+}
+
+/// The configuration in `file`; the defaults where it is the usual one and not there.
+pub(super) fn configuration(file: &Path) -> Result<config::Config, String> {
+    let config =
+        if file.exists() || file != Path::new(CONFIG) { config::load(file) } else { config::parse("", CONFIG) };
+    config.map_err(|errors| errors.to_string())
 }
 
 fn print(document: &serde_json::Value) -> ExitCode {

@@ -242,17 +242,12 @@ enum BenchCommand {
     },
     /// How long an instance takes to answer, and to be gone
     #[command(after_help = "Examples:\n  selvedge bench lifecycle --technology spt --content 1,5,10,20 --runs 30\n  \
-        selvedge bench lifecycle --technology docker --image 'nginx-{content}mb:1' --json")]
+        selvedge bench lifecycle --technology docker --image 'nginx-{content}mb:1' --as nginx --json")]
     Lifecycle {
         #[command(flatten)]
         of: bench::TechnologyArgs,
-        /// Megabytes of content to serve, one series for each
-        #[arg(long, value_name = "MB", value_delimiter = ',', default_value = "1,5,10,20",
-            value_parser = clap::value_parser!(u64).range(1..=1000))]
-        content: Vec<u64>,
-        /// Instances of each
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        runs: u32,
+        #[command(flatten)]
+        lifecycle: bench::LifecycleArgs,
     },
     /// Many instances at once: how fast they come, and what each uses
     #[command(after_help = "Example:\n  selvedge bench density --technology spt --count 500 --json")]
@@ -304,9 +299,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Catalog(args) => return catalogue::show(&args),
         Command::Select(args) => return catalogue::choose(args),
         Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
-        Command::Bench { command: BenchCommand::Lifecycle { of, content, runs } } => {
-            bench::lifecycle(of, &content, runs)
-        }
+        Command::Bench { command: BenchCommand::Lifecycle { of, lifecycle } } => bench::lifecycle(of, &lifecycle),
         Command::Bench { command: BenchCommand::Density { of, count } } => bench::density(of, count),
         Command::Bench { command: BenchCommand::Summon { of, runs, askers } } => {
             bench::summon(of, SummonOptions { runs, askers })

@@ -66,7 +66,7 @@ pub(super) fn limits(reader: &Reader<'_>, services: &[ServiceSection], limit: &F
     }
 }
 
-/// Pools are apart, large enough, and hold no address that queries are sent to. A pool that the file does not give
+/// Pools are apart, on bridges of their own, large enough, and hold no address that queries are sent to. A pool that the file does not give
 /// and no service uses is as large as it is.
 pub(super) fn pools(
     reader: &Reader<'_>,
@@ -88,6 +88,14 @@ pub(super) fn pools(
         } else {
             reader.complain(limit.line, "limits.instances", complaint);
         }
+    }
+    for (i, pool) in pools.iter().enumerate() {
+        let Some(first) = pools[..i].iter().find(|first| first.bridge.value == pool.bridge.value) else { continue };
+        // The line is the one that somebody wrote, the later where both are.
+        let (wrong, other) = if pool.bridge.written { (pool, first) } else { (first, pool) };
+        let what = format!("{:?} is {}'s bridge", wrong.bridge.value, other.path);
+        let complaint = Complaint::new(what, "give each technology a bridge of its own");
+        reader.complain(wrong.bridge.line, &format!("{}.bridge", wrong.path), complaint);
     }
     let pools = prefixes(pools);
     for (first, line, second) in overlaps(&pools) {

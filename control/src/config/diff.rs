@@ -134,7 +134,7 @@ impl Config {
 }
 
 /// Keys that an instance is made with.
-const REPLACING: [&str; 8] = ["technology", "image", "launch", "arguments", "disk", "port", "vcpus", "memory_mib"];
+const REPLACING: [&str; 6] = ["technology", "image", "launch", "arguments", "disk", "port"];
 
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
     keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

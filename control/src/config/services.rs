@@ -9,6 +9,7 @@ use super::reader::{Field, Section};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
 use super::values::{whole32, word};
+use crate::images::Reference;
 use crate::model::{AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology};
 use crate::predict::PredictorKind;
 
@@ -154,9 +155,16 @@ fn runs(section: &Section<'_, '_>) -> (Technology, String, Guest) {
     let arguments = section.list("arguments", "[\"--verbose\"]", argument);
     let disk = section.optional("disk", std::path::PathBuf::new(), absolute_path);
     let is_unikernel = Technology::UNIKERNELS.contains(&technology.value);
-    if is_unikernel && !image.broken && !image.value.starts_with('/') {
-        let what = format!("{:?} is no file's path, which {} starts", image.value, technology.value.label());
-        section.complain(image.line, "image", what, "write the whole path, from /");
+    let is_tagged = |name: &str| name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    let is_image = |text: &str| text.starts_with('/') || (is_tagged(text) && text.parse::<Reference>().is_ok());
+    if is_unikernel && !image.broken && !is_image(&image.value) {
+        let starts = technology.value.label();
+        let what = format!(
+            "{:?} is neither a file's path nor an image's name with its tag, which {starts} starts",
+            image.value
+        );
+        let remedy = "write the whole path, from /, or a name as in \"page:1\" or \"192.0.2.7:5000/page:1\"";
+        section.complain(image.line, "image", what, remedy);
     }
     let lines = [
         ("launch", launch.as_ref().map(|f| f.line)),

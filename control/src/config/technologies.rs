@@ -28,6 +28,8 @@ pub(super) struct PoolSection {
     /// The section's name in the file.
     pub(super) path: String,
     pub(super) pool: Pool,
+    /// The bridge's name.
+    pub(super) bridge: Field<String>,
     pub(super) v4: Field<Ipv4Net>,
     pub(super) v6: Option<Field<Ipv6Net>>,
     /// Technologies whose instances are in it.
@@ -124,14 +126,15 @@ fn pool(section: &Section<'_, '_>, bridge: &str, standard: [u8; 4], of: &'static
         let what = format!("{} has fewer host addresses than the pool {}", v6.value, v4.value);
         section.complain(v6.line, "pool6", what, format!("use a prefix of at most /{most}, as in /64"));
     }
+    let bridge = section.or("bridge", bridge.to_owned(), interface);
     let pool = Pool {
-        bridge: section.or("bridge", bridge.to_owned(), interface).value,
+        bridge: bridge.value.clone(),
         v4: v4.value,
         gateway: gateway.value,
         v6: v6.as_ref().filter(|v6| !v6.broken).map(|v6| v6.value),
         shaping: shaping(section),
     };
-    PoolSection { path: section.path.clone(), pool, v4, v6, of }
+    PoolSection { path: section.path.clone(), pool, bridge, v4, v6, of }
 }
 
 fn check_prefix<N: Copy + PartialEq + std::fmt::Display>(

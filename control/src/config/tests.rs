@@ -78,7 +78,7 @@ interface = "eth1"
 rate = "10mbit"
 [technology.unikernel]
 user = "selvedge-guest"
-bridge = "br1"
+bridge = "br9"
 pool = "10.10.0.0/24"
 gateway = "10.10.0.254"
 pool6 = "fd5e:10::/64"
@@ -222,7 +222,7 @@ fn every_key_is_taken() {
     assert_eq!(config.networks.uplinks[0].shaping, Shaping::with_default_burst(10_000_000));
     let unikernels = &config.technologies.unikernels;
     let pool = config.pool(Technology::Spt);
-    assert_eq!((unikernels.user.as_str(), pool.bridge.as_str(), pool.size()), ("selvedge-guest", "br1", 253));
+    assert_eq!((unikernels.user.as_str(), pool.bridge.as_str(), pool.size()), ("selvedge-guest", "br9", 253));
     assert_eq!(pool.gateway6().unwrap().to_string(), "fd5e:10::fe");
     let monitors: Vec<_> =
         unikernels.monitors.values().map(|m| (m.program.to_str().unwrap(), m.accelerator.label())).collect();

@@ -56,7 +56,7 @@ pub async fn clear(config: &Path, remove: bool) -> Result<Cleared, StartError> {
         cleared.failed.push(in_full(&error));
     }
     for technology in Technology::ALL {
-        let driver = driver(&config, technology, &owner);
+        let driver = driver(&config, technology, &owner, None);
         match driver.list_owned().await {
             Ok(owned) => {
                 for instance in owned {

@@ -1,14 +1,19 @@
 //! The image repository as the configuration has it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tracing::info;
 
 use super::StartError;
 use crate::config::Images;
-use crate::images::Store;
-use crate::images::client::Settings;
+use crate::driver::unikernel::{ImageFile, ImageSource};
+use crate::driver::{BoxError, FetchProgress};
+use crate::images::client::{Client, Meter, Settings};
 use crate::images::server::{Terms, serve};
+use crate::images::{ImageError, Reference, Store};
 use crate::stop::Stop;
 
 /// How registries are talked to.
@@ -21,6 +26,64 @@ pub fn registry_settings(images: &Images) -> Settings {
         // 1 Mbit/s is 125,000 bytes per second.
         bytes_per_second: images.bandwidth_mbit.map(|mbit| mbit * 125_000),
         verify_key: images.verify_key.clone(),
+    }
+}
+
+/// Between two reports of a transfer's progress.
+const REPORTS: Duration = Duration::from_secs(1);
+
+/// This node's repository, as what starts unikernels sees it.
+#[derive(Debug)]
+pub(super) struct Unikernels {
+    store: Arc<Store>,
+    client: Client,
+}
+
+impl Unikernels {
+    pub(super) fn open(images: &Images) -> Result<Self, ImageError> {
+        let store = Arc::new(Store::open(&images.dir)?);
+        Ok(Self { client: Client::new(Arc::clone(&store), registry_settings(images)), store })
+    }
+
+    async fn pull(&self, image: &str, tell: FetchProgress<'_>) -> Result<(), BoxError> {
+        let (name, meter) = (image.parse::<Reference>()?, Meter::default());
+        let mut reports = tokio::time::interval(REPORTS);
+        reports.reset();
+        let mut pulled = std::pin::pin!(self.client.pull(&name, &meter));
+        loop {
+            tokio::select! {
+                done = &mut pulled => {
+                    let done = done?;
+                    info!(image, digest = %done.digest, "image pulled");
+                    return Ok(());
+                }
+                _ = reports.tick() => {
+                    let progress = meter.progress();
+                    let mb = |bytes: u64| bytes as f64 / 1e6;
+                    let have = progress.moved + progress.present;
+                    tell(format!("pulling the image: {:.1} of {:.1} MB", mb(have.min(progress.total)), mb(progress.total)));
+                }
+            }
+        }
+    }
+}
+
+impl ImageSource for Unikernels {
+    fn find(&self, image: &str) -> Result<Option<ImageFile>, BoxError> {
+        match self.store.unikernel(&image.parse::<Reference>()?.local()) {
+            Ok(found) => Ok(Some(ImageFile {
+                path: found.image,
+                technology: Some(found.config.vmm),
+                memory_mib: found.config.memory_mib,
+                arguments: found.config.arguments,
+            })),
+            Err(ImageError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn fetch<'a>(&'a self, image: &'a str, tell: FetchProgress<'a>) -> BoxFuture<'a, Result<(), BoxError>> {
+        self.pull(image, tell).boxed()
     }
 }
 

@@ -278,7 +278,17 @@ async fn world(
 ) -> World {
     let mut drivers: BTreeMap<Technology, Arc<dyn Driver>> = BTreeMap::new();
     let mut bridges = BTreeMap::new();
-    for technology in config.technologies_in_use() {
+    // What was started for a service that has left the file meanwhile has to be taken down.
+    let mut technologies = config.technologies_in_use();
+    technologies.extend(store.instances().iter().flatten().map(|instance| instance.technology));
+    let images = match images::Unikernels::open(&config.images) {
+        Ok(images) => Some(Arc::new(images)),
+        Err(error) => {
+            error!(error = %in_full(&error), "the image repository cannot be used; unikernels are started from files only");
+            None
+        }
+    };
+    for technology in technologies {
         let bridge = network::bridge(config, technology);
         match net.ensure_bridge(&bridge).await {
             Ok(state) => {
@@ -289,7 +299,7 @@ async fn world(
                 error!(bridge = bridge.name, error = %in_full(&error), "no bridge; nothing of this technology can be started");
             }
         }
-        drivers.insert(technology, driver(config, technology, owner));
+        drivers.insert(technology, driver(config, technology, owner, images.as_ref()));
     }
     net.intend(network::network(config, bridges.keys().copied()));
     World { node: config.node.clone(), owner: owner.clone(), store, net, drivers, bridges, datapath, dns, summons }
@@ -306,7 +316,12 @@ fn count_again(datapath: Datapath) -> OnPort {
 }
 
 /// The one place that knows which driver belongs to which technology.
-fn driver(config: &Config, technology: Technology, owner: &OwnerId) -> Arc<dyn Driver> {
+fn driver(
+    config: &Config,
+    technology: Technology,
+    owner: &OwnerId,
+    images: Option<&Arc<images::Unikernels>>,
+) -> Arc<dyn Driver> {
     let docker = || Arc::new(Docker::new(config.technologies.docker.socket.clone(), owner.clone()));
     let unikernels = &config.technologies.unikernels;
     let Some(monitor) = unikernels.monitors.get(&technology) else { return docker() };
@@ -317,7 +332,10 @@ fn driver(config: &Config, technology: Technology, owner: &OwnerId) -> Arc<dyn D
         directory: config.control.state_dir.join("unikernels"),
     };
     match unikernel::Unikernel::new(technology, settings, owner.clone()) {
-        Some(driver) => Arc::new(driver),
+        Some(driver) => match images {
+            Some(images) => Arc::new(driver.with_images(Arc::clone(images) as Arc<dyn unikernel::ImageSource>)),
+            None => Arc::new(driver),
+        },
         None => docker(),
     }
 }

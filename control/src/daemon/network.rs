@@ -124,7 +124,7 @@ fn take_up(net: &Net, config: &Config, instance: &Instance, pids: &BTreeMap<Inst
         bridge: bridge(config, instance.technology),
         addresses: instance.addresses,
         shaping: service.shaping,
-        kind: super::driver(config, instance.technology, net.owner()).port(),
+        kind: super::driver(config, instance.technology, net.owner(), None).port(),
     };
     // An instance that ended meanwhile is none of the networks' business.
     let _ = net.adopt_port(&spec, pids.get(&instance.id).copied().flatten());

@@ -246,9 +246,9 @@ impl Datapath {
         plane.connections(index).ok()
     }
 
-    /// Gives back an instance's counter; to be called before its interface goes.
+    /// Gives back an instance's counter; best before its interface goes.
     pub fn forget_flows(&self, interface: &str) {
-        let Ok(index) = nix::net::if_::if_nametoindex(interface) else { return };
+        let Ok(index) = nix::net::if_::if_nametoindex(interface) else { return self.forget_lost_flows() };
         let mut state = self.lock();
         let Some(plane) = state.plane.as_mut() else { return };
         if let Err(error) = plane.forget_flow(index) {
@@ -256,10 +256,32 @@ impl Datapath {
         }
     }
 
+    /// Gives back the counters of interfaces that are gone: a tap goes with its monitor where the daemon that made it has
+    /// ended before.
+    pub fn forget_lost_flows(&self) {
+        let mut state = self.lock();
+        let Some(plane) = state.plane.as_mut() else { return };
+        let forgotten = plane.flows().and_then(|flows| {
+            let mut lost = flows.into_iter().filter(|index| is_lost(*index));
+            lost.try_for_each(|index| plane.forget_flow(index))
+        });
+        if let Err(error) = forgotten {
+            warn!(error = %in_full(&error), "packet counters of lost interfaces could not be given back");
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every method leaves the state whole, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether there is no interface of that index.
+fn is_lost(index: u32) -> bool {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is as long as a name may be, and lives through the call.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    found.is_null() && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO)
 }
 
 /// Hands what the program says (through aya-log) to the log, as it comes.

@@ -159,6 +159,20 @@ mod tests {
         assert_eq!(directory("5:memory:/elsewhere\n", mounts, "memory"), None);
     }
 
+    /// A directory of files as version 2 has them.
+    #[test]
+    fn version_2_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
+        write("cpu.stat", "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n");
+        write("memory.current", "9000000\n");
+        write("memory.stat", "anon 5000000\ninactive_anon 1\nactive_file 7\ninactive_file 4000000\n");
+        let group = Cgroup { cpu: Cpu::V2(dir.path().join("cpu.stat")), memory: Memory::V2(dir.path().to_owned()) };
+        assert_eq!(group.usage().unwrap(), Usage { cpu_ns: 1_500_000, memory_bytes: 5_000_000 });
+        write("cpu.stat", "nr_periods 3\n");
+        assert_eq!(group.usage().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
     #[test]
     fn our_own_usage_rises() {
         let group = Cgroup::of(std::process::id()).unwrap();

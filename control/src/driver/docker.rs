@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, ImageInspect};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
@@ -26,7 +26,10 @@ pub use engine::EngineError;
 use engine::{Engine, LABEL, TIMEOUT, status};
 
 use super::cgroup::Cgroup;
-use super::{Attachment, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Result, Running, Usage};
+use super::{
+    Attachment, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Resized, Resources, Result, Running,
+    Usage,
+};
 use crate::model::{InstanceId, OwnerId, PortKind, Technology, split_registry};
 
 /// The driver for one engine.
@@ -53,13 +56,13 @@ impl Docker {
         Ok(format!("Docker {} (API {})", text(version.version), text(version.api_version)))
     }
 
-    async fn find_image(&self, spec: &InstanceSpec) -> Result<()> {
+    async fn find_image(&self, spec: &InstanceSpec) -> Result<ImageInspect> {
         let missing = || DriverError::NoImage { technology: LABEL, image: spec.image.clone() };
         if !container::is_image_name(&spec.image) {
             return Err(missing());
         }
         match self.engine.client().await?.inspect_image(&spec.image).await {
-            Ok(_) => Ok(()),
+            Ok(found) => Ok(found),
             Err(error) if status(&error) == Some(404) => Err(missing()),
             Err(error) => Err(self.engine.failed("look for image", &spec.image, error)),
         }
@@ -74,7 +77,7 @@ impl Docker {
             {
                 pull::pull(&self.engine, &spec.image, progress).await
             }
-            found => found,
+            found => found.map(drop),
         }
     }
 
@@ -143,6 +146,23 @@ impl Docker {
             self.remove(&client, &handle).await?;
         }
         Ok(())
+    }
+
+    async fn resize_container(&self, id: &InstanceId, resources: Resources) -> Result<Resized> {
+        let unknown = || DriverError::Unknown { technology: LABEL, id: id.clone() };
+        let running = |summary: &ContainerSummary| summary.state == Some(ContainerSummaryStateEnum::RUNNING);
+        let found = self.containers(Some(id)).await?.into_iter().find(running).and_then(|summary| summary.id);
+        let handle = found.ok_or_else(unknown)?;
+        let client = self.engine.client().await?;
+        match client.update_container(&handle, container::update(resources)).await {
+            Ok(()) => Ok(Resized { vcpus: true, memory: true }),
+            // The container is gone, or this engine has no such call (Podman 4).
+            Err(error) if status(&error) == Some(404) => match client.inspect_container(&handle, None).await {
+                Ok(_) => Ok(Resized::default()),
+                Err(_) => Err(unknown()),
+            },
+            Err(error) => Err(self.engine.failed("resize container", handle, error)),
+        }
     }
 
     /// Asks a container's process to end and waits for that, at most for `grace`; then it is killed.
@@ -260,7 +280,12 @@ impl Driver for Docker {
     }
 
     fn validate<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<()>> {
-        self.find_image(spec).boxed()
+        self.find_image(spec).map(|found| found.map(drop)).boxed()
+    }
+
+    fn image_bytes<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Option<u64>>> {
+        let size = |found: ImageInspect| found.size.and_then(|size| u64::try_from(size).ok());
+        self.find_image(spec).map(move |found| found.map(size)).boxed()
     }
 
     fn fetch<'a>(&'a self, spec: &'a InstanceSpec, progress: FetchProgress<'a>) -> BoxFuture<'a, Result<()>> {
@@ -273,6 +298,10 @@ impl Driver for Docker {
 
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>> {
         self.stop_containers(id, grace).boxed()
+    }
+
+    fn resize<'a>(&'a self, id: &'a InstanceId, resources: Resources) -> BoxFuture<'a, Result<Resized>> {
+        self.resize_container(id, resources).boxed()
     }
 
     fn list_owned(&self) -> BoxFuture<'_, Result<Vec<Running>>> {

@@ -23,39 +23,45 @@ const REMOVALS: u32 = 500;
 /// How often directories are made that others remove meanwhile.
 const CREATIONS: u32 = 16;
 
-/// What an instance may use.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What an instance may use. `None` leaves a limit as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Limits {
     /// Processors' worth of time.
-    pub vcpus: f64,
+    pub vcpus: Option<f64>,
     /// Bytes.
-    pub memory: u64,
+    pub memory: Option<u64>,
     /// Processes and threads.
-    pub tasks: u32,
+    pub tasks: Option<u32>,
 }
 
 impl Limits {
-    fn quota_us(self) -> u64 {
-        ((self.vcpus * PERIOD_US as f64) as u64).max(LEAST_QUOTA_US)
+    fn quota_us(self) -> Option<u64> {
+        self.vcpus.map(|vcpus| ((vcpus * PERIOD_US as f64) as u64).max(LEAST_QUOTA_US))
     }
 }
 
-/// One file of a group and what is written to it.
-type Setting = (&'static str, fn(Limits) -> String);
+/// One file of a group and what is written to it, if anything.
+type Setting = (&'static str, fn(Limits) -> Option<String>);
 
 /// Controllers of version 1 with their settings. `cpuacct` limits nothing, it counts.
 const V1: [(&str, &[Setting]); 4] = [
-    ("cpu", &[("cpu.cfs_period_us", |_| PERIOD_US.to_string()), ("cpu.cfs_quota_us", |l| l.quota_us().to_string())]),
+    (
+        "cpu",
+        &[
+            ("cpu.cfs_period_us", |l| l.vcpus.map(|_| PERIOD_US.to_string())),
+            ("cpu.cfs_quota_us", |l| l.quota_us().map(|quota| quota.to_string())),
+        ],
+    ),
     ("cpuacct", &[]),
-    ("memory", &[("memory.limit_in_bytes", |l| l.memory.to_string())]),
-    ("pids", &[("pids.max", |l| l.tasks.to_string())]),
+    ("memory", &[("memory.limit_in_bytes", |l| l.memory.map(|bytes| bytes.to_string()))]),
+    ("pids", &[("pids.max", |l| l.tasks.map(|tasks| tasks.to_string()))]),
 ];
 
 /// The same of version 2, where all are in one group.
 const V2: &[Setting] = &[
-    ("cpu.max", |l| format!("{} {PERIOD_US}", l.quota_us())),
-    ("memory.max", |l| l.memory.to_string()),
-    ("pids.max", |l| l.tasks.to_string()),
+    ("cpu.max", |l| l.quota_us().map(|quota| format!("{quota} {PERIOD_US}"))),
+    ("memory.max", |l| l.memory.map(|bytes| bytes.to_string())),
+    ("pids.max", |l| l.tasks.map(|tasks| tasks.to_string())),
 ];
 
 /// One hierarchy that groups are made in.
@@ -116,8 +122,17 @@ impl Group {
             if hierarchy.unified {
                 hand_down(&hierarchy.root, directory)?;
             }
+        }
+        self.limit(limits)
+    }
+
+    /// Gives it these limits, also while processes are in it.
+    pub(super) fn limit(&self, limits: Limits) -> io::Result<()> {
+        for (hierarchy, directory) in &self.parts {
             for (file, value) in hierarchy.settings {
-                fs::write(directory.join(file), value(limits))?;
+                if let Some(value) = value(limits) {
+                    fs::write(directory.join(file), value)?;
+                }
             }
         }
         Ok(())
@@ -220,9 +235,34 @@ mod tests {
 
     #[test]
     fn shares_of_time_are_what_the_kernel_takes() {
-        let limits = |vcpus| Limits { vcpus, memory: 1 << 20, tasks: 8 };
-        assert_eq!(V2[0].1(limits(1.5)), "150000 100000");
-        assert_eq!(limits(0.001).quota_us(), 1000);
+        let limits = |vcpus| Limits { vcpus: Some(vcpus), ..Limits::default() };
+        assert_eq!(V2[0].1(limits(1.5)).as_deref(), Some("150000 100000"));
+        assert_eq!(limits(0.001).quota_us(), Some(1000));
+    }
+
+    /// A tree of files laid out as version 2 lays them out: what is written where, for the life of a group.
+    #[test]
+    fn version_2_is_handed_down_limited_and_changed_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy { root: dir.path().to_owned(), settings: V2, unified: true };
+        let group = Hierarchies(vec![hierarchy]).group("owner", "spt-1");
+        let at = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
+        group.create(Limits { vcpus: Some(0.5), memory: Some(64 << 20), tasks: Some(4) }).unwrap();
+        for above in ["", "selvedge/", "selvedge/owner/"] {
+            assert_eq!(at(&format!("{above}cgroup.subtree_control")), "+cpu +memory +pids");
+        }
+        // A group with processes of its own may hand nothing down.
+        assert!(!dir.path().join("selvedge/owner/spt-1/cgroup.subtree_control").exists());
+        let limits = || ["cpu.max", "memory.max", "pids.max"].map(|file| at(&format!("selvedge/owner/spt-1/{file}")));
+        assert_eq!(limits(), ["50000 100000", "67108864", "4"]);
+        group.limit(Limits { vcpus: Some(2.0), ..Limits::default() }).unwrap();
+        assert_eq!(limits(), ["200000 100000", "67108864", "4"]);
+
+        fs::write(dir.path().join("selvedge/owner/spt-1/cgroup.procs"), "12\n7\n12\n").unwrap();
+        assert_eq!(group.processes().unwrap(), [7, 12]);
+        let [mut door] = <[File; 1]>::try_from(group.doors().unwrap()).unwrap();
+        io::Write::write_all(&mut door, b"0").unwrap();
+        assert!(at("selvedge/owner/spt-1/cgroup.procs").starts_with('0'));
     }
 
     #[test]

@@ -11,10 +11,37 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::model::{Guest, InstanceId, OwnerId, PortKind, ServiceName, ServiceSpec, Technology};
+
+/// What an instance may use at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Resources {
+    /// Virtual CPUs: processors' worth of time.
+    pub vcpus: f64,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
+impl Resources {
+    /// What each instance of `service` may use.
+    #[must_use]
+    pub const fn of(service: &ServiceSpec) -> Self {
+        Self { vcpus: service.vcpus, memory_mib: service.memory_mib }
+    }
+}
+
+/// Which limits hold after an instance was to be given others while it runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resized {
+    /// The processor time that was asked for holds.
+    pub vcpus: bool,
+    /// The memory that was asked for holds. A machine keeps the memory that it was started with.
+    pub memory: bool,
+}
 
 /// What a driver is asked to start.
 #[derive(Debug, Clone)]
@@ -25,14 +52,12 @@ pub struct InstanceSpec {
     pub owner: OwnerId,
     /// The service.
     pub service: ServiceName,
-    /// Image, in the technology's own naming.
+    /// Image, in the technology's own naming: of a unikernel, a file's path or a name.
     pub image: String,
     /// For a unikernel, what its image does not say.
     pub guest: Guest,
-    /// Virtual CPUs.
-    pub vcpus: f64,
-    /// Memory in MiB.
-    pub memory_mib: u64,
+    /// What it may use at most.
+    pub resources: Resources,
 }
 
 impl InstanceSpec {
@@ -45,8 +70,7 @@ impl InstanceSpec {
             service: service.name.clone(),
             image: service.image.clone(),
             guest: service.guest.clone(),
-            vcpus: service.vcpus,
-            memory_mib: service.memory_mib,
+            resources: Resources::of(service),
         }
     }
 }
@@ -125,7 +149,7 @@ pub enum DriverError {
     },
     /// The image is not on this node, and could not be had from its registry.
     #[error(
-        "{technology}: no image {image:?} on this node, and {attempts} attempts to pull it failed: {source}; is the \
+        "{technology}: no image {image:?} on this node, and pulling it failed, attempts: {attempts}: {source}; is the \
          registry up, and does it have it?"
     )]
     NotFetched {
@@ -203,6 +227,11 @@ pub trait Driver: Send + Sync {
         self.validate(spec)
     }
 
+    /// Bytes of the image on this node; `None` where the technology does not tell.
+    fn image_bytes<'a>(&'a self, _spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Option<u64>>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     /// Creates and starts the instance without any network of the technology's own. An instance of ours with
     /// the same identifier that is left from an interrupted start is removed first. Where [`Driver::port`] is a tap,
     /// `attachment` says what the instance is to serve on.
@@ -210,6 +239,12 @@ pub trait Driver: Send + Sync {
 
     /// Stops it, by force after `grace`, and removes it. One that is already gone is a success.
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>>;
+
+    /// Gives a running instance other limits, as far as the technology can: what it cannot is told, not an error.
+    /// [`DriverError::Unknown`] where no such instance of ours runs.
+    fn resize<'a>(&'a self, _id: &'a InstanceId, _resources: Resources) -> BoxFuture<'a, Result<Resized>> {
+        std::future::ready(Ok(Resized::default())).boxed()
+    }
 
     /// All that bears our mark, running or not.
     fn list_owned(&self) -> BoxFuture<'_, Result<Vec<Running>>>;

@@ -20,7 +20,7 @@ use crate::model::{NetChange, Timestamp, in_full};
 
 /// What the kernel tells of by itself. Neighbours are told of each time one is asked for, so of these only removals
 /// count.
-const GROUPS: [MulticastGroup; 11] = [
+const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Tc,
@@ -30,8 +30,6 @@ const GROUPS: [MulticastGroup; 11] = [
     MulticastGroup::Ipv6Route,
     MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Rule,
-    MulticastGroup::Ipv4Netconf,
-    MulticastGroup::Ipv6Netconf,
 ];
 /// After this time everything is looked at, whether or not an event said so.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);

@@ -108,6 +108,7 @@ impl Operator {
                 self.change(&id, InstanceState::Failed, "its process is gone");
             }
         }
+        self.world.datapath.forget_lost_flows();
         if let Ok(links) = self.world.net.list_owned().await {
             let strays =
                 links.iter().filter_map(|l| l.instance()).filter(|id| !self.instances.contains_key(id)).cloned();

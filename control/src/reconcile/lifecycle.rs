@@ -12,6 +12,7 @@ use super::bring_up::BringUp;
 use super::drain::Patience;
 use super::operator::{Tracked, Work};
 use super::publish::named;
+use super::resize::Given;
 use super::take_down::{Outcome, TakeDown};
 use crate::dns::Stage;
 use crate::model::{
@@ -33,10 +34,17 @@ impl Operator {
     /// Takes an instance in, from its start or from the store.
     pub(super) fn track(&mut self, record: Instance, dead: bool) {
         let id = record.id.clone();
-        self.instances.insert(
-            id,
-            Tracked { record, last_probe: None, drain: None, unwell: None, problem: None, work: Work::None, dead },
-        );
+        let tracked = Tracked {
+            record,
+            last_probe: None,
+            drain: None,
+            unwell: None,
+            problem: None,
+            work: Work::None,
+            dead,
+            given: None,
+        };
+        self.instances.insert(id, tracked);
     }
 
     pub(super) fn start(&mut self, service: &ServiceName) {
@@ -77,6 +85,8 @@ impl Operator {
     pub(super) fn bring_up(&mut self, id: &InstanceId, service: ServiceSpec, resume: bool) {
         let Some(tracked) = self.instances.get_mut(id) else { return };
         let Some(driver) = self.world.drivers.get(&tracked.record.technology).cloned() else { return };
+        // Whether an adopted one has these limits is not known.
+        tracked.given = (!resume).then(|| Given::at_start(&service));
         let (cancel, cancelled) = stop();
         let task = BringUp {
             world: Arc::clone(&self.world),

@@ -10,15 +10,16 @@ mod bring_up;
 mod cause;
 mod decide;
 mod drain;
-mod health;
 #[cfg(test)]
 mod fixtures;
+mod health;
 mod hold;
 mod idle;
 mod lifecycle;
 mod operator;
 mod probe;
 mod publish;
+mod resize;
 mod summon;
 mod take_down;
 mod tell;
@@ -33,7 +34,7 @@ pub use probe::{Probe, ProbeError};
 pub use view::{DrainReport, InstanceReport, OperatorView, ProbeReport, TechnologyReport};
 pub use world::World;
 
-use crate::driver::DriverEvent;
+use crate::driver::{DriverEvent, Resized};
 use crate::model::{InstanceId, InstanceState, Technology, WindowReport};
 
 /// What the operator's helpers tell it.
@@ -51,6 +52,8 @@ enum Event {
     Draining { id: InstanceId, report: DrainReport },
     /// Nothing of the instance is left, or its removal failed and will be tried again.
     TakenDown { id: InstanceId, outcome: take_down::Outcome },
+    /// A running instance was given other limits, or could not be.
+    Resized { id: InstanceId, outcome: Result<Resized, String> },
     /// A technology told something by itself.
     Driver { technology: Technology, event: DriverEvent },
     /// A counting period was closed.

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
 use super::idle::Awake;
+use super::resize::Given;
 use super::view::{DrainReport, OperatorView, ProbeReport, TechnologyReport};
 use super::{Action, Event, World, decide};
 use crate::config::Config;
@@ -73,6 +74,8 @@ pub(super) struct Tracked {
     pub work: Work,
     /// Its process is known to have ended; nobody can be talking to it.
     pub dead: bool,
+    /// The limits that it was given, where it is known.
+    pub given: Option<Given>,
 }
 
 impl Tracked {
@@ -191,6 +194,7 @@ impl Operator {
                 _ = audit.tick() => {
                     self.refused = None;
                     self.audit().await;
+                    self.resize_refused();
                 }
                 () = sleep_until(wake.into()) => {}
             }
@@ -239,6 +243,7 @@ impl Operator {
     /// Everything that follows from the state as it is now: actions, tables, documents.
     fn step(&mut self) {
         self.act();
+        self.resize();
         self.publish();
         self.take_down_unpublished();
         self.tell();
@@ -272,6 +277,7 @@ impl Operator {
             Event::Unwell { id, why } => self.unwell(&id, why),
             Event::Failed { id, reason } => self.failed(&id, &reason),
             Event::TakenDown { id, outcome } => self.taken_down(&id, outcome),
+            Event::Resized { id, outcome } => self.resized(&id, outcome),
             Event::Driver { technology, event } => self.driver_event(technology, event).await,
             Event::Window(report) => self.window = Some(report),
         }
@@ -302,6 +308,7 @@ impl Operator {
                 info!(technology = technology.label(), "the engine is back");
                 self.check_technologies().await;
                 self.audit().await;
+                self.resize_refused();
             }
         }
     }

@@ -23,6 +23,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use redb::WriteTransaction;
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
@@ -42,6 +43,11 @@ pub const FILE_NAME: &str = "selvedge.redb";
 pub const OWNER_FILE_NAME: &str = "owner";
 /// The store is small; the default cache of 1 GiB is out of proportion on an edge node.
 const CACHE_BYTES: usize = 8 << 20;
+/// How long the lock of a daemon that was killed may outlive it: whatever it was just starting has it until it has become
+/// its own program.
+const LET_GO: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// The open store. Only one process has it at a time.
 #[derive(Debug)]
@@ -71,7 +77,7 @@ impl Store {
         if left.is_some() && std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
             return Err(StoreError::Corrupt { path: path.to_owned(), detail: "it is empty".to_owned() });
         }
-        let db = open_database(path)?;
+        let db = open_unlocked(path)?;
         let made = match &left {
             Some(owner) => owner.clone(),
             None => {
@@ -192,6 +198,18 @@ impl Store {
     ) -> StoreError {
         let (path, key) = (self.path.clone(), key.to_owned());
         StoreError::Record { operation, path, key, source: source.into() }
+    }
+}
+
+/// Opens it once nobody else has it open, within [`LET_GO`].
+fn open_unlocked(path: &Path) -> Result<Database, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match open_database(path) {
+            // Nobody tells when a lock is free that is only tried for.
+            Err(StoreError::Locked { .. }) if begun.elapsed() < LET_GO => std::thread::sleep(LOCK_POLL),
+            done => return done,
+        }
     }
 }
 

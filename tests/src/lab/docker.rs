@@ -95,6 +95,12 @@ impl Engine {
         &self.socket
     }
 
+    /// A directory of its data, where it is the lab's own.
+    #[must_use]
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.dir.join("data").join(name)
+    }
+
     /// True where it is the lab's own engine.
     #[must_use]
     pub const fn is_own(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,9 @@ use super::process::run;
 
 /// Where the program is, in the machine and in the image.
 const NGINX: &str = "/usr/sbin/nginx";
+
+/// What the image runs.
+pub const SERVE: &[&str] = &[NGINX, "-c", "/etc/nginx/nginx.conf"];
 
 /// Label with the digest of what is in the image.
 const DIGEST: &str = "selvedge.lab.digest";
@@ -44,13 +48,13 @@ http {
 const PASSWD: &str = "root:x:0:0:root:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nnobody:x:65533:\n";
 
-/// Makes the image `tag` (`name:tag`) with `content_bytes` bytes at `/content` and `ok` at `/healthz`. Nothing is done
+/// Makes the image `tag` (`name:tag`) with nginx and `content_bytes` bytes at `/content` and `ok` at `/healthz`. Nothing is done
 /// where the engine has it already with the same things in it.
 ///
 /// # Errors
 /// [`LabError`]: nginx is not installed here, or the engine refused.
 pub fn build_nginx_image(engine: &Engine, tag: &str, content_bytes: usize) -> Result<()> {
-    build(engine, tag, content_bytes, &[NGINX, "-c", "/etc/nginx/nginx.conf"])
+    build(engine, tag, content_bytes, SERVE)
 }
 
 /// The same with another command, for images that do not work.
@@ -58,7 +62,11 @@ pub fn build_nginx_image(engine: &Engine, tag: &str, content_bytes: usize) -> Re
 /// # Errors
 /// As [`build_nginx_image`].
 pub fn build(engine: &Engine, tag: &str, content_bytes: usize, command: &[&str]) -> Result<()> {
-    let archive = archive(content_bytes)?;
+    import(engine, tag, archive(content_bytes)?, command)
+}
+
+/// Makes an image of a file system. Nothing is done where the engine has it already with the same things in it.
+pub(super) fn import(engine: &Engine, tag: &str, archive: Vec<u8>, command: &[&str]) -> Result<()> {
     let command = format!("CMD {}", serde_json::json!(command));
     let digest = format!("{:016x}", fnv(&archive) ^ fnv(command.as_bytes()));
     let client = engine.client()?;
@@ -79,23 +87,20 @@ pub fn build(engine: &Engine, tag: &str, content_bytes: usize, command: &[&str])
 }
 
 /// The image's file system, the same for the same machine and size.
-fn archive(content_bytes: usize) -> Result<Vec<u8>> {
-    let mut archive = Archive::default();
-    for dir in
-        ["dev", "etc", "etc/nginx", "proc", "run", "srv", "sys", "usr", "usr/sbin", "var", "var/lib", "var/lib/nginx"]
-    {
+///
+/// # Errors
+/// [`LabError`]: nginx is not installed here.
+pub fn archive(content_bytes: usize) -> Result<Vec<u8>> {
+    let mut archive = Archive::with_users();
+    for dir in ["etc/nginx", "usr/sbin", "var", "var/lib", "var/lib/nginx"] {
         archive.directory(dir, 0o755);
     }
-    archive.directory("tmp", 0o1777);
-    archive.file("etc/passwd", 0o644, PASSWD.as_bytes());
-    archive.file("etc/group", 0o644, GROUP.as_bytes());
     archive.file("etc/nginx/nginx.conf", 0o644, CONFIGURATION.as_bytes());
     archive.file("srv/healthz", 0o644, b"ok\n");
     archive.file("srv/content", 0o644, &content(content_bytes));
-    for path in libraries(Path::new(NGINX))?.iter().map(PathBuf::as_path).chain([Path::new(NGINX)]) {
-        let bytes = fs::read(path).map_err(LabError::system("read", path.display()))?;
-        let name = path.to_string_lossy();
-        archive.file(name.trim_start_matches('/'), 0o755, &bytes);
+    archive.copy(Path::new(NGINX))?;
+    for path in libraries(Path::new(NGINX))? {
+        archive.copy(&path)?;
     }
     Ok(archive.finish())
 }
@@ -119,7 +124,7 @@ pub fn content(bytes: usize) -> Vec<u8> {
 }
 
 /// The shared libraries of a program with the loader, by the paths under which they are looked for.
-fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
+pub(super) fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
     let text = run(Command::new("ldd").arg(program))?;
     let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     Ok(paths.map(PathBuf::from).collect())
@@ -130,9 +135,9 @@ fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// A tar archive (POSIX ustar) with files of root's and no times, written by hand because that is 40 lines.
+/// A tar archive (POSIX ustar) with files of root's, written by hand because that is 40 lines.
 #[derive(Debug, Default)]
-struct Archive {
+pub(super) struct Archive {
     bytes: Vec<u8>,
 }
 
@@ -140,23 +145,50 @@ struct Archive {
 const BLOCK: usize = 512;
 
 impl Archive {
+    /// What every image has: the usual directories, root and nobody.
+    pub(super) fn with_users() -> Self {
+        let mut archive = Self::default();
+        for dir in ["dev", "etc", "proc", "run", "srv", "sys", "usr"] {
+            archive.directory(dir, 0o755);
+        }
+        archive.directory("tmp", 0o1777);
+        archive.file("etc/passwd", 0o644, PASSWD.as_bytes());
+        archive.file("etc/group", 0o644, GROUP.as_bytes());
+        archive
+    }
+
+    /// A file of this machine, under the same path.
+    pub(super) fn copy(&mut self, path: &Path) -> Result<()> {
+        let failed = || LabError::system("read", path.display());
+        let bytes = fs::read(path).map_err(failed())?;
+        // With its time: Python takes a compiled file for stale otherwise.
+        let time = fs::metadata(path).map_err(failed())?.mtime().max(0);
+        self.entry(path.to_string_lossy().trim_start_matches('/'), 0o755, b'0', &bytes, time);
+        Ok(())
+    }
+
     fn directory(&mut self, path: &str, mode: u32) {
-        self.entry(&format!("{path}/"), mode, b'5', &[]);
+        self.entry(&format!("{path}/"), mode, b'5', &[], 0);
     }
 
-    fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
-        self.entry(path, mode, b'0', content);
+    pub(super) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
+        self.entry(path, mode, b'0', content, 0);
     }
 
-    /// Paths here are shorter than the header's 100 bytes; a longer one would be cut and not found in the image.
-    fn entry(&mut self, path: &str, mode: u32, kind: u8, content: &[u8]) {
-        let fields: [(usize, String); 9] = [
-            (0, path.chars().take(100).collect()),
+    /// A path longer than the header's 100 bytes is parted at a slash, as ustar has it; one that cannot be is cut and
+    /// not found in the image.
+    fn entry(&mut self, path: &str, mode: u32, kind: u8, content: &[u8], time: i64) {
+        let part = |at: &usize| path.len() - at <= 101 && *at <= 155;
+        let slash = path.match_indices('/').map(|(at, _)| at).find(part).filter(|_| path.len() > 100);
+        let (prefix, name) = slash.map_or(("", path), |at| (&path[..at], &path[at + 1..]));
+        let fields: [(usize, String); 10] = [
+            (0, name.chars().take(100).collect()),
+            (345, prefix.to_owned()),
             (100, format!("{mode:07o}")),
             (108, format!("{:07o}", 0)),
             (116, format!("{:07o}", 0)),
             (124, format!("{:011o}", content.len())),
-            (136, format!("{:011o}", 0)),
+            (136, format!("{time:011o}")),
             // The checksum counts its own field as spaces.
             (148, " ".repeat(8)),
             (156, char::from(kind).to_string()),
@@ -174,7 +206,7 @@ impl Archive {
         self.bytes.resize(end, 0);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes.resize(self.bytes.len() + 2 * BLOCK, 0);
         self.bytes
     }
@@ -200,12 +232,15 @@ mod tests {
         archive.directory("etc", 0o755);
         archive.file("etc/one", 0o644, b"hello");
         archive.file("etc/two", 0o600, &content(1500));
+        let deep = ["directory-of-25-characters"; 5].join("/");
+        archive.file(&deep, 0o600, b"deep");
         let bytes = archive.finish();
         let dir = tempfile::tempdir().unwrap();
         let mut tar =
             Command::new("tar").args(["-x", "-f", "-", "-C"]).arg(dir.path()).stdin(Stdio::piped()).spawn().unwrap();
         tar.stdin.take().unwrap().write_all(&bytes).unwrap();
         assert!(tar.wait().unwrap().success());
+        assert_eq!(fs::read(dir.path().join(deep)).unwrap(), b"deep");
         assert_eq!(fs::read(dir.path().join("etc/one")).unwrap(), b"hello");
         assert_eq!(fs::read(dir.path().join("etc/two")).unwrap(), content(1500));
     }

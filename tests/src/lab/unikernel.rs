@@ -3,14 +3,17 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use control::driver::unikernel::Settings;
 use control::model::Technology;
 
 use super::error::{LabError, Result};
+use super::process;
 
 /// What `make unikernel` makes.
-const FILES: [&str; 5] = ["solo5-spt", "solo5-hvt", "unikernel.spt", "unikernel.hvt", "unikernel.pvh"];
+const FILES: [&str; 6] =
+    ["solo5-spt", "solo5-hvt", "unikernel.spt", "unikernel.hvt", "unikernel.pvh", "unikernel-disk.spt"];
 
 /// Copies of what was built, in a directory that monitors may enter: a checkout below a home is closed to them.
 #[derive(Debug)]
@@ -51,6 +54,16 @@ impl Unikernels {
         })
     }
 
+    /// The image for a technology's instance with a disk.
+    #[must_use]
+    pub fn image_with_disk(&self, technology: Technology) -> PathBuf {
+        match technology {
+            Technology::Spt => self.directory.join("unikernel-disk.spt"),
+            // It looks for one by itself.
+            other => self.image(other),
+        }
+    }
+
     /// The program that starts it.
     #[must_use]
     pub fn monitor(&self, technology: Technology) -> PathBuf {
@@ -61,6 +74,14 @@ impl Unikernels {
         }
     }
 
+    /// Processes of the Solo5 tender for `spt` that were started from here.
+    #[must_use]
+    pub fn tenders(&self) -> Vec<u32> {
+        let program = self.monitor(Technology::Spt);
+        let ours = |pid: &u32| process::arguments(*pid).first().is_some_and(|first| Path::new(first) == program);
+        process::all().into_iter().filter(ours).collect()
+    }
+
     /// Settings of a driver whose instances' directories are in the same place.
     #[must_use]
     pub fn settings(&self, technology: Technology) -> Settings {
@@ -69,6 +90,19 @@ impl Unikernels {
             accelerator: "tcg".to_owned(),
             user: "nobody".to_owned(),
             directory: self.directory.join("instances"),
+        }
+    }
+}
+
+/// Tenders that a failed test left end with it.
+impl Drop for Unikernels {
+    fn drop(&mut self) {
+        for pid in self.tenders() {
+            if let Some(started) = process::start_time(pid)
+                && let Err(error) = process::end(pid, started, Duration::ZERO)
+            {
+                eprintln!("lab: {error}");
+            }
         }
     }
 }

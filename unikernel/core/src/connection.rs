@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 
+use crate::content::{Pages, ReadDisk};
 use crate::http::{self, MOST_HEAD, Refusal};
 use crate::response::Response;
 
@@ -24,7 +25,7 @@ pub struct Connection {
 
 impl Connection {
     /// Takes bytes in; how many of them. 0 while an answer is on its way out.
-    pub fn take(&mut self, bytes: &[u8], default_content: u64) -> usize {
+    pub fn take(&mut self, bytes: &[u8], pages: Pages) -> usize {
         if self.answer.is_some() || self.done {
             return 0;
         }
@@ -40,7 +41,7 @@ impl Connection {
             }
             self.head.push(*byte);
             if *byte == b'\n' && self.head.ends_with(b"\r\n\r\n") {
-                self.answer(default_content);
+                self.answer(pages);
                 return at + 1;
             }
             if self.head.len() >= MOST_HEAD {
@@ -52,17 +53,19 @@ impl Connection {
     }
 
     /// Writes what goes out next; how many bytes.
-    pub fn write(&mut self, out: &mut [u8]) -> usize {
+    pub fn write(&mut self, out: &mut [u8], disk: ReadDisk<'_>) -> usize {
         let Some(answer) = &mut self.answer else { return 0 };
         let mut count = 0;
         while count < out.len() {
-            let written = answer.write(&mut out[count..]);
+            let written = answer.write(&mut out[count..], disk);
             if written == 0 {
                 break;
             }
             count += written;
         }
-        if answer.is_written() {
+        // Its end shows the client that something is missing.
+        self.last |= answer.is_broken();
+        if answer.is_written() || answer.is_broken() {
             self.answer = None;
             self.done = self.last;
         }
@@ -85,12 +88,12 @@ impl Connection {
         self.done
     }
 
-    fn answer(&mut self, default_content: u64) {
+    fn answer(&mut self, pages: Pages) {
         match http::parse(&self.head) {
             Ok(request) => {
                 self.last = !request.keep_alive;
                 self.skip = request.content;
-                self.answer = Some(Response::to(&request, default_content));
+                self.answer = Some(Response::to(&request, pages));
             }
             Err(refusal) => self.refuse(refusal),
         }
@@ -107,10 +110,12 @@ impl Connection {
 mod tests {
     use super::*;
 
+    const PAGES: Pages = Pages { length: 1, from_disk: false };
+
     fn drain(connection: &mut Connection) -> alloc::string::String {
         let (mut all, mut out) = (Vec::new(), [0; 100]);
         loop {
-            let count = connection.write(&mut out);
+            let count = connection.write(&mut out, &mut |_, _| 0);
             if count == 0 {
                 return alloc::string::String::from_utf8_lossy(&all).into_owned();
             }
@@ -123,17 +128,17 @@ mod tests {
         let mut connection = Connection::default();
         let both: &[u8] =
             b"\r\nGET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxxHEAD / HTTP/1.0\r\n\r\nrest";
-        let first = connection.take(both, 1);
+        let first = connection.take(both, PAGES);
         assert!(both[..first].ends_with(b"\r\n\r\n") && connection.is_answering());
-        assert_eq!(connection.take(&both[first..], 1), 0, "nothing is taken while an answer goes out");
+        assert_eq!(connection.take(&both[first..], PAGES), 0, "nothing is taken while an answer goes out");
         assert!(drain(&mut connection).ends_with("ok\n"));
-        let skipped = connection.take(&both[first..], 1);
+        let skipped = connection.take(&both[first..], PAGES);
         assert_eq!(skipped, 2);
-        let second = connection.take(&both[first + skipped..], 1);
+        let second = connection.take(&both[first + skipped..], PAGES);
         assert_eq!(&both[first + skipped + second..], b"rest");
         assert!(drain(&mut connection).starts_with("HTTP/1.1 200 "));
         assert!(connection.is_done(), "HTTP/1.0 ends the connection");
-        assert_eq!(connection.take(b"GET", 1), 0);
+        assert_eq!(connection.take(b"GET", PAGES), 0);
     }
 
     #[test]
@@ -141,10 +146,10 @@ mod tests {
         let mut connection = Connection::default();
         for byte in b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" {
             assert!(!connection.is_answering());
-            assert_eq!(connection.take(&[*byte], 1), 1);
+            assert_eq!(connection.take(&[*byte], PAGES), 1);
         }
         assert!(drain(&mut connection).starts_with("HTTP/1.1 200 ") && !connection.is_done());
-        let taken = connection.take(&[b'a'; 10_000], 1);
+        let taken = connection.take(&[b'a'; 10_000], PAGES);
         assert_eq!(taken, MOST_HEAD);
         assert!(drain(&mut connection).starts_with("HTTP/1.1 431 ") && connection.is_done());
     }
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn a_half_closed_connection_gets_its_answer() {
         let mut connection = Connection::default();
-        connection.take(b"GET /content HTTP/1.1\r\nHost: x\r\n\r\n", 1000);
+        connection.take(b"GET /content HTTP/1.1\r\nHost: x\r\n\r\n", Pages { length: 1000, from_disk: false });
         connection.end_of_input();
         assert!(!connection.is_done());
         let answer = drain(&mut connection);
@@ -160,5 +165,19 @@ mod tests {
         let mut idle = Connection::default();
         idle.end_of_input();
         assert!(idle.is_done());
+    }
+
+    #[test]
+    fn a_disk_that_fails_ends_the_connection() {
+        let mut connection = Connection::default();
+        connection.take(b"GET /content HTTP/1.1\r\nHost: x\r\n\r\n", Pages { length: 5000, from_disk: true });
+        let mut out = [0; 4096];
+        let mut reads = 0;
+        let mut disk = |_: u64, out: &mut [u8]| {
+            reads += 1;
+            if reads < 3 { out.len().min(512) } else { 0 }
+        };
+        let count = connection.write(&mut out, &mut disk);
+        assert!(count > 1024 && count < 2048 && connection.is_done(), "{count}");
     }
 }

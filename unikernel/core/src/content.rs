@@ -1,4 +1,17 @@
-//! What is served: `/healthz`, `/`, `/content` of the size that the command line says, `/content/N` of N megabytes.
+//! What is served: `/healthz`, `/`, `/content` of the size that the command line says or from the disk, `/content/N` of N
+//! megabytes.
+
+/// Reads from the disk at an offset as much as is at hand; how many bytes, 0 where it cannot be read.
+pub type ReadDisk<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> usize;
+
+/// What `/content` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pages {
+    /// Bytes.
+    pub length: u64,
+    /// They are the disk's, and not the pattern's.
+    pub from_disk: bool,
+}
 
 /// One page's content: how long it is, and what is at each place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +25,7 @@ pub struct Content {
 enum Kind {
     Text(&'static [u8]),
     Pattern,
+    Disk,
 }
 
 /// 1 MB, as the paper counts its contents.
@@ -42,12 +56,13 @@ impl Content {
         Self { length, kind: Kind::Pattern }
     }
 
-    /// The page at `path`; `default` is the length of `/content`.
-    pub fn find(path: &str, default: u64) -> Option<Self> {
+    /// The page at `path`.
+    pub fn find(path: &str, pages: Pages) -> Option<Self> {
         match path {
             "/healthz" => Some(Self::text(b"ok\n")),
             "/" => Some(Self::text(b"Selvedge reference unikernel: /healthz, /content, /content/MEGABYTES\n")),
-            "/content" => Some(Self::pattern(default)),
+            "/content" if pages.from_disk => Some(Self { length: pages.length, kind: Kind::Disk }),
+            "/content" => Some(Self::pattern(pages.length)),
             _ => {
                 let digits = path.strip_prefix("/content/")?;
                 // A sign is no part of a path of ours.
@@ -64,18 +79,20 @@ impl Content {
     pub const fn media_type(&self) -> &'static str {
         match self.kind {
             Kind::Text(_) => "text/plain",
-            Kind::Pattern => "application/octet-stream",
+            Kind::Pattern | Kind::Disk => "application/octet-stream",
         }
     }
 
     /// Copies what is at `offset` into `out`, as much as is at hand; how many bytes that were.
-    pub fn copy(&self, offset: u64, out: &mut [u8]) -> usize {
+    pub fn copy(&self, offset: u64, out: &mut [u8], disk: ReadDisk<'_>) -> usize {
+        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let limit = out.len().min(left);
         let rest = match self.kind {
+            Kind::Disk => return disk(offset, &mut out[..limit]).min(limit),
             Kind::Text(text) => text.get(offset as usize..).unwrap_or_default(),
             Kind::Pattern => PATTERN.get(offset as usize % PERIOD..).unwrap_or_default(),
         };
-        let left = self.length.saturating_sub(offset);
-        let count = out.len().min(rest.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = limit.min(rest.len());
         out[..count].copy_from_slice(&rest[..count]);
         count
     }
@@ -86,15 +103,21 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
 
+    const PAGES: Pages = Pages { length: 7, from_disk: false };
+
+    fn no_disk(_: u64, _: &mut [u8]) -> usize {
+        0
+    }
+
     #[test]
     fn pages_are_found() {
-        assert_eq!(Content::find("/content/20", 7).unwrap().length, 20_000_000);
-        assert_eq!(Content::find("/content", 7).unwrap().length, 7);
-        assert_eq!(Content::find("/healthz", 7).unwrap().length, 3);
+        assert_eq!(Content::find("/content/20", PAGES).unwrap().length, 20_000_000);
+        assert_eq!(Content::find("/content", PAGES).unwrap().length, 7);
+        assert_eq!(Content::find("/healthz", PAGES).unwrap().length, 3);
         for path in
             ["/content/", "/content/x", "/content/+1", "/content/1001", "/content/99999999999999999999", "/x", ""]
         {
-            assert_eq!(Content::find(path, 7), None, "{path}");
+            assert_eq!(Content::find(path, PAGES), None, "{path}");
         }
     }
 
@@ -103,13 +126,30 @@ mod tests {
         let content = Content::pattern(100_000);
         let mut out = [0; 9000];
         for offset in [0, 1, 250, 251, 4266, 65_536, 99_999, 100_000, 200_000] {
-            let count = content.copy(offset, &mut out);
+            let count = content.copy(offset, &mut out, &mut no_disk);
             assert_eq!(count > 0, offset < 100_000);
             for (place, byte) in out[..count].iter().enumerate() {
                 assert_eq!(u64::from(*byte), (offset + place as u64) % 251);
             }
         }
-        assert_eq!(content.copy(0, &mut []), 0);
-        assert_eq!(Content::text(b"ok\n").copy(1, &mut out), 2);
+        assert_eq!(content.copy(0, &mut [], &mut no_disk), 0);
+        assert_eq!(Content::text(b"ok\n").copy(1, &mut out, &mut no_disk), 2);
+    }
+
+    #[test]
+    fn content_may_be_the_disks() {
+        let content = Content::find("/content", Pages { length: 1000, from_disk: true }).unwrap();
+        let mut asked = (0, 0);
+        let mut disk = |offset, out: &mut [u8]| {
+            asked = (offset, out.len());
+            out.fill(9);
+            out.len()
+        };
+        let mut out = [0; 100];
+        assert_eq!(content.copy(950, &mut out, &mut disk), 50);
+        assert_eq!((asked, out[49], out[50]), ((950, 50), 9, 0));
+        assert_eq!(content.copy(950, &mut out, &mut no_disk), 0);
+        let other = Content::find("/content/1", Pages { length: 1000, from_disk: true }).unwrap();
+        assert_eq!(other.length, MEGABYTE, "what has a size of its own is the pattern's");
     }
 }

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use crate::content::Content;
+use crate::content::{Content, Pages, ReadDisk};
 use crate::http::{Refusal, Request};
 
 /// An answer on its way out.
@@ -16,12 +16,13 @@ pub struct Response {
     /// The next byte of the content, and the one behind the last.
     next: u64,
     end: u64,
+    broken: bool,
 }
 
 impl Response {
-    /// The answer to a request; `default` is the length of `/content`.
-    pub fn to(request: &Request<'_>, default: u64) -> Self {
-        let Some(content) = Content::find(request.path, default) else {
+    /// The answer to a request.
+    pub fn to(request: &Request<'_>, pages: Pages) -> Self {
+        let Some(content) = Content::find(request.path, pages) else {
             return Self::plain("404 Not Found", b"not found\n", request.keep_alive, request.head_only);
         };
         let etag = format!("\"{}\"", content.length);
@@ -48,7 +49,7 @@ impl Response {
             }
         };
         let end = if request.head_only { next } else { end };
-        Self { head: head.into_bytes(), written: 0, content, next, end }
+        Self { head: head.into_bytes(), written: 0, content, next, end, broken: false }
     }
 
     /// The answer to what is no request that we take; the connection ends behind it.
@@ -68,11 +69,11 @@ impl Response {
         );
         let content = Content::text(text);
         let end = if head_only { 0 } else { content.length };
-        Self { head: head.into_bytes(), written: 0, content, next: 0, end }
+        Self { head: head.into_bytes(), written: 0, content, next: 0, end, broken: false }
     }
 
     /// Writes what comes next into `out`; how many bytes that were, 0 where all has been written.
-    pub fn write(&mut self, out: &mut [u8]) -> usize {
+    pub fn write(&mut self, out: &mut [u8], disk: ReadDisk<'_>) -> usize {
         let rest = self.head.get(self.written..).unwrap_or_default();
         if !rest.is_empty() {
             let count = rest.len().min(out.len());
@@ -82,9 +83,15 @@ impl Response {
         }
         let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
         let limit = out.len().min(left);
-        let count = self.content.copy(self.next, &mut out[..limit]);
+        let count = self.content.copy(self.next, &mut out[..limit], disk);
+        self.broken = count == 0 && limit > 0;
         self.next += count as u64;
         count
+    }
+
+    /// The rest cannot be had.
+    pub const fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// All has been written.
@@ -164,7 +171,7 @@ mod tests {
     fn text(response: &mut Response) -> alloc::string::String {
         let (mut all, mut out) = (Vec::new(), [0; 7]);
         loop {
-            let count = response.write(&mut out);
+            let count = response.write(&mut out, &mut |_, _| 0);
             if count == 0 {
                 assert!(response.is_written());
                 return alloc::string::String::from_utf8(all).unwrap();
@@ -175,7 +182,12 @@ mod tests {
 
     #[test]
     fn answers_are_what_was_asked_for() {
-        let get = |head: &str| text(&mut Response::to(&crate::http::parse(head.as_bytes()).unwrap(), 10));
+        let get = |head: &str| {
+            text(&mut Response::to(
+                &crate::http::parse(head.as_bytes()).unwrap(),
+                Pages { length: 10, from_disk: false },
+            ))
+        };
         let whole = get("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(whole.starts_with("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n") && whole.ends_with("\r\n\r\nok\n"));
         let head = get("HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n");

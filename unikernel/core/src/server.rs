@@ -13,6 +13,7 @@ use smoltcp::wire::{
 };
 
 use crate::connection::Connection;
+use crate::content::{Pages, ReadDisk};
 use crate::settings::Settings;
 
 /// The machine below: one network device, a clock, a way to sleep until something happens.
@@ -34,6 +35,14 @@ pub trait Platform {
     fn wait(&mut self, until: Option<Instant>);
     /// Writes a line to the console.
     fn say(&mut self, line: &str);
+    /// Bytes of its disk, where it has one.
+    fn disk_length(&self) -> Option<u64> {
+        None
+    }
+    /// Reads from the disk, as [`ReadDisk`](crate::content::ReadDisk) says.
+    fn read_disk(&mut self, _offset: u64, _out: &mut [u8]) -> usize {
+        0
+    }
 }
 
 /// Requests are small, so the window towards the client is.
@@ -43,6 +52,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long a connection that both sides have ended stays to acknowledge once more. Much less than TCP's two
 /// minutes: memory is dear here, and a late FIN is then answered with a reset, which ends it as well.
 const LINGER: Duration = Duration::from_millis(200);
+/// Bytes of `/content` where neither the command line nor a disk says.
+const CONTENT: u64 = 1_000_000;
 /// Frames taken in before answers go out.
 const BATCH: usize = 64;
 
@@ -84,7 +95,7 @@ struct Server {
     clients: Vec<Client>,
     most_clients: usize,
     port: u16,
-    content: u64,
+    pages: Pages,
 }
 
 impl Server {
@@ -113,7 +124,11 @@ impl Server {
             clients: Vec::new(),
             most_clients: platform.memory() / (16 * 1024),
             port: settings.port,
-            content: settings.content,
+            pages: match platform.disk_length() {
+                // The disk's length is a whole number of sectors; what is said of the content is exact.
+                Some(length) => Pages { length: settings.content.unwrap_or(length).min(length), from_disk: true },
+                None => Pages { length: settings.content.unwrap_or(CONTENT), from_disk: false },
+            },
         };
         server.listen();
         server
@@ -130,8 +145,9 @@ impl Server {
                 PollIngressSingleResult::SocketStateChanged => self.listen(),
             }
         }
-        let (sockets, content) = (&mut self.sockets, self.content);
-        self.clients.retain_mut(|client| client.advance(sockets, content, now));
+        let (sockets, pages) = (&mut self.sockets, self.pages);
+        let mut disk = |offset, out: &mut [u8]| platform.read_disk(offset, out);
+        self.clients.retain_mut(|client| client.advance(sockets, pages, &mut disk, now));
         for _ in 0..BATCH {
             if self.interface.poll_egress(now, platform.net(), &mut self.sockets) == PollResult::None {
                 break;
@@ -168,7 +184,7 @@ impl Server {
 
 impl Client {
     /// Moves bytes between socket and connection. False where nothing is left to do; the socket is gone then.
-    fn advance(&mut self, sockets: &mut SocketSet<'static>, content: u64, now: Instant) -> bool {
+    fn advance(&mut self, sockets: &mut SocketSet<'static>, pages: Pages, disk: ReadDisk<'_>, now: Instant) -> bool {
         let socket = sockets.get_mut::<tcp::Socket>(self.socket);
         let over = match socket.state() {
             // A client that took its SYN back leaves its socket listening.
@@ -186,7 +202,7 @@ impl Client {
             if socket.can_recv() {
                 // What comes behind the end is read and forgotten, so that the client's FIN gets through.
                 let take = |bytes: &mut [u8]| {
-                    let count = if done { bytes.len() } else { self.connection.take(bytes, content) };
+                    let count = if done { bytes.len() } else { self.connection.take(bytes, pages) };
                     (count, ())
                 };
                 let _ = socket.recv(take);
@@ -194,7 +210,7 @@ impl Client {
                 self.connection.end_of_input();
             }
             if self.connection.is_answering() && socket.can_send() {
-                let _ = socket.send(|room| (self.connection.write(room), ()));
+                let _ = socket.send(|room| (self.connection.write(room, disk), ()));
             }
             if socket.recv_queue() + socket.send_queue() == before {
                 break;

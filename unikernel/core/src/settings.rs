@@ -18,8 +18,8 @@ pub struct Settings {
     pub v6: Option<Ipv6Cidr>,
     /// Default gateway, IPv6.
     pub gateway6: Option<Ipv6Addr>,
-    /// Bytes of `/content`.
-    pub content: u64,
+    /// Bytes of `/content`, where it is said.
+    pub content: Option<u64>,
     /// TCP port.
     pub port: u16,
 }
@@ -45,7 +45,7 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`] where a value has another form, or no address is given.
     pub fn parse(line: &str) -> Result<Self, SettingsError<'_>> {
-        let mut settings = Self { v4: None, gateway4: None, v6: None, gateway6: None, content: 1_000_000, port: 80 };
+        let mut settings = Self { v4: None, gateway4: None, v6: None, gateway6: None, content: None, port: 80 };
         for word in line.split_ascii_whitespace() {
             let Some((name, value)) = word.split_once('=') else { continue };
             match name.trim_start_matches('-') {
@@ -53,7 +53,7 @@ impl Settings {
                 "gw" => settings.gateway4 = Some(read(word, value, "an IPv4 address")?),
                 "ip6" => settings.v6 = Some(read(word, value, "an IPv6 address with its prefix")?),
                 "gw6" => settings.gateway6 = Some(read(word, value, "an IPv6 address")?),
-                "content" => settings.content = read(word, value, "a number of bytes")?,
+                "content" => settings.content = Some(read(word, value, "a number of bytes")?),
                 "port" => settings.port = read(word, value, "a TCP port")?,
                 _ => {}
             }
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(settings.v4, Some(Ipv4Cidr::new(Ipv4Addr::new(10, 1, 2, 3), 24)));
         assert_eq!(settings.gateway4, Some(Ipv4Addr::new(10, 1, 2, 1)));
         assert_eq!(settings.v6.map(|v6| v6.prefix_len()), Some(64));
-        assert_eq!((settings.gateway6, settings.content, settings.port), (None, 5, 80));
+        assert_eq!((settings.gateway6, settings.content, settings.port), (None, Some(5), 80));
     }
 
     #[test]

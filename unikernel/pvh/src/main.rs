@@ -7,9 +7,11 @@ extern crate alloc;
 
 mod boot;
 mod clock;
+mod disk;
 mod interrupts;
 mod net;
 mod serial;
+mod virtio;
 
 use alloc::string::ToString;
 use core::panic::PanicInfo;
@@ -22,6 +24,7 @@ use unikernel_core::{Platform, Settings, serve};
 
 use boot::Boot;
 use clock::Clock;
+use disk::Disk;
 use net::Net;
 
 #[global_allocator]
@@ -29,6 +32,7 @@ static HEAP: TalcLock<RawSpinlock, Manual> = TalcLock::new(Manual);
 
 struct Machine {
     net: Net,
+    disk: Option<Disk>,
     clock: Clock,
     memory: usize,
 }
@@ -72,6 +76,14 @@ impl Platform for Machine {
         serial::print(line);
         serial::print("\n");
     }
+
+    fn disk_length(&self) -> Option<u64> {
+        self.disk.as_ref().map(Disk::length)
+    }
+
+    fn read_disk(&mut self, offset: u64, out: &mut [u8]) -> usize {
+        self.disk.as_mut().map_or(0, |disk| disk.read(offset, out))
+    }
 }
 
 /// Where the boot code hands over.
@@ -88,7 +100,8 @@ fn main(boot: &Boot) -> ! {
     interrupts::start();
     let clock = Clock::start();
     let Some(net) = Net::find(boot.command_line()) else { fail("no network device") };
-    serve(&mut Machine { net, clock, memory: boot.heap_size }, &settings)
+    let disk = Disk::find(boot.command_line());
+    serve(&mut Machine { net, disk, clock, memory: boot.heap_size }, &settings)
 }
 
 /// Says why and ends the machine.

@@ -1,19 +1,16 @@
 //! A virtio network device over MMIO as smoltcp wants it.
 
-use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::vec;
 use alloc::vec::Vec;
-use core::alloc::Layout;
-use core::ptr::NonNull;
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use virtio_drivers::device::net::VirtIONetRaw;
-use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
-use virtio_drivers::transport::{DeviceType, Transport};
-use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
+use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::mmio::MmioTransport;
 
 use crate::interrupts;
+use crate::virtio::{self, Memory};
 
 /// Longest frame: Ethernet header and 1500 bytes.
 const FRAME: usize = 1514;
@@ -21,39 +18,6 @@ const FRAME: usize = 1514;
 const BUFFER: usize = FRAME + 12;
 /// Frames on their way, in each direction.
 const QUEUE: usize = 128;
-
-/// Memory is where it is: no address differs between device and program.
-struct Memory;
-
-// SAFETY: pages come zeroed and aligned from the allocator and are nobody else's; memory is mapped as it is.
-unsafe impl Hal for Memory {
-    fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        let pointer = Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).ok().and_then(|layout| {
-            // SAFETY: the layout is not empty, for a queue has pages.
-            NonNull::new(unsafe { alloc_zeroed(layout) })
-        });
-        let Some(pointer) = pointer else { crate::fail("no memory for the network device") };
-        (pointer.as_ptr() as PhysAddr, pointer)
-    }
-
-    unsafe fn dma_dealloc(_: PhysAddr, pointer: NonNull<u8>, pages: usize) -> i32 {
-        if let Ok(layout) = Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE) {
-            // SAFETY: the caller gives back what `dma_alloc` gave with this layout.
-            unsafe { dealloc(pointer.as_ptr(), layout) };
-        }
-        0
-    }
-
-    unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
-        NonNull::new(address as *mut u8).unwrap_or(NonNull::dangling())
-    }
-
-    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
-        buffer.cast::<u8>().as_ptr() as PhysAddr
-    }
-
-    unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
-}
 
 type Raw = VirtIONetRaw<Memory, MmioTransport<'static>, QUEUE>;
 
@@ -80,19 +44,9 @@ pub struct Net {
 }
 
 impl Net {
-    /// The first network device that the command line names, as `virtio_mmio.device=512@0xfeb00e00:12`.
+    /// The first network device that the command line names.
     pub fn find(line: &str) -> Option<Self> {
-        let places = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("virtio_mmio.device="));
-        places.filter_map(place).find_map(|(address, line)| Self::open(address, line))
-    }
-
-    fn open(address: usize, line: u32) -> Option<Self> {
-        let header = NonNull::new(address as *mut VirtIOHeader)?;
-        // SAFETY: the monitor says that a device is there, and it stays.
-        let transport = unsafe { MmioTransport::new(header, 0x200) }.ok()?;
-        if transport.device_type() != DeviceType::Network {
-            return None;
-        }
+        let (transport, line) = virtio::find(line, DeviceType::Network)?;
         let raw = Raw::new(transport).ok()?;
         let mut net = Self { raw, incoming: Buffers::new(), outgoing: Buffers::new(), frame: [0; FRAME] };
         while let Some(buffer) = net.incoming.free.pop() {
@@ -149,15 +103,6 @@ impl Net {
             self.outgoing.free.push(buffer);
         }
     }
-}
-
-/// Address and interrupt line of `SIZE@ADDRESS:LINE`.
-fn place(text: &str) -> Option<(usize, u32)> {
-    let (address, line) = text.split_once('@')?.1.split_once(':')?;
-    let address = usize::from_str_radix(address.strip_prefix("0x")?, 16).ok()?;
-    // A further number, the device's, may follow.
-    let line = line.split(':').next()?.parse().ok()?;
-    Some((address, line))
 }
 
 /// A frame that came.

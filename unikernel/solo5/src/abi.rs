@@ -23,6 +23,17 @@ pub struct NetInfo {
     pub mtu: usize,
 }
 
+/// `struct solo5_block_info`.
+#[cfg(feature = "storage")]
+#[repr(C)]
+#[derive(Default)]
+pub struct BlockInfo {
+    /// Bytes.
+    pub capacity: u64,
+    /// Bytes that are read at a time.
+    pub block: u64,
+}
+
 /// `SOLO5_R_OK`.
 const OK: c_int = 0;
 
@@ -33,6 +44,10 @@ unsafe extern "C" {
     fn solo5_yield(deadline: u64, ready: *mut u64);
     fn solo5_console_write(bytes: *const u8, length: usize);
     fn solo5_net_acquire(name: *const c_char, handle: *mut u64, info: *mut NetInfo) -> c_int;
+    #[cfg(feature = "storage")]
+    fn solo5_block_acquire(name: *const c_char, handle: *mut u64, info: *mut BlockInfo) -> c_int;
+    #[cfg(feature = "storage")]
+    fn solo5_block_read(handle: u64, offset: u64, bytes: *mut u8, size: usize) -> c_int;
     fn solo5_net_write(handle: u64, bytes: *const u8, length: usize) -> c_int;
     fn solo5_net_read(handle: u64, bytes: *mut u8, room: usize, length: *mut usize) -> c_int;
 }
@@ -79,6 +94,22 @@ pub fn acquire_net() -> Option<(u64, NetInfo)> {
     // SAFETY: the name ends in zero, both places are ours.
     let result = unsafe { solo5_net_acquire(c"service".as_ptr(), &raw mut handle, &raw mut info) };
     (result == OK).then_some((handle, info))
+}
+
+/// The block device of the manifest.
+#[cfg(feature = "storage")]
+pub fn acquire_block() -> Option<(u64, BlockInfo)> {
+    let (mut handle, mut info) = (0, BlockInfo::default());
+    // SAFETY: the name ends in zero, both places are ours.
+    let result = unsafe { solo5_block_acquire(c"storage".as_ptr(), &raw mut handle, &raw mut info) };
+    (result == OK).then_some((handle, info))
+}
+
+/// Reads the block at `offset`; false where it cannot be read.
+#[cfg(feature = "storage")]
+pub fn read_block(handle: u64, offset: u64, block: &mut [u8]) -> bool {
+    // SAFETY: pointer and length are of one slice.
+    unsafe { solo5_block_read(handle, offset, block.as_mut_ptr(), block.len()) == OK }
 }
 
 /// Sends a frame. One that the device does not take is lost, as on any wire.

@@ -6,6 +6,8 @@
 extern crate alloc;
 
 mod abi;
+#[cfg(feature = "storage")]
+mod disk;
 mod manifest;
 mod net;
 
@@ -30,6 +32,8 @@ const FAILURE: c_int = 1;
 
 struct Solo5 {
     net: Net,
+    #[cfg(feature = "storage")]
+    disk: disk::Disk,
     memory: usize,
 }
 
@@ -67,6 +71,16 @@ impl Platform for Solo5 {
         abi::print(line);
         abi::print("\n");
     }
+
+    #[cfg(feature = "storage")]
+    fn disk_length(&self) -> Option<u64> {
+        Some(self.disk.length())
+    }
+
+    #[cfg(feature = "storage")]
+    fn read_disk(&mut self, offset: u64, out: &mut [u8]) -> usize {
+        self.disk.read(offset, out)
+    }
 }
 
 /// Where the bindings hand over.
@@ -97,7 +111,18 @@ pub unsafe extern "C" fn solo5_app_main(info: *const StartInfo) -> c_int {
         abi::print("no network device\n");
         return FAILURE;
     };
-    serve(&mut Solo5 { net, memory: info.heap_size }, &settings)
+    #[cfg(feature = "storage")]
+    let Some(disk) = disk::Disk::acquire() else {
+        abi::print("no block device\n");
+        return FAILURE;
+    };
+    let mut platform = Solo5 {
+        net,
+        #[cfg(feature = "storage")]
+        disk,
+        memory: info.heap_size,
+    };
+    serve(&mut platform, &settings)
 }
 
 #[panic_handler]

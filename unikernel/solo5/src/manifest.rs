@@ -3,7 +3,14 @@
 const NAME_SIZE: usize = 68;
 /// `MFT_RESERVED_FIRST`: the first entry is the bindings' own.
 const RESERVED: u32 = 1 << 30;
+#[cfg(feature = "storage")]
+const BLOCK_BASIC: u32 = 1;
 const NET_BASIC: u32 = 2;
+
+#[cfg(feature = "storage")]
+const DEVICES: [Entry; 3] = [entry(b"", RESERVED), entry(b"service", NET_BASIC), entry(b"storage", BLOCK_BASIC)];
+#[cfg(not(feature = "storage"))]
+const DEVICES: [Entry; 2] = [entry(b"", RESERVED), entry(b"service", NET_BASIC)];
 
 #[repr(C)]
 struct Entry {
@@ -18,7 +25,7 @@ struct Entry {
 struct Manifest {
     version: u32,
     entries: u32,
-    list: [Entry; 2],
+    list: [Entry; DEVICES.len()],
 }
 
 #[repr(C, align(4))]
@@ -52,5 +59,5 @@ static NOTE: Note = Note {
     kind: 0x3154_464d,
     name: *b"Solo5\0\0\0",
     padding: 0,
-    manifest: Manifest { version: 1, entries: 2, list: [entry(b"", RESERVED), entry(b"service", NET_BASIC)] },
+    manifest: Manifest { version: 1, entries: DEVICES.len() as u32, list: DEVICES },
 };

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, RestartPolicy,
+    ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, HostConfig, HostConfigLogConfig, RestartPolicy,
     RestartPolicyNameEnum,
 };
 
-use crate::driver::InstanceSpec;
+use crate::driver::{InstanceSpec, Resources};
 use crate::model::{InstanceId, OwnerId};
 
 /// Label: whose it is.
@@ -34,12 +34,11 @@ pub(super) fn filter(owner: &OwnerId, id: Option<&InstanceId>) -> HashMap<String
 
 /// What the engine is asked to create.
 pub(super) fn body(spec: &InstanceSpec) -> ContainerCreateBody {
-    let memory = i64::try_from(spec.memory_mib.saturating_mul(1 << 20)).unwrap_or(i64::MAX);
+    let (nano_cpus, memory) = limits(spec.resources);
     let host = HostConfig {
         // The network is ours: the engine gives an empty namespace with a loopback.
         network_mode: Some("none".to_owned()),
-        #[expect(clippy::cast_possible_truncation, reason = "a float saturates, and no node has 2^63 nano-CPUs")]
-        nano_cpus: Some((spec.vcpus * 1e9).round() as i64),
+        nano_cpus: Some(nano_cpus),
         memory: Some(memory),
         // Equal to memory: no swap.
         memory_swap: Some(memory),
@@ -65,6 +64,24 @@ pub(super) fn body(spec: &InstanceSpec) -> ContainerCreateBody {
         host_config: Some(host),
         ..ContainerCreateBody::default()
     }
+}
+
+/// What the engine is asked to change of one that runs.
+pub(super) fn update(resources: Resources) -> ContainerUpdateBody {
+    let (nano_cpus, memory) = limits(resources);
+    ContainerUpdateBody {
+        nano_cpus: Some(nano_cpus),
+        memory: Some(memory),
+        memory_swap: Some(memory),
+        ..ContainerUpdateBody::default()
+    }
+}
+
+/// Limits in the engine's units: billionths of a processor, and bytes.
+fn limits(resources: Resources) -> (i64, i64) {
+    #[expect(clippy::cast_possible_truncation, reason = "a float saturates, and no node has 2^63 nano-CPUs")]
+    let nano_cpus = (resources.vcpus * 1e9).round() as i64;
+    (nano_cpus, i64::try_from(resources.memory_mib.saturating_mul(1 << 20)).unwrap_or(i64::MAX))
 }
 
 /// The process whose namespaces are the container's, where it runs.
@@ -102,8 +119,7 @@ mod tests {
             service: ServiceName::new("video").unwrap(),
             image: "video:1".to_owned(),
             guest: crate::model::Guest::default(),
-            vcpus: 0.5,
-            memory_mib: 256,
+            resources: Resources { vcpus: 0.5, memory_mib: 256 },
         };
         let body = body(&spec);
         let host = body.host_config.unwrap();

@@ -87,7 +87,8 @@ impl Watch<'_> {
             Ok(client) => {
                 let filters = HashMap::from([
                     ("type", vec!["container".to_owned()]),
-                    ("event", vec!["die".to_owned()]),
+                    // The second is what Podman calls it when it is asked; it tells the first.
+                    ("event", vec!["die".to_owned(), "died".to_owned()]),
                     ("label", vec![format!("{OWNER}={}", self.owner), INSTANCE.to_owned()]),
                 ]);
                 let since = format!("{}.{:09}", self.since / 1_000_000_000, self.since % 1_000_000_000);

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use super::source::ImageFile;
 use super::template::{Values, Word};
 use super::vmm::Vmm;
 use crate::driver::{Attachment, InstanceSpec};
@@ -40,10 +41,22 @@ pub(super) struct Line {
 }
 
 /// The command line for `spec`. `config` is where its configuration file will be.
-pub(super) fn line(vmm: &Vmm, accelerator: &str, spec: &InstanceSpec, attachment: &Attachment, config: &Path) -> Line {
+pub(super) fn line(
+    vmm: &Vmm,
+    accelerator: &str,
+    spec: &InstanceSpec,
+    image: &ImageFile,
+    attachment: &Attachment,
+    config: &Path,
+) -> Line {
     let mut values = values(spec, attachment);
+    values.set("image", image.path.display());
     values.set("accel", accelerator);
-    let mut guest = values.expand(words(spec.guest.launch));
+    // An image that says how it is told its address is told it so.
+    let mut guest = match &image.arguments {
+        Some(own) => own.split_whitespace().filter_map(|word| values.fill(word)).collect(),
+        None => values.expand(words(spec.guest.launch)),
+    };
     if spec.guest.launch != Launch::Rumprun {
         guest.extend(spec.guest.arguments.iter().cloned());
     } else if vmm.doubles_commas {
@@ -69,8 +82,7 @@ pub(super) fn line(vmm: &Vmm, accelerator: &str, spec: &InstanceSpec, attachment
 
 fn values(spec: &InstanceSpec, attachment: &Attachment) -> Values {
     let mut values = Values::default();
-    values.set("memory", spec.memory_mib);
-    values.set("image", &spec.image);
+    values.set("memory", spec.resources.memory_mib);
     values.set("arguments", spec.guest.arguments.join(" "));
     values.set_some("disk", spec.guest.disk.as_ref());
     values.set("tap", &attachment.interface);
@@ -108,9 +120,21 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::super::vmm;
     use super::*;
+    use crate::driver::Resources;
     use crate::model::{Guest, InstanceId, OwnerId, ServiceName, Technology};
 
     fn expand(technology: Technology, launch: Launch, arguments: &[&str], disk: Option<&str>, v6: bool) -> Line {
+        expand_own(technology, launch, arguments, disk, v6, None)
+    }
+
+    fn expand_own(
+        technology: Technology,
+        launch: Launch,
+        arguments: &[&str],
+        disk: Option<&str>,
+        v6: bool,
+        own: Option<&str>,
+    ) -> Line {
         let guest = Guest {
             launch,
             arguments: arguments.iter().map(ToString::to_string).collect(),
@@ -122,8 +146,7 @@ mod tests {
             service: ServiceName::new("video").unwrap(),
             image: "/images/x".to_owned(),
             guest,
-            vcpus: 1.0,
-            memory_mib: 32,
+            resources: Resources { vcpus: 1.0, memory_mib: 32 },
         };
         let attachment = Attachment {
             interface: "sv00000001".to_owned(),
@@ -132,7 +155,16 @@ mod tests {
             v4: Some((Ipv4Addr::new(10, 0, 0, 9), 24, Ipv4Addr::new(10, 0, 0, 1))),
             v6: v6.then(|| ("fd00::9".parse().unwrap(), 64, "fd00::1".parse().unwrap())),
         };
-        line(vmm::of(technology).unwrap(), "tcg", &spec, &attachment, Path::new("/run/x/vmm.json"))
+        let image = ImageFile { arguments: own.map(ToOwned::to_owned), ..ImageFile::at(spec.image.clone().into()) };
+        line(vmm::of(technology).unwrap(), "tcg", &spec, &image, &attachment, Path::new("/run/x/vmm.json"))
+    }
+
+    #[test]
+    fn an_image_that_says_how_it_is_told_its_address_is_told_so() {
+        let own = Some("--addr {ip}/{prefix} via={gw} --six={ip6} -q");
+        let line = expand_own(Technology::Spt, Launch::Selvedge, &["more"], None, false, own);
+        let guest: Vec<_> = line.arguments.iter().skip_while(|word| *word != "/images/x").skip(1).collect();
+        assert_eq!(guest, ["--addr", "10.0.0.9/24", "via=10.0.0.1", "-q", "more"]);
     }
 
     #[test]

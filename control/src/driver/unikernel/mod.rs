@@ -7,12 +7,15 @@ mod image;
 mod launch;
 mod process;
 mod record;
+mod source;
 mod template;
 mod vmm;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +27,15 @@ use nix::sys::signal::Signal;
 
 use super::cgroup::Cgroup;
 use super::limits::{Group, Hierarchies, Limits};
-use super::{Attachment, BoxError, Driver, DriverError, DriverEvent, InstanceSpec, Result, Running, Usage};
-use crate::model::{InstanceId, OwnerId, PortKind, TapUse, Technology};
+use super::{
+    Attachment, BoxError, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Resized, Resources, Result,
+    Running, Usage,
+};
+use crate::model::{InstanceId, OwnerId, PortKind, TapUse, Technology, split_registry};
 pub use image::ImageError;
 use process::{Process, User};
 use record::{Record, Records};
+pub use source::{ImageFile, ImageSource};
 use vmm::Vmm;
 use watch::Watches;
 
@@ -58,6 +65,8 @@ pub struct Unikernel {
     owner: OwnerId,
     records: Records,
     watches: Watches,
+    /// What has images by name, if anything.
+    images: Option<Arc<dyn ImageSource>>,
 }
 
 impl Unikernel {
@@ -67,7 +76,13 @@ impl Unikernel {
     pub fn new(technology: Technology, settings: Settings, owner: OwnerId) -> Option<Self> {
         let vmm = vmm::of(technology)?;
         let records = Records::new(&settings.directory, &owner, technology);
-        Some(Self { vmm, settings, owner, records, watches: Watches::default() })
+        Some(Self { vmm, settings, owner, records, watches: Watches::default(), images: None })
+    }
+
+    /// The same, with images by name as well as by file.
+    #[must_use]
+    pub fn with_images(self, images: Arc<dyn ImageSource>) -> Self {
+        Self { images: Some(images), ..self }
     }
 
     const fn label(&self) -> &'static str {
@@ -118,29 +133,63 @@ impl Unikernel {
         Ok(first.map_or_else(|| format!("{program}, version 0"), ToOwned::to_owned))
     }
 
-    fn check_image(&self, spec: &InstanceSpec) -> Result<()> {
-        let files =
-            std::iter::once((&spec.image, self.vmm.wants_elf)).chain(spec.guest.disk.iter().map(|d| (d, false)));
-        for (file, wants_elf) in files {
-            match image::check(Path::new(file), wants_elf) {
+    /// The image's file.
+    fn find_image(&self, spec: &InstanceSpec) -> Result<ImageFile> {
+        let InstanceSpec { image, resources, .. } = spec;
+        if image.starts_with('/') {
+            return Ok(ImageFile::at(image.into()));
+        }
+        let find = |images: &Arc<dyn ImageSource>| images.find(image).map_err(self.failed("find image", image));
+        let missing = || DriverError::NoImage { technology: self.label(), image: image.clone() };
+        let found =
+            self.images.as_ref().and_then(|images| find(images).transpose()).unwrap_or_else(|| Err(missing()))?;
+        let ImageFile { technology, memory_mib, .. } = &found;
+        if let Some(built) = technology.as_ref().filter(|built| *built != self.label()) {
+            return Err(self.failed("use image", image)(format!("it was built for {built}")));
+        }
+        if resources.memory_mib < *memory_mib {
+            return Err(self.failed("use image", image)(format!("it needs {memory_mib} MiB of memory or more")));
+        }
+        Ok(found)
+    }
+
+    /// The image's file, and that it and the disk could be used.
+    fn check_image(&self, spec: &InstanceSpec) -> Result<ImageFile> {
+        let found = self.find_image(spec)?;
+        let disk = spec.guest.disk.iter().map(|disk| (disk, Path::new(disk), false));
+        for (name, file, wants_elf) in std::iter::once((&spec.image, &*found.path, self.vmm.wants_elf)).chain(disk) {
+            match image::check(file, wants_elf) {
                 Ok(()) => {}
                 Err(ImageError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(DriverError::NoImage { technology: self.label(), image: file.clone() });
+                    return Err(DriverError::NoImage { technology: self.label(), image: name.clone() });
                 }
-                Err(error) => return Err(self.failed("check image", file)(error)),
+                Err(error) => return Err(self.failed("check image", name)(error)),
             }
         }
-        Ok(())
+        Ok(found)
+    }
+
+    async fn fetch_image(&self, spec: &InstanceSpec, progress: FetchProgress<'_>) -> Result<()> {
+        match (self.check_image(spec), &self.images) {
+            // With the registry away, an image that is there is as good as ever.
+            (Err(DriverError::NoImage { image, .. }), Some(images)) if split_registry(&image).0.is_some() => {
+                let fetched = images.fetch(&image, progress).await;
+                let technology = self.label();
+                fetched.map_err(|source| DriverError::NotFetched { technology, image, attempts: 1, source })?;
+                self.check_image(spec).map(drop)
+            }
+            (found, _) => found.map(drop),
+        }
     }
 
     async fn start_process(&self, spec: &InstanceSpec, attachment: Option<Attachment>) -> Result<Running> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "a unikernel is started on a tap, and there is none");
         let attachment = attachment.ok_or_else(none).map_err(self.failed("start", &spec.id))?;
-        self.check_image(spec)?;
+        let image = self.check_image(spec)?;
         if self.records.of(&spec.id).exists() {
             self.stop_process(&spec.id, Duration::ZERO).await?;
         }
-        let started = self.make(spec, attachment);
+        let started = self.make(spec, image, attachment);
         match started.and_then(|pid| self.watch(&spec.id, pid).map(|()| pid)) {
             Ok(pid) => Ok(self.running(&spec.id, Some(pid), spec.service.to_string())),
             Err(error) => {
@@ -153,15 +202,25 @@ impl Unikernel {
     }
 
     /// Directory, group, process. What a failure leaves is the caller's to remove.
-    fn make(&self, spec: &InstanceSpec, attachment: Attachment) -> Result<u32> {
+    fn make(&self, spec: &InstanceSpec, mut image: ImageFile, attachment: Attachment) -> Result<u32> {
         let user = self.user()?;
-        let record = Record { service: spec.service.to_string(), image: spec.image.clone() };
+        let Resources { vcpus, memory_mib } = spec.resources;
+        let record = Record { service: spec.service.to_string(), image: spec.image.clone(), memory_mib };
         let directory = self.records.create(&spec.id, &record).map_err(self.failed("write down", &spec.id))?;
         let group = self.group(&spec.id)?;
-        let memory = spec.memory_mib.saturating_add(self.vmm.overhead_mib).saturating_mul(1 << 20);
-        let limits = Limits { vcpus: spec.vcpus, memory, tasks: self.vmm.tasks };
+        let memory = memory_mib.saturating_add(self.vmm.overhead_mib).saturating_mul(1 << 20);
+        let limits = Limits { vcpus: Some(vcpus), memory: Some(memory), tasks: Some(self.vmm.tasks) };
         group.create(limits).map_err(self.failed("limit", &spec.id))?;
-        let line = launch::line(self.vmm, &self.settings.accelerator, spec, &attachment, &directory.config());
+        // The repository may lie where the monitor's user cannot go: it gets the file open. (`/proc/self/fd` leads to
+        // the file itself, whatever directories are above it.)
+        let mut descriptors = Vec::new();
+        if image.path != Path::new(&spec.image) {
+            let file = File::open(&image.path).map_err(self.failed("open image", &spec.image))?;
+            image.path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+            descriptors.push(OwnedFd::from(file));
+        }
+        let line = launch::line(self.vmm, &self.settings.accelerator, spec, &image, &attachment, &directory.config());
+        descriptors.extend(attachment.descriptor);
         if let Some(text) = &line.config {
             directory.write_config(text).map_err(self.failed("configure", &spec.id))?;
         }
@@ -170,7 +229,7 @@ impl Unikernel {
             arguments: &line.arguments,
             user,
             doors: group.doors().map_err(self.failed("open the group of", &spec.id))?,
-            descriptor: attachment.descriptor,
+            descriptors,
             console: directory.open_console().map_err(self.failed("open the console of", &spec.id))?,
         };
         process::spawn(launch).map_err(self.failed("start", self.settings.program.display()))
@@ -199,6 +258,16 @@ impl Unikernel {
         self.watches.until_reaped(id).await;
         group.remove().map_err(self.failed("remove the group of", id))?;
         directory.remove().map_err(self.failed("remove the directory of", id))
+    }
+
+    /// Processor time is the group's to give. Memory is the machine's, which none of these monitors changes.
+    fn resize_process(&self, id: &InstanceId, resources: Resources) -> Result<Resized> {
+        if self.process(id)?.is_none() {
+            return Err(DriverError::Unknown { technology: self.label(), id: id.clone() });
+        }
+        let limits = Limits { vcpus: Some(resources.vcpus), ..Limits::default() };
+        self.group(id)?.limit(limits).map_err(self.failed("limit", id))?;
+        Ok(Resized { vcpus: true, memory: self.records.of(id).read().memory_mib == resources.memory_mib })
     }
 
     /// Ends all processes of a group.
@@ -291,7 +360,19 @@ impl Driver for Unikernel {
     }
 
     fn validate<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<()>> {
-        std::future::ready(self.check_image(spec)).boxed()
+        std::future::ready(self.check_image(spec).map(drop)).boxed()
+    }
+
+    fn fetch<'a>(&'a self, spec: &'a InstanceSpec, progress: FetchProgress<'a>) -> BoxFuture<'a, Result<()>> {
+        self.fetch_image(spec, progress).boxed()
+    }
+
+    fn image_bytes<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Option<u64>>> {
+        let size = self.find_image(spec).and_then(|found| {
+            let size = std::fs::metadata(&found.path).map(|found| Some(found.len()));
+            size.map_err(self.failed("look at image", &spec.image))
+        });
+        std::future::ready(size).boxed()
     }
 
     fn start<'a>(&'a self, spec: &'a InstanceSpec, attachment: Option<Attachment>) -> BoxFuture<'a, Result<Running>> {
@@ -300,6 +381,10 @@ impl Driver for Unikernel {
 
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>> {
         self.stop_process(id, grace).boxed()
+    }
+
+    fn resize<'a>(&'a self, id: &'a InstanceId, resources: Resources) -> BoxFuture<'a, Result<Resized>> {
+        std::future::ready(self.resize_process(id, resources)).boxed()
     }
 
     fn list_owned(&self) -> BoxFuture<'_, Result<Vec<Running>>> {

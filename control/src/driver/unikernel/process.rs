@@ -29,8 +29,8 @@ pub(super) struct Launch<'a> {
     pub user: User,
     /// Files through which it enters its control group.
     pub doors: Vec<File>,
-    /// Inherited as it is.
-    pub descriptor: Option<OwnedFd>,
+    /// Inherited as they are.
+    pub descriptors: Vec<OwnedFd>,
     /// Where its output goes.
     pub console: File,
 }
@@ -41,13 +41,13 @@ pub(super) fn spawn(launch: Launch<'_>) -> io::Result<u32> {
     command.args(launch.arguments).env_clear().current_dir("/").stdin(Stdio::null());
     command.stdout(launch.console.try_clone()?).stderr(launch.console);
     command.uid(launch.user.user).gid(launch.user.group);
-    let Launch { mut doors, descriptor, .. } = launch;
-    let inherited = descriptor.as_ref().map(OwnedFd::as_raw_fd);
+    let Launch { mut doors, descriptors, .. } = launch;
+    let inherited: Vec<RawFd> = descriptors.iter().map(OwnedFd::as_raw_fd).collect();
     let enter = move || {
         for door in &mut doors {
             door.write_all(b"0")?;
         }
-        inherited.map_or(Ok(()), keep_open)?;
+        inherited.iter().try_for_each(|descriptor| keep_open(*descriptor))?;
         prepare()
     };
     // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
@@ -146,7 +146,7 @@ mod tests {
             arguments: &arguments,
             user: me,
             doors: vec![],
-            descriptor: None,
+            descriptors: vec![],
             console: OpenOptions::new().create(true).append(true).open(console).unwrap(),
         })
     }

@@ -26,12 +26,15 @@ pub(super) struct Records {
 }
 
 /// What is known of an instance without its process.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     /// Its service, for people.
     pub service: String,
     /// The file that it was started from.
     pub image: String,
+    /// Memory that it was started with, in MiB.
+    #[serde(default)]
+    pub memory_mib: u64,
 }
 
 impl Records {
@@ -84,7 +87,7 @@ impl Directory {
     pub(super) fn read(&self) -> Record {
         let read = fs::read(self.0.join("instance.json")).ok();
         let record = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        record.unwrap_or_else(|| Record { service: String::new(), image: String::new() })
+        record.unwrap_or_default()
     }
 
     /// Where a monitor's configuration is.
@@ -158,7 +161,7 @@ mod tests {
         let records = Records::new(dir.path(), &OwnerId::from_number(1), Technology::Spt);
         assert_eq!(records.list().unwrap(), []);
         let id = InstanceId::from_number(7);
-        let record = Record { service: "video".to_owned(), image: "/x".to_owned() };
+        let record = Record { service: "video".to_owned(), ..Record::default() };
         let directory = records.create(&id, &record).unwrap();
         fs::create_dir(records.root.join("Not ours")).unwrap();
         assert_eq!(records.list().unwrap(), [id]);
@@ -174,8 +177,7 @@ mod tests {
     fn a_console_stays_within_bounds_under_its_writer() {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::new(dir.path(), &OwnerId::from_number(1), Technology::Spt);
-        let record = Record { service: String::new(), image: String::new() };
-        let directory = records.create(&InstanceId::from_number(7), &record).unwrap();
+        let directory = records.create(&InstanceId::from_number(7), &Record::default()).unwrap();
         assert_eq!(directory.last_words(), "");
         let mut writer = directory.open_console().unwrap();
         writer.write_all(&vec![b'x'; LONGEST_CONSOLE as usize + 1]).unwrap();
