@@ -13,7 +13,8 @@ use control::api::{ServiceStatus, Status};
 use control::dns::TYPE_A;
 use control::dns::client::Question;
 use control::model::InstanceState;
-use tests::lab::daemon::Daemon;
+use tests::lab::daemon::{Daemon, selvedge};
+use tests::lab::unikernel::Unikernels;
 use tests::lab::{is_root, process};
 use tests::summon::{Answer, CLIENT, EDGE, MONITOR, PATIENCE, SummonLab};
 
@@ -457,4 +458,31 @@ fn an_hour_later_it_is_as_on_the_first_day() {
     }
     daemon.terminate().unwrap();
     lab.remove().unwrap();
+}
+
+/// The command that measures it: one instance for a hundred who ask at once, the parts of the time, and nothing left.
+#[test]
+fn the_bench_measures_the_whole_way_and_leaves_nothing() {
+    const TEST: &str = "the_bench_measures_the_whole_way_and_leaves_nothing";
+    if !is_root(TEST) {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("selvedge-summon-").tempdir().unwrap();
+    let Some(_) = Unikernels::copy(dir.path(), TEST).unwrap() else { return };
+    let directory = dir.path().to_string_lossy();
+    let words = ["bench", "summon", "--technology", "spt", "--runs", "4", "--askers", "100", "--json", "--unikernels"];
+    let (code, out, said) = selvedge(None, &[&words[..], &[&directory]].concat()).unwrap();
+    assert_eq!((code, said.as_str()), (Some(0), ""), "{out}");
+    let figures: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((figures["runs"].as_u64(), figures["starts"].as_u64()), (Some(4), Some(4)));
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    assert!(0.0 < number(&figures["median_ms"]) && number(&figures["median_ms"]) <= number(&figures["p99_ms"]));
+    for part in ["stored", "port", "started", "ready", "published", "answered", "dns", "connect", "http"] {
+        assert!(number(&figures["parts"][part]["median_ms"]) > 0.0, "{part}: {out}");
+    }
+    for left in ["/run/selvedge-bench", "/var/tmp/selvedge-bench", "/sys/fs/bpf/selvedge-bench"] {
+        assert!(!std::path::Path::new(left).exists(), "{left}");
+    }
+    let of_bench = |pid: &u32| process::arguments(*pid).iter().any(|word| word.contains("/run/selvedge-bench"));
+    assert!(!process::all().iter().any(of_bench));
 }

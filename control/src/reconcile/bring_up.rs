@@ -59,13 +59,7 @@ impl BringUp {
 
     async fn come_up(&mut self, probe: &Probe) -> Result<(), Stop> {
         self.start().await?;
-        let counting = self.count_flows();
-        let ready = self.until_ready(probe).await;
-        // The way down gives the counter back, and must not come before it.
-        if let Err(error) = counting.await {
-            warn!(instance = %self.instance.id, %error, "packets cannot be counted");
-        }
-        ready
+        self.until_ready(probe).await
     }
 
     fn probe(&self) -> Probe {
@@ -91,16 +85,30 @@ impl BringUp {
         let port = port_spec(&self.instance, bridge, &self.service, self.driver.port());
         let mut port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
         self.reached(Stage::Port);
-        let running = self.driver.start(&spec, attachment(&mut port)).await.map_err(|e| failed("start", &e))?;
+        // Beside the start, which takes longer; before the first packet, for the kernel drops what is under way when it
+        // attaches a filter. The way down, which gives the counter back, must not come before it.
+        let counting = self.count_flows();
+        let started = self.launch(&spec, &mut port).await;
+        if let Err(error) = counting.await {
+            warn!(instance = %self.instance.id, %error, "packets cannot be counted");
+        }
+        let handle = started?;
+        self.reached(Stage::Started);
+        self.advance(InstanceState::Starting, "started", Some(handle)).await
+    }
+
+    /// Has the driver start the instance and gives it its port; the driver's handle.
+    async fn launch(&self, spec: &InstanceSpec, port: &mut Port) -> Result<String, Stop> {
+        let failed = |what: &str, error: &dyn std::error::Error| Stop::Failed(format!("{what}: {}", in_full(error)));
+        let running = self.driver.start(spec, attachment(port)).await.map_err(|e| failed("start", &e))?;
         let Some(pid) = running.pid else {
             return Err(Stop::Failed("start: it ended at once".to_owned()));
         };
-        self.world.net.attach_port(&port, pid).await.map_err(|e| failed("network", &e))?;
-        self.reached(Stage::Started);
-        self.advance(InstanceState::Starting, "started", Some(running.handle)).await
+        self.world.net.attach_port(port, pid).await.map_err(|e| failed("network", &e))?;
+        Ok(running.handle)
     }
 
-    /// Counts the instance's packets from now on; in a thread, for the kernel takes its time while the instance boots.
+    /// Counts the instance's packets from now on, in a thread: the kernel takes its time.
     fn count_flows(&self) -> JoinHandle<()> {
         let (datapath, id) = (self.world.datapath.clone(), self.instance.id.clone());
         tokio::task::spawn_blocking(move || {
