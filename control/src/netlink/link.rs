@@ -124,7 +124,7 @@ pub(super) async fn all(handle: &Handle) -> Result<Vec<Link>> {
     messages.map_ok(Link::from).try_collect().await.map_err(refused("list", "links"))
 }
 
-/// Changes an existing link, which is found by its index.
+/// Changes an existing link, which is found by its index, and by its name where there is none.
 pub(super) async fn change(
     handle: &Handle,
     operation: &'static str,
@@ -132,7 +132,9 @@ pub(super) async fn change(
     mut message: LinkMessage,
 ) -> Result<()> {
     // Linux before 6.2 refuses a link that is up any name, its own as well.
-    message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::IfName(own) if own == name));
+    if message.header.index != 0 {
+        message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::IfName(own) if own == name));
+    }
     handle.link().change(message).execute().await.map_err(refused(operation, name))
 }
 
