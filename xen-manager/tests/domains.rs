@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -137,12 +137,16 @@ impl Drop for Bridge {
     }
 }
 
-async fn get(address: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+async fn try_get(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
+async fn get(address: &str) -> String {
+    try_get(address).await.unwrap()
 }
 
 #[tokio::test]
@@ -243,7 +247,7 @@ async fn ends_are_told_with_their_reason() {
     let mut events = host.events().await.unwrap();
     // Others' domains are no events.
     let others = nano(DomainKind::Pv, "selvedge-others");
-    let other = host_of(2).create(&creation(&others)).await.unwrap();
+    let other = host_of(2).create(&Creation { paused: true, ..creation(&others) }).await.unwrap();
     let ends = [
         (DomainKind::Pv, "crash", End::Crash),
         (DomainKind::Pv, "reboot", End::Reboot),
@@ -281,7 +285,7 @@ async fn every_fault_is_told_by_kind_and_leaves_nothing() {
     std::fs::write(&empty, b"").unwrap();
     std::fs::write(&cut, &std::fs::read("/guest/vmlinuz").unwrap()[..1_000_000]).unwrap();
     let first = nano(DomainKind::Pv, "selvedge-first");
-    let first = (host.create(&creation(&first)).await.unwrap(), first);
+    let first = (host.create(&Creation { paused: true, ..creation(&first) }).await.unwrap(), first);
     let before = traces(&host).await;
     for kind in KINDS {
         let with_kernel = |kernel: &Path| DomainSpec { kernel: kernel.to_owned(), ..nano(kind, "selvedge-fault") };
@@ -416,4 +420,99 @@ async fn domains_are_made_side_by_side() {
         host.destroy(&owned.domain).await.unwrap();
     }
     assert_eq!(traces(&host).await, before);
+}
+
+/// Waits until somebody serves, and says how long it took.
+async fn until_served(address: &str, begun: Instant) -> Duration {
+    let wait = async {
+        loop {
+            if let Ok(Ok(text)) = tokio::time::timeout(Duration::from_secs(1), try_get(address)).await
+                && text.ends_with("hello from a guest\n")
+            {
+                return begun.elapsed();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, wait).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn a_domain_prepared_and_held_serves_where_it_is_told_to() {
+    let (host, bridge) = (host(), Bridge::create("xmt1", "10.84.0.1/24"));
+    let before = traces(&host).await;
+    let with_vif = |name: &str, words: &str| DomainSpec {
+        vifs: vec![Vif { mac: "00:16:3e:00:00:06".parse().unwrap() }],
+        ..linux(DomainKind::Pvh, name, words)
+    };
+    let begun = Instant::now();
+    let cold = host.create(&creation(&with_vif("selvedge-cold", "ip=10.84.0.8/24"))).await.unwrap();
+    bridge.join(&cold.interface(0));
+    host.connect_vif(&cold, 0).await.unwrap();
+    let cold_start = until_served("10.84.0.8:80", begun).await;
+    host.destroy(&cold).await.unwrap();
+
+    // Booted as far as it comes without an address, then held.
+    let prepared = host.create(&creation(&with_vif("selvedge-pool", "await"))).await.unwrap();
+    bridge.join(&prepared.interface(0));
+    host.connect_vif(&prepared, 0).await.unwrap();
+    said(&host.console(&prepared, LONG).await.unwrap(), "GUEST waits").await;
+    host.pause(&prepared).await.unwrap();
+    let used = host.look(&prepared).await.unwrap().unwrap().cpu;
+
+    let begun = Instant::now();
+    let labels = BTreeMap::from([("instance".to_owned(), "00000009".to_owned())]);
+    let address = Entry { path: "data/ip".into(), value: b"10.84.0.9/24".to_vec(), access: None };
+    host.configure(&prepared, &labels, &[address]).await.unwrap();
+    host.unpause(&prepared).await.unwrap();
+    let warm_start = until_served("10.84.0.9:80", begun).await;
+    println!("Linux PVH to HTTP 200: {cold_start:.1?} from nothing, {warm_start:.1?} prepared");
+    let listed = host.list().await.unwrap();
+    assert_eq!(listed[0].labels.as_ref(), Some(&labels));
+    assert!(listed[0].row.cpu >= used);
+    host.destroy(&prepared).await.unwrap();
+    assert_eq!(host.configure(&prepared, &labels, &[]).await.unwrap_err().label(), "gone");
+    assert_eq!(traces(&host).await, before);
+}
+
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn what_making_a_domain_costs_beside_plain_xl() {
+    const RUNS: usize = 5;
+    let (host, dir) = (host(), tempfile::tempdir().unwrap());
+    for (kind, word, kernel) in [(DomainKind::Pv, "pv", "/guest/nano-pv"), (DomainKind::Pvh, "pvh", "/guest/nano-pvh")]
+    {
+        let file = dir.path().join(word);
+        std::fs::write(&file, format!("name='plain'\ntype='{word}'\nkernel='{kernel}'\nmemory=32\n")).unwrap();
+        let spec = nano(kind, "selvedge-cost");
+        let labels = BTreeMap::from([("instance".to_owned(), "00000001".to_owned())]);
+        let [mut plain, mut ours, mut plain_end, mut ours_end] = [const { Vec::new() }; 4];
+        for _ in 0..RUNS {
+            let begun = Instant::now();
+            run("xl", &["create", "-q", "-e", file.to_str().unwrap()]);
+            plain.push(begun.elapsed());
+            let begun = Instant::now();
+            run("xl", &["destroy", "plain"]);
+            plain_end.push(begun.elapsed());
+            let begun = Instant::now();
+            let domain = host.create(&Creation { labels: labels.clone(), ..creation(&spec) }).await.unwrap();
+            ours.push(begun.elapsed());
+            let begun = Instant::now();
+            host.destroy(&domain).await.unwrap();
+            ours_end.push(begun.elapsed());
+        }
+        let median = |times: &mut Vec<Duration>| {
+            times.sort_unstable();
+            times[RUNS / 2]
+        };
+        let [plain, ours, plain_end, ours_end] = [&mut plain, &mut ours, &mut plain_end, &mut ours_end].map(median);
+        println!(
+            "{word}: made in {} ms (xl {} ms), removed in {} ms (xl {} ms)",
+            ours.as_millis(),
+            plain.as_millis(),
+            ours_end.as_millis(),
+            plain_end.as_millis()
+        );
+    }
 }

@@ -108,7 +108,7 @@ impl Model {
             Request::Read(path) => self.0.get(path).map(|value| vec![value.clone()]).ok_or(Errno::NoEntry),
             Request::List(path) if self.0.contains_key(path) => {
                 let below = self.0.keys().filter(|key| Self::parent(key) == path);
-                Ok(below.map(|key| key[path.len() + 1..].as_bytes().to_vec()).collect())
+                Ok(below.map(|key| key.as_bytes()[path.len() + 1..].to_vec()).collect())
             }
             Request::List(_) => Err(Errno::NoEntry),
             Request::Write(path, value) => {

@@ -65,25 +65,40 @@ impl Host {
         finished
     }
 
+    /// Notes down a domain that is there already, and gives its guest more to find: all in one transaction. So a domain
+    /// that was made and held in advance becomes what it is for.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn configure(&self, domain: &Domain, labels: &BTreeMap<String, String>, entries: &[Entry]) -> Result<()> {
+        self.expect(Operation::Configure, domain).await?;
+        self.write_down(domain, labels, entries).await
+    }
+
+    async fn write_down(&self, domain: &Domain, labels: &BTreeMap<String, String>, entries: &[Entry]) -> Result<()> {
+        let own = domain.path();
+        // With no label at all, too, a domain that is whole has notes.
+        let whole = Change::Write { path: format!("{own}/{NOTES}"), value: Vec::new(), access: None };
+        let notes = labels.iter().map(|(key, value)| Change::Write {
+            path: format!("{own}/{NOTES}/{key}"),
+            value: value.clone().into_bytes(),
+            access: None,
+        });
+        let entries = entries.iter().map(|entry| Change::Write {
+            path: format!("{own}/{}", entry.path),
+            value: entry.value.clone(),
+            access: entry.access.map(|access| (domain.id, access)),
+        });
+        let changes: Vec<Change> = std::iter::once(whole).chain(notes).chain(entries).collect();
+        self.store.commit(&changes).await.map_err(store(Operation::Configure, domain))
+    }
+
     /// Notes the domain down, writes its entries and lets it run.
     async fn finish(&self, creation: &Creation<'_>, uuid: Uuid, held: bool) -> Result<Domain> {
         let name = creation.spec.name.to_string();
         let id = self.find(uuid, &name).await?;
         let domain = Domain { id, uuid, name };
-        let notes = creation.labels.iter().map(|(key, value)| Change::Write {
-            path: format!("{}/{NOTES}/{key}", domain.path()),
-            value: value.clone().into_bytes(),
-            access: None,
-        });
-        // With no label at all, too, a domain that is whole has notes.
-        let whole = Change::Write { path: format!("{}/{NOTES}", domain.path()), value: Vec::new(), access: None };
-        let entries = creation.entries.iter().map(|entry| Change::Write {
-            path: format!("{}/{}", domain.path(), entry.path),
-            value: entry.value.clone(),
-            access: entry.access.map(|access| (id, access)),
-        });
-        let changes: Vec<Change> = std::iter::once(whole).chain(notes).chain(entries).collect();
-        self.store.commit(&changes).await.map_err(store(Operation::Configure, &domain))?;
+        self.write_down(&domain, &creation.labels, &creation.entries).await?;
         if held && !creation.paused {
             self.unpause(&domain).await?;
         }

@@ -33,7 +33,8 @@ pub struct Owned {
     pub domain: Domain,
     /// What it is doing and what it uses.
     pub row: Row,
-    /// What was noted down of it when it was made; `None` where that was interrupted, and the domain is half-made.
+    /// What was noted down of it when it was made; `None` where that was interrupted, and the domain is half-made, or
+    /// where it is just being made.
     pub labels: Option<BTreeMap<String, String>>,
 }
 

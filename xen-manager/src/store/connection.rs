@@ -200,7 +200,11 @@ impl Task {
             match message {
                 Message::Event { token } => self.changed(&token, live),
                 Message::Refusal { id, errno } => {
-                    let (_, answer) = live.pending.remove(&id).ok_or(Nonsense::Unasked)?;
+                    let (request, answer) = live.pending.remove(&id).ok_or(Nonsense::Unasked)?;
+                    if request == Request::Watch {
+                        // Nobody waits for this answer, and whoever holds the watch would wait in vain.
+                        tracing::warn!(socket = %self.socket.display(), %errno, "XenStore refuses a watch");
+                    }
                     tell(answer, Err(Failure::Refused(errno)));
                 }
                 Message::Reply { kind, id, payload } => {
