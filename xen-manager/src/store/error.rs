@@ -175,9 +175,9 @@ pub enum StoreError {
         source: Nonsense,
     },
     /// Others changed the same entries each time.
-    #[error("{attempts} attempts to commit {path} met changes of others")]
+    #[error("{path}: {attempts} attempts met changes of others")]
     Contended {
-        /// The first entry of the transaction.
+        /// The entry, or the first one of a set of changes.
         path: String,
         /// How often it was tried.
         attempts: u32,

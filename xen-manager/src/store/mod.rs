@@ -23,8 +23,10 @@ use crate::domain::DomainId;
 
 /// Longest path of the protocol (`XENSTORE_ABS_PATH_MAX`).
 pub const MAX_PATH: usize = 3072;
-/// Attempts to commit one set of changes.
+/// Attempts at what changes of others can spoil.
 const ATTEMPTS: u32 = 16;
+/// Most bytes of the names below one entry; more than this are no answer but a fault.
+const MOST_NAMES: usize = 16 << 20;
 
 /// What the store's calls give.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -106,29 +108,37 @@ impl Entries {
     /// Such names where they do not fit into one message. Each part says which state of the entry it is of; where that
     /// has changed in between, all is read anew.
     async fn list_in_parts(&self, path: &str) -> Result<Vec<String>> {
+        for _ in 0..ATTEMPTS {
+            if let Some(names) = self.list_once(path).await? {
+                return Ok(names);
+            }
+        }
+        Err(StoreError::Contended { path: path.to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// All parts; `None` where they are of different states.
+    async fn list_once(&self, path: &str) -> Result<Option<Vec<String>>> {
         let broken = |source| nonsense(Request::DirectoryPart, path, source);
-        let (mut generation, mut bytes) = (String::new(), Vec::new());
-        loop {
+        let (mut state, mut bytes) = (None, Vec::new());
+        while bytes.len() <= MOST_NAMES {
             let offset = bytes.len().to_string();
             let payload = self.ask(Request::DirectoryPart, path, &join(&[&offset])).await?;
             let end = payload.iter().position(|byte| *byte == 0).ok_or_else(|| broken(Nonsense::Content))?;
-            let of = String::from_utf8_lossy(&payload[..end]).into_owned();
-            if of != generation && !bytes.is_empty() {
-                (generation, bytes) = (String::new(), Vec::new());
-                continue;
+            let (of, part) = (&payload[..end], &payload[end + 1..]);
+            if state.get_or_insert_with(|| of.to_vec()) != of {
+                return Ok(None);
             }
-            generation = of;
-            let part = &payload[end + 1..];
             match part {
                 // An empty name is the end.
                 [0] | [.., 0, 0] => {
                     bytes.extend_from_slice(&part[..part.len() - 1]);
-                    return wire::texts(&bytes).map_err(broken);
+                    return wire::texts(&bytes).map(Some).map_err(broken);
                 }
                 [.., 0] => bytes.extend_from_slice(part),
                 _ => return Err(broken(Nonsense::Content)),
             }
         }
+        Err(broken(Nonsense::Length(bytes.len())))
     }
 
     /// Gives an entry a value; it is made with its parents where it is not there.

@@ -179,6 +179,44 @@ fn a_store_that_is_silent_or_absent_is_told() {
     assert!(error.is_unavailable() && error.to_string().starts_with("no XenStore at /"), "{error}");
 }
 
+/// Answers requests for names with one part after another.
+fn list_of(parts: &[&[u8]]) -> Result<Vec<String>> {
+    let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
+    against(
+        |listener| async move {
+            let mut stream = listener.accept().await.unwrap().0;
+            let mut left = parts.iter().cycle();
+            while let Some(asked) = asked(&mut stream).await {
+                let answer = if asked.kind == Request::Directory as u32 {
+                    message(16, asked.id, b"E2BIG\0")
+                } else {
+                    message(asked.kind, asked.id, left.next().unwrap())
+                };
+                stream.write_all(&answer).await.unwrap();
+            }
+        },
+        |store| async move { store.list("/x").await },
+        LONG,
+    )
+}
+
+#[test]
+fn names_in_parts_are_put_together_or_refused() {
+    assert_eq!(list_of(&[b"7\0a\0b\0", b"7\0c\0\0"]).unwrap(), ["a", "b", "c"]);
+    assert_eq!(list_of(&[b"7\0\0"]).unwrap(), [""; 0]);
+    // The entry changes once, and then always.
+    assert_eq!(list_of(&[b"7\0a\0", b"8\0x\0\0", b"8\0b\0", b"8\0c\0\0"]).unwrap(), ["b", "c"]);
+    assert_eq!(list_of(&[b"7\0a\0", b"8\0a\0"]).unwrap_err().label(), "contended");
+    for parts in [&[b"7".as_slice()], &[b"7\0a".as_slice()], &[b"7\0".as_slice()], &[b"".as_slice()]] {
+        assert_eq!(list_of(parts).unwrap_err().label(), "nonsense", "{parts:?}");
+    }
+    // One that never comes to an end.
+    let mut endless = vec![b'x'; wire::MOST];
+    (endless[1], endless[wire::MOST - 1]) = (0, 0);
+    let error = list_of(&[&endless]).unwrap_err();
+    assert!(matches!(error, StoreError::Nonsense { source: Nonsense::Length(_), .. }), "{error}");
+}
+
 #[test]
 fn what_is_no_path_is_not_sent() {
     let refuse = |listener: UnixListener| async move {
