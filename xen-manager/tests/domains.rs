@@ -229,7 +229,7 @@ async fn a_guest_finds_its_words_and_serves_and_is_resized() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let grown = match tokio::time::timeout(Duration::from_secs(120), grown).await {
+        let grown = match tokio::time::timeout(LONG, grown).await {
             Ok(row) => row,
             Err(_) => panic!("{:?}\n{}", host.look(&domain).await, console.text()),
         };
@@ -342,7 +342,8 @@ async fn a_creation_that_is_killed_at_any_time_is_found_and_removed() {
     spec.vifs = vec![Vif { mac: "00:16:3e:00:00:07".parse().unwrap() }];
     let (mut half, mut whole, mut none) = (0, 0, 0);
     let mut step = 50;
-    while step <= 2000 && whole < 2 {
+    // Later each time, until two come through.
+    while step <= 60_000 && whole < 2 {
         // Dropped, it kills its `xl` at once.
         let made = tokio::time::timeout(Duration::from_millis(step), host.create(&creation(&spec))).await;
         let left = host.list().await.unwrap();
@@ -357,10 +358,10 @@ async fn a_creation_that_is_killed_at_any_time_is_found_and_removed() {
             host.destroy(&owned.domain).await.unwrap();
         }
         assert_eq!(traces(&host).await, before, "after {step} ms");
-        step += 75;
+        step += 75.max(step / 10);
     }
     println!("killed before there was a domain: {none}, half-made: {half}, whole: {whole}");
-    assert!(half > 0);
+    assert!(half > 0 && whole > 0);
     // One that takes too long is undone by itself.
     let hasty = Host::new(host.store().clone(), Xl { deadline: Duration::from_millis(20), ..Xl::default() }, owner(1));
     let error = hasty.create(&creation(&spec)).await.unwrap_err();
