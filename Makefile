@@ -11,8 +11,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-kernels bench bench-technologies soak-technologies fuzz-dataplane lint \
-	deny deb clean
+.PHONY: help setup build unikernel demo test test-kernels test-xen bench bench-technologies soak-technologies \
+	fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -35,7 +35,7 @@ demo: ## Show the whole on this machine: client, engine, load, replicas that fol
 	@exec "$(RELEASE)/selvedge-demo"
 
 test: ## Run all tests (as root; without, those that need it are skipped and listed)
-	@tests/setup.sh build lab kernels
+	@tests/setup.sh build lab kernels xen
 	@$(MAKE) unikernel
 	@exec tests/run.sh
 
@@ -43,6 +43,10 @@ test-kernels: ## Try the program on Debian's kernels and several network cards, 
 	@tests/setup.sh build lab kernels
 	@cargo build --release --locked
 	@CARDS="$${CARDS:-virtio-net-pci igb e1000e}" cargo test --release --locked --quiet -p tests --test kernels -- --nocapture
+
+test-xen: ## Run the tests of xen-manager on a Xen host in an emulator (no root)
+	@tests/setup.sh build xen
+	@exec tests/xen/run.sh
 
 # The lab that measures other servers beside ours is no part of this repository.
 DNS_PEERS ?= ../shared/lab/dns-peers

@@ -6,6 +6,7 @@
 #   lab     what the namespace lab and the demo run: container engine, registry, nginx, tools; a BPF file system
 #   unikernel   what the reference unikernel is built with, and the emulator that runs it
 #   kernels Debian's kernels that the program is tried on, in target/kernels; needs a Debian
+#   xen     what boots the Xen lab (tests/xen/lab); its own packages it fetches itself, and installs none
 #   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
@@ -243,6 +244,16 @@ step_kernels() {
         fail "Debian's kernels could not be fetched; see the lines above"
 }
 
+# The emulator comes with the libraries that the lab's own one is run with.
+step_xen() {
+    local package
+    for package in qemu-system-x86:qemu-system-x86_64 seabios:/usr/share/seabios/bios-256k.bin cpio:cpio xz-utils:xz openssh-client:ssh; do
+        has "${package#*:}" || [ -e "${package#*:}" ] || install_packages "${package%%:*}"
+    done
+    # The lab asks these what there is.
+    [ -n "$(apt-cache search --names-only '^xen-system-amd64$' 2>/dev/null || true)" ] || ! is_root || refresh
+}
+
 step_lint() {
     need_rust
     local bpf own
@@ -289,18 +300,19 @@ step_peers() {
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | unikernel | kernels | lint | deb | check | peers) "step_$step" ;;
+    build | lab | unikernel | kernels | xen | lint | deb | check | peers) "step_$step" ;;
     all)
         step_build
         step_lab
         step_unikernel
         step_kernels
+        step_xen
         step_lint
         step_deb
         step_check
         ;;
     *)
-        say "no such step: $step; there are build, lab, unikernel, kernels, lint, deb, check, peers, all"
+        say "no such step: $step; there are build, lab, unikernel, kernels, xen, lint, deb, check, peers, all"
         exit 2
         ;;
     esac

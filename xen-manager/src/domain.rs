@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::identity::Uuid;
+
 /// The hypervisor's number of a domain. It is given anew to another domain only after a long while, but it
 /// is: whoever remembers a domain over a restart remembers its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +100,89 @@ impl FromStr for DomainName {
 impl fmt::Display for DomainName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A domain that is or was there: by the hypervisor's number and, as numbers are given again, by its UUID.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Domain {
+    /// Its number.
+    pub id: DomainId,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its name as the store has it, for people.
+    pub name: String,
+}
+
+impl Domain {
+    /// Where its entries are in the store.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/local/domain/{}", self.id)
+    }
+
+    /// Where the store has the end in dom0 of its network interface with this index, from 0.
+    #[must_use]
+    pub fn backend(&self, index: usize) -> String {
+        format!("/local/domain/0/backend/vif/{}/{index}", self.id)
+    }
+
+    /// Name of the end in dom0 of its network interface with this index, from 0. It is there once the domain is made.
+    #[must_use]
+    pub fn interface(&self, index: usize) -> String {
+        format!("vif{}.{index}", self.id)
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.id)
+    }
+}
+
+/// Why a domain has ended (`xen/include/public/sched.h`, `SHUTDOWN_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The guest has powered off.
+    PowerOff,
+    /// The guest wants to be started anew.
+    Reboot,
+    /// The guest has been put to sleep.
+    Suspend,
+    /// The guest, or the hypervisor for it, has found it broken.
+    Crash,
+    /// The guest has not told its watchdog that it goes on.
+    Watchdog,
+    /// The guest wants its devices anew.
+    SoftReset,
+}
+
+impl End {
+    /// By the hypervisor's number.
+    #[must_use]
+    pub const fn of(code: u32) -> Option<Self> {
+        Some(match code {
+            0 => Self::PowerOff,
+            1 => Self::Reboot,
+            2 => Self::Suspend,
+            3 => Self::Crash,
+            4 => Self::Watchdog,
+            5 => Self::SoftReset,
+            _ => return None,
+        })
+    }
+
+    /// Short fixed name for metrics, logs and documents.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PowerOff => "poweroff",
+            Self::Reboot => "reboot",
+            Self::Suspend => "suspend",
+            Self::Crash => "crash",
+            Self::Watchdog => "watchdog",
+            Self::SoftReset => "soft_reset",
+        }
     }
 }
 

@@ -1,22 +1,42 @@
-//! Xen domains as Selvedge speaks of them: names, specifications, states, errors.
+//! Xen domains: made, watched and ended.
 //!
-//! **This crate manages nothing yet.** It makes no hypercall, opens no XenStore connection and starts no
-//! domain; it fixes the words that its work will be done in, and checks what can be checked without a
-//! hypervisor. What is to come, each piece behind its own module here:
+//! This crate knows Xen and nothing of who uses it. It runs in dom0 (or wherever `xl` and the store's socket are) and
+//! depends on no library of Xen's, so it builds everywhere and is of no use without Xen.
 //!
-//! 1. the hypercalls that create, build, unpause and destroy a domain (PV and PVH), through `privcmd`;
-//! 2. XenStore: a domain's entries and its devices' negotiation, as transactions, waited for by watches;
-//! 3. the domain's network interface up to the port that the daemon moves to its bridge;
-//! 4. the console's ring, for a guest's first words when it does not come up;
-//! 5. adoption: the domains of this installation are found again after a restart.
+//! * [`store`]: XenStore, spoken to over its socket: entries, transactions, watches.
+//! * [`Xl`]: Xen's tool as a child process. libxl builds domains, for building them is bound to a release of Xen.
+//! * [`Host`]: what can be done with domains, over both. All of an owner's domains are known by their [`Uuid`].
 //!
-//! A driver of `control` will use it then. This crate knows nothing of services, instances or tables, and
-//! depends on nothing of this workspace.
+//! Making a domain is one run of `xl` and one transaction in the store. What happens to it is told by watches: nothing is
+//! polled. Network interfaces are joined by the caller; Xen's hotplug scripts are not run and need not be there.
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use xen_manager::{Creation, DomainSpec, Error, Host, Owner, Xl, store::Store};
+//! # async fn example(spec: DomainSpec, owner: Owner) -> Result<(), Error> {
+//! let store = Store::new(Store::default_socket(), Duration::from_secs(10));
+//! let host = Host::new(store, Xl::default(), owner);
+//! let creation = Creation { spec: &spec, labels: Default::default(), entries: Vec::new(), paused: false };
+//! let domain = host.create(&creation).await?;
+//! host.connect_vif(&domain, 0).await?;
+//! host.shutdown(&domain, Duration::from_secs(10)).await?;
+//! # Ok(())
+//! # }
+//! ```
 
+mod console;
 mod domain;
 mod error;
+mod host;
+mod identity;
 mod spec;
+pub mod store;
+mod xl;
 
-pub use domain::{DomainId, DomainName, DomainState, NameError};
+pub use console::Console;
+pub use domain::{Domain, DomainId, DomainName, DomainState, End, NameError};
 pub use error::{Error, Operation};
-pub use spec::{DomainKind, DomainSpec, Mac, MacError, SpecError, Vif};
+pub use host::{Creation, DeviceState, Ended, Entry, Event, Events, Host, Owned, Result};
+pub use identity::{Owner, Uuid, UuidError};
+pub use spec::{DomainKind, DomainSpec, Mac, MacError, Scheduling, SpecError, Vif};
+pub use xl::{Row, TableError, Xl, XlError};

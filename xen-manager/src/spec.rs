@@ -68,13 +68,30 @@ impl fmt::Display for Mac {
     }
 }
 
-/// One network interface of a domain.
+/// One network interface of a domain. Its end in this domain is an interface that [`Domain::interface`] names.
+///
+/// [`Domain::interface`]: crate::Domain::interface
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vif {
     /// Its address inside the guest.
     pub mac: Mac,
-    /// Name of the end in this domain, which goes to the bridge.
-    pub port: String,
+}
+
+/// A domain's share of the processors, as the credit schedulers understand it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduling {
+    /// Share relative to other domains; 256 where nothing is said.
+    pub weight: u16,
+    /// Most that it may use, in percent of one processor; 0 is as much as there is.
+    pub cap: u32,
+    /// Processors that it may run on; empty for all.
+    pub processors: Vec<u32>,
+}
+
+impl Default for Scheduling {
+    fn default() -> Self {
+        Self { weight: 256, cap: 0, processors: Vec::new() }
+    }
 }
 
 /// What a domain shall be.
@@ -92,8 +109,15 @@ pub struct DomainSpec {
     pub cmdline: String,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// What its memory may be raised to while it runs, in MiB. A guest without a balloon driver has to have no more
+    /// than `memory_mib`.
+    pub max_memory_mib: u32,
     /// Virtual CPUs.
     pub vcpus: u32,
+    /// What their number may be raised to while it runs.
+    pub max_vcpus: u32,
+    /// Its share of the processors.
+    pub scheduling: Scheduling,
     /// Network interfaces, the first one first in the guest.
     pub vifs: Vec<Vif>,
 }
@@ -116,16 +140,17 @@ pub enum SpecError {
     /// The command line holds a zero byte or is too long for the start page.
     #[error("cmdline must be shorter than {max} bytes and hold no zero byte", max = DomainSpec::MAX_CMDLINE)]
     Cmdline,
-    /// An interface's name that the kernel would refuse.
-    #[error("vif {index}: {port:?} is no interface's name (1 to 15 bytes, no '/', no blank)")]
-    Port {
-        /// Which interface, from 0.
-        index: usize,
-        /// Its name.
-        port: String,
-    },
-    /// Two interfaces with one address or one name.
-    #[error("vif {second} has the address or the name of vif {first}")]
+    /// A line break in what is a line of `xl`'s configuration.
+    #[error("{0} must hold no control character")]
+    Control(&'static str),
+    /// No share at all.
+    #[error("weight must be above 0")]
+    Weight,
+    /// Fewer at most than at the beginning.
+    #[error("{0} must not be less than at the beginning")]
+    Maximum(&'static str),
+    /// Two interfaces with one address.
+    #[error("vif {second} has the address of vif {first}")]
     SameVif {
         /// The earlier one, from 0.
         first: usize,
@@ -157,28 +182,41 @@ impl DomainSpec {
         if self.kernel.as_os_str().is_empty() {
             return Err(SpecError::NoKernel);
         }
+        if self.max_memory_mib < self.memory_mib {
+            return Err(SpecError::Maximum("max_memory_mib"));
+        }
+        if self.max_memory_mib > Self::MAX_MEMORY_MIB {
+            return Err(SpecError::TooMuchMemory(self.max_memory_mib));
+        }
+        if self.max_vcpus < self.vcpus {
+            return Err(SpecError::Maximum("max_vcpus"));
+        }
+        if self.max_vcpus > Self::MAX_VCPUS {
+            return Err(SpecError::Vcpus(self.max_vcpus));
+        }
+        if self.scheduling.weight == 0 {
+            return Err(SpecError::Weight);
+        }
         if self.cmdline.len() >= Self::MAX_CMDLINE || self.cmdline.contains('\0') {
             return Err(SpecError::Cmdline);
         }
-        for (index, vif) in self.vifs.iter().enumerate() {
-            if !is_interface_name(&vif.port) {
-                return Err(SpecError::Port { index, port: vif.port.clone() });
+        let paths = [Some(("kernel", &self.kernel)), self.ramdisk.as_ref().map(|ramdisk| ("ramdisk", ramdisk))];
+        for (what, path) in paths.into_iter().flatten() {
+            // What is no text cannot be written into a configuration either.
+            if path.to_str().is_none_or(|path| path.contains(char::is_control)) {
+                return Err(SpecError::Control(what));
             }
-            let same = |earlier: &Vif| earlier.mac == vif.mac || earlier.port == vif.port;
-            if let Some(first) = self.vifs[..index].iter().position(same) {
+        }
+        if self.cmdline.contains(char::is_control) {
+            return Err(SpecError::Control("cmdline"));
+        }
+        for (index, vif) in self.vifs.iter().enumerate() {
+            if let Some(first) = self.vifs[..index].iter().position(|earlier| earlier.mac == vif.mac) {
                 return Err(SpecError::SameVif { first, second: index });
             }
         }
         Ok(())
     }
-}
-
-/// The kernel's rule for names of interfaces.
-fn is_interface_name(name: &str) -> bool {
-    let size = (1..=15).contains(&name.len());
-    size && name != "."
-        && name != ".."
-        && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace())
 }
 
 #[cfg(test)]
@@ -195,13 +233,16 @@ mod tests {
             ramdisk: None,
             cmdline: "ip=192.0.2.7".into(),
             memory_mib: 32,
+            max_memory_mib: 32,
             vcpus: 1,
-            vifs: vec![vif("00:16:3e:00:00:01", "selv-1")],
+            max_vcpus: 1,
+            scheduling: Scheduling::default(),
+            vifs: vec![vif("00:16:3e:00:00:01")],
         }
     }
 
-    fn vif(mac: &str, port: &str) -> Vif {
-        Vif { mac: mac.parse().unwrap(), port: port.into() }
+    fn vif(mac: &str) -> Vif {
+        Vif { mac: mac.parse().unwrap() }
     }
 
     /// What is wrong with the specification after a change.
@@ -222,25 +263,29 @@ mod tests {
         assert_eq!(wrong(|s| s.memory_mib = 0), SpecError::NoMemory);
         let over = DomainSpec::MAX_MEMORY_MIB + 1;
         assert_eq!(wrong(|s| s.memory_mib = over), SpecError::TooMuchMemory(over));
-        assert_eq!(DomainSpec { memory_mib: DomainSpec::MAX_MEMORY_MIB, ..spec() }.validate(), Ok(()));
+        let most = DomainSpec::MAX_MEMORY_MIB;
+        assert_eq!(DomainSpec { memory_mib: most, max_memory_mib: most, ..spec() }.validate(), Ok(()));
+        assert_eq!(wrong(|s| s.max_memory_mib = over), SpecError::TooMuchMemory(over));
+        assert_eq!(wrong(|s| s.max_memory_mib = 31), SpecError::Maximum("max_memory_mib"));
         assert_eq!(wrong(|s| s.vcpus = 0), SpecError::Vcpus(0));
         assert_eq!(wrong(|s| s.vcpus = 129), SpecError::Vcpus(129));
-        assert_eq!(DomainSpec { vcpus: 128, ..spec() }.validate(), Ok(()));
+        assert_eq!(DomainSpec { vcpus: 128, max_vcpus: 128, ..spec() }.validate(), Ok(()));
+        assert_eq!(wrong(|s| s.max_vcpus = 129), SpecError::Vcpus(129));
+        assert_eq!(wrong(|s| s.max_vcpus = 0), SpecError::Maximum("max_vcpus"));
+        assert_eq!(wrong(|s| s.scheduling.weight = 0), SpecError::Weight);
         assert_eq!(wrong(|s| s.kernel = PathBuf::new()), SpecError::NoKernel);
         assert_eq!(wrong(|s| s.cmdline = "x".repeat(1024)), SpecError::Cmdline);
         assert_eq!(wrong(|s| s.cmdline = "a\0b".into()), SpecError::Cmdline);
         assert_eq!(DomainSpec { cmdline: "x".repeat(1023), ..spec() }.validate(), Ok(()));
+        assert_eq!(wrong(|s| s.cmdline = "a\nb".into()), SpecError::Control("cmdline"));
+        assert_eq!(wrong(|s| s.kernel = "/a\nb".into()), SpecError::Control("kernel"));
+        assert_eq!(wrong(|s| s.ramdisk = Some("/a\tb".into())), SpecError::Control("ramdisk"));
     }
 
     #[test]
-    fn interfaces_have_names_that_the_kernel_takes_and_are_told_apart() {
-        for port in ["", ".", "..", "a b", "a/b", "a:b", "sixteen-letters-"] {
-            let error = wrong(|s| s.vifs[0].port = port.into());
-            assert_eq!(error, SpecError::Port { index: 0, port: port.into() });
-        }
+    fn interfaces_are_told_apart() {
         let same = SpecError::SameVif { first: 0, second: 1 };
-        assert_eq!(wrong(|s| s.vifs.push(vif("00:16:3e:00:00:01", "selv-2"))), same);
-        assert_eq!(wrong(|s| s.vifs.push(vif("00:16:3e:00:00:02", "selv-1"))), same);
+        assert_eq!(wrong(|s| s.vifs.push(vif("00:16:3e:00:00:01"))), same);
     }
 
     #[test]
