@@ -82,6 +82,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("control.socket", old.control.socket != new.control.socket),
             ("control.metrics", old.control.metrics != new.control.metrics),
             ("control.log", old.control.log != new.control.log),
+            ("api", old.api != new.api),
             ("images", old.images != new.images),
             ("technology.docker", new.technologies.docker != new.technologies_for(old).docker),
             ("technology.unikernel", new.technologies.unikernels != new.technologies_for(old).unikernels),

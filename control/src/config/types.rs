@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::api::Api;
 use super::images::Images;
 use crate::model::{
     Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, Technology, UplinkSpec, VxlanSpec, Zone,
@@ -29,6 +30,8 @@ pub struct Config {
     pub zones: Vec<Arc<Zone>>,
     /// The daemon's own settings.
     pub control: Control,
+    /// Who may use the daemon's interface.
+    pub api: Api,
     /// Hard bounds of this node.
     pub limits: Limits,
     /// The repository of images.

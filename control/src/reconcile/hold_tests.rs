@@ -34,13 +34,13 @@ fn config(text: &str) -> Arc<Config> {
 }
 
 /// An operator without hands, and what it tells.
-struct Bench {
-    operator: Operator,
+pub(in crate::reconcile) struct Bench {
+    pub(in crate::reconcile) operator: Operator,
     index: watch::Receiver<Arc<Index>>,
     _commands: mpsc::Sender<Command>,
 }
 
-fn bench(dir: &Path) -> Bench {
+pub(in crate::reconcile) fn bench(dir: &Path) -> Bench {
     let config = config(CONFIG);
     let store = Arc::new(Store::open(&dir.join(FILE_NAME)).unwrap());
     let owner = OwnerId::from_number(1);
@@ -52,6 +52,7 @@ fn bench(dir: &Path) -> Bench {
         bridges: BTreeMap::new(),
         // No interface, no service: nothing is loaded.
         datapath: Datapath::open(&config.dataplane, crate::datapath::Terms::default(), false).unwrap(),
+        orders: Arc::new(crate::orders::Book::open(Arc::clone(&store)).unwrap()),
         store,
     };
     let last = world.store.snapshot().unwrap().unwrap_or_default();
@@ -81,7 +82,7 @@ fn bench(dir: &Path) -> Bench {
 }
 
 impl Bench {
-    fn add(&mut self, number: u32, service: &str) {
+    pub(in crate::reconcile) fn add(&mut self, number: u32, service: &str) {
         let id = InstanceId::from_number(number);
         let addresses = AddressPair { v4: Some([10, 0, 0, number as u8].into()), v6: None };
         let service = ServiceName::new(service).unwrap();
@@ -101,11 +102,11 @@ impl Bench {
     }
 
     fn roll_back(&mut self, generation: u64, force: bool) -> Result<RolledBack, HoldError> {
-        self.operator.roll_back(Rollback { generation, force, by: "root".into() })
+        self.operator.roll_back(Rollback { generation, force, dry_run: false, by: "root".into() })
     }
 
     /// Numbers of the published instances of both services.
-    fn published(&self) -> Vec<String> {
+    pub(in crate::reconcile) fn published(&self) -> Vec<String> {
         let backends = self.operator.snapshot.services.iter().flat_map(|s| &s.backends);
         let mut ids: Vec<String> = backends.map(|b| b.instance.to_string().trim_start_matches('0').into()).collect();
         ids.sort();

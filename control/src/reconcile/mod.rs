@@ -9,6 +9,8 @@ mod back_off;
 mod bring_up;
 mod cause;
 mod decide;
+#[cfg(test)]
+mod frozen_tests;
 mod hold;
 mod lifecycle;
 mod operator;

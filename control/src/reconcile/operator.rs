@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
-    Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Snapshot, Technology, Timestamp,
-    WindowReport, in_full,
+    Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Orders, Snapshot, Technology, Timestamp,
+    Transition, WindowReport, in_full,
 };
 use crate::netlink::NetError;
 use crate::stop::{Stop, Stopper};
@@ -56,6 +56,9 @@ pub struct OperatorChannels {
 /// After this time everything is looked at again, whether or not an event said so.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Until what could not be written to the store is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
 /// One instance with what runs for it.
 pub(super) struct Tracked {
     pub record: Instance,
@@ -65,6 +68,8 @@ pub(super) struct Tracked {
     pub work: Work,
     /// Its process is known to have ended; nobody can be talking to it.
     pub dead: bool,
+    /// What was observed of it and could not be stored yet. It is not acted on before it is.
+    pub unstored: Vec<Transition>,
 }
 
 impl Tracked {
@@ -94,6 +99,7 @@ pub struct Operator {
     pub(super) technologies: BTreeMap<Technology, TechnologyReport>,
     pub(super) back_off: BackOff,
     pub(super) desired: Option<Arc<Desired>>,
+    pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) snapshot: Arc<Snapshot>,
     /// A content that could not be published; not tried again before something changes or the next audit.
     pub(super) refused: Option<Snapshot>,
@@ -127,6 +133,7 @@ impl Operator {
         channels: OperatorChannels,
     ) -> Self {
         let (events, inbox) = mpsc::channel(256);
+        let orders = world.orders.watch();
         Self {
             world,
             config,
@@ -134,6 +141,7 @@ impl Operator {
             technologies: BTreeMap::new(),
             back_off: BackOff::default(),
             desired: None,
+            orders,
             snapshot: Arc::new(last),
             refused: None,
             hold,
@@ -159,7 +167,6 @@ impl Operator {
         }
         self.check_technologies().await;
         self.adopt().await;
-        self.settled = true;
         self.step();
         let mut audit = tokio::time::interval(AUDIT_INTERVAL);
         audit.reset();
@@ -171,12 +178,14 @@ impl Operator {
                     if changed.is_err() { break }
                     self.take_desired();
                 }
+                // The book is the world's, so its end is never met before ours.
+                Ok(()) = self.orders.changed() => {}
                 Some(event) = self.inbox.recv() => self.handle(event).await,
                 Some(report) = self.channels.windows.recv() => self.handle(Event::Window(report)).await,
                 Some(command) = self.channels.commands.recv() => self.obey(command),
                 _ = audit.tick() => {
                     self.refused = None;
-                    self.audit().await;
+                    if self.settled { self.audit().await } else { self.adopt().await }
                 }
                 () = sleep_until(wake.into()) => {}
             }
@@ -222,6 +231,7 @@ impl Operator {
 
     /// Everything that follows from the state as it is now: actions, tables, documents.
     fn step(&mut self) {
+        self.store_late();
         self.act();
         self.publish();
         self.take_down_unpublished();
@@ -233,7 +243,9 @@ impl Operator {
             match action {
                 Action::Start(service) => self.start(&service),
                 Action::Drain(id) => {
-                    self.change(&id, InstanceState::Draining, "not wanted any more");
+                    let ordered = self.orders.borrow().instances.get(&id).map(|order| order.giver());
+                    let reason = ordered.unwrap_or_else(|| "not wanted any more".to_owned());
+                    self.change(&id, InstanceState::Draining, &reason);
                 }
             }
         }
@@ -278,7 +290,9 @@ impl Operator {
             DriverEvent::Back => {
                 info!(technology = technology.label(), "the engine is back");
                 self.check_technologies().await;
-                self.audit().await;
+                if self.settled {
+                    self.audit().await;
+                }
             }
         }
     }
@@ -321,6 +335,8 @@ impl Operator {
             Work::Retry(at) => (at > Instant::now()).then_some(at),
             _ => None,
         });
-        starts.chain(retries).min().unwrap_or(far).min(far)
+        let late = self.instances.values().any(|t| !t.unstored.is_empty());
+        let stores = late.then(|| Instant::now() + STORE_RETRY);
+        starts.chain(retries).chain(stores).min().unwrap_or(far).min(far)
     }
 }

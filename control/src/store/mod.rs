@@ -6,12 +6,17 @@
 //! of the others in part.
 
 mod cookie_secret;
+mod dump;
 mod error;
+mod health;
 mod history;
+mod orders;
 mod owner_file;
 mod records;
 mod tables;
 
+#[cfg(test)]
+mod dump_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]
@@ -26,7 +31,9 @@ use redb::WriteTransaction;
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
 
 pub use cookie_secret::{COOKIE_SECRET_FILE_NAME, SecretError, cookie_secret};
+pub use dump::{Dump, Examination};
 pub use error::StoreError;
+pub use health::{Health, OnWrite, Write};
 pub use tables::{MOST_SERVICE_INDEXES, MOST_TRANSITIONS};
 
 use crate::model::{OwnerId, Timestamp};
@@ -41,11 +48,20 @@ pub const OWNER_FILE_NAME: &str = "owner";
 const CACHE_BYTES: usize = 8 << 20;
 
 /// The open store. Only one process has it at a time.
-#[derive(Debug)]
 pub struct Store {
     db: Database,
+    on_write: OnWrite,
     path: PathBuf,
     owner: OwnerId,
+    /// As of a disk that is full.
+    #[cfg(test)]
+    full: std::sync::atomic::AtomicBool,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).field("owner", &self.owner).finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -58,6 +74,14 @@ impl Store {
     /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::Schema`] or [`StoreError::Open`],
     /// each with what to do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_watched(path, Box::new(|_| {}))
+    }
+
+    /// The same, with an eye on every write.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_watched(path: &Path, on_write: OnWrite) -> Result<Self, StoreError> {
         let dir = path.parent().unwrap_or(Path::new("."));
         let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
         made.map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
@@ -74,7 +98,14 @@ impl Store {
                 OwnerId::from_number(random().map_err(|source| StoreError::Open { path: path.to_owned(), source })?)
             }
         };
-        let mut store = Self { db, path: path.to_owned(), owner: made };
+        let mut store = Self {
+            db,
+            on_write,
+            path: path.to_owned(),
+            owner: made,
+            #[cfg(test)]
+            full: std::sync::atomic::AtomicBool::new(false),
+        };
         store.owner = store.prepare()?;
         if left.as_ref() != Some(&store.owner) {
             copy.write(&store.owner)?;
@@ -135,13 +166,21 @@ impl Store {
         change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let run = || {
+            #[cfg(test)]
+            self.room()?;
             let mut txn = self.db.begin_write()?;
             txn.set_durability(Durability::Immediate)?;
             let result = change(&txn)?;
             txn.commit()?;
             Ok(result)
         };
-        run().map_err(|e: redb::Error| self.failed(operation, e))
+        (self.on_write)(Write::Begins(operation));
+        let outcome = run().map_err(|e: redb::Error| self.failed(operation, e));
+        match &outcome {
+            Ok(_) => (self.on_write)(Write::Done(operation)),
+            Err(error) => (self.on_write)(Write::Failed(error)),
+        }
+        outcome
     }
 
     fn read<T>(
@@ -151,6 +190,18 @@ impl Store {
     ) -> Result<T, StoreError> {
         let run = || look(&self.db.begin_read()?);
         run().map_err(|e: redb::Error| self.failed(operation, e))
+    }
+
+    /// From now on every write fails, or none.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&self, full: bool) {
+        self.full.store(full, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    fn room(&self) -> Result<(), redb::Error> {
+        let full = self.full.load(std::sync::atomic::Ordering::Relaxed);
+        if full { Err(redb::Error::Io(ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 
     fn failed(&self, operation: &'static str, error: redb::Error) -> StoreError {

@@ -123,6 +123,21 @@ impl Store {
         })
     }
 
+    /// Writes an instance and the records of changes that could not be written before, together.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written; nothing is written then.
+    pub fn record_all(&self, instance: &Instance, transitions: &[Transition]) -> Result<(), StoreError> {
+        const OPERATION: &str = "record transitions";
+        let json = self.encode(OPERATION, instance.id.as_str(), instance)?;
+        let entries = transitions.iter().map(|t| self.encode(OPERATION, instance.id.as_str(), t));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        self.write(OPERATION, |txn| {
+            txn.open_table(INSTANCES)?.insert(instance.id.as_str(), json.as_str())?;
+            entries.iter().try_for_each(|entry| append(txn, entry).map(drop))
+        })
+    }
+
     /// Ends an instance's record: logs its last change, forgets it, and keeps its addresses from being
     /// leased before `quarantine_until`, all together. Returns the record's number.
     ///
