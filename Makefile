@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-kernels bench bench-technologies fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels bench bench-technologies fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -43,6 +43,20 @@ test-kernels: ## Try the program on Debian's kernels and several network cards, 
 	@cargo build --release --locked
 	@CARDS="$${CARDS:-virtio-net-pci igb e1000e}" cargo test --release --locked --quiet -p tests --test kernels -- --nocapture
 
+EXAMPLES ?= 20
+SEED ?= 1
+test-api: ## Ask the daemon all that its OpenAPI document describes; EXAMPLES=20 SEED=1 (as root)
+	@tests/setup.sh build api
+	@cargo build --release --locked
+	@EXAMPLES=$(EXAMPLES) SEED=$(SEED) tests/api/run.sh
+
+KILLS ?= 300
+test-crash: ## Kill the operator's loop at KILLS=300 points, the daemon with a real engine at 30; SEED=1 (as root)
+	@tests/setup.sh build lab
+	@cargo build --release --locked
+	@KILLS=$(KILLS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test crash -- --nocapture
+	@KILLS=30 SEED=$(SEED) cargo test --release --locked --quiet -p tests --test orders killed_again -- --nocapture
+
 # The lab that measures other servers beside ours is no part of this repository.
 DNS_PEERS ?= ../shared/lab/dns-peers
 bench: ## Measure: the program in the kernel, then other DNS servers beside it (as root)
@@ -63,7 +77,6 @@ bench-technologies: ## Measure: instances of each technology, side by side; RUNS
 	@RUNS=$(RUNS) COUNT=$(COUNT) cargo test --release --locked --quiet -p tests --test technologies side_by_side -- --nocapture
 
 FRAMES ?= 10000000
-SEED ?= 1
 fuzz-dataplane: ## Mutated queries through the program, held against the daemon; FRAMES=10000000 SEED=1 (as root)
 	@tests/setup.sh build
 	@cargo test --release --locked -p tests --test fuzz --no-run
