@@ -76,7 +76,9 @@ done
 
 # What is watched has no end; a test of its own watches.
 status=0
-"$schemathesis" --config-file tests/api/schemathesis.toml run "http://127.0.0.1:$PORT/openapi.json" \
+config=$PWD/tests/api/schemathesis.toml
+cd "$dir"
+"$schemathesis" --config-file "$config" run "http://127.0.0.1:$PORT/openapi.json" \
     --header "Authorization: Bearer $token" --exclude-operation-id watch \
     --max-examples "${EXAMPLES:-20}" --seed "${SEED:-1}" --no-color || status=$?
 if ! kill -0 "$daemon" 2>/dev/null; then
