@@ -190,6 +190,7 @@ step_lab() {
     has ethtool || install_packages ethtool
     has dig || install_packages bind9-dnsutils
     has curl || install_packages curl
+    has openssl || install_packages openssl
     has wrk || install_packages wrk
     has python3 || install_packages python3-minimal
 

@@ -101,7 +101,7 @@ impl Chain {
         Self { _namespace: Namespace::create(&name).unwrap(), name, dir, chance: Chance::new(seed * 1000 + chain) }
     }
 
-    fn run(mut self, kills: u64) -> Outcome {
+    fn run(self, kills: u64) -> Outcome {
         let mut outcome = Outcome::default();
         for kill in 0..kills {
             let (seed, at) = (self.chance.next(), 1 + self.chance.next() % POINTS);

@@ -279,6 +279,71 @@ fn a_thousand_watchers_do_not_disturb_a_window() {
     daemon.terminate().unwrap();
 }
 
+/// Over TLS: a certificate of the authority is enough, and its fingerprint is who gave an order; without one it takes a
+/// token.
+#[test]
+fn over_tls_a_certificate_or_a_token_lets_in() {
+    if !is_root("over_tls_a_certificate_or_a_token_lets_in") {
+        return;
+    }
+    let mut node = Node::new("sv-tls");
+    let dir = node.dir.clone();
+    let file = |name: &str| dir.join(name).display().to_string();
+    let openssl = |arguments: &[&str]| run(Command::new("openssl").args(arguments).current_dir(&dir)).unwrap();
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    openssl(&[&["req", "-x509"], &curve[..], &["-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem"]].concat());
+    for (name, extension) in [("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")] {
+        let (key, certificate, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
+        let signed = [
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-addext",
+            extension,
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ];
+        let of = ["-subj", &subject, "-keyout", &key, "-out", &certificate];
+        openssl(&[&["req", "-x509"], &curve[..], &signed[..], &of[..]].concat());
+    }
+    let token = "t".repeat(40);
+    fs::write(file("tokens"), format!("ci read {token}\n")).unwrap();
+    fs::set_permissions(file("tokens"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    node.write(&node.text(&format!(
+        "[api]\nlisten = \"127.0.0.1:9554\"\ncertificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\ntoken_file = \"{}\"\n",
+        file("server.pem"),
+        file("server.key"),
+        file("ca.pem"),
+        file("tokens")
+    )));
+    let daemon = node.start();
+    let curl = |more: &[&str]| -> (String, String) {
+        let mut command = node.namespace.command("curl").unwrap();
+        command.current_dir(&node.dir).args(["-sS", "--cacert", "ca.pem", "-w", "\n%{http_code}"]).args(more);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (body, code) = text.rsplit_once('\n').unwrap();
+        (code.to_owned(), body.to_owned())
+    };
+    let url = "https://127.0.0.1:9554/v1/services/video/override";
+    let json = ["-H", "Content-Type: application/json", "-d", "{\"kind\":\"pause\"}", "-X", "PUT", url];
+    let certificate = ["--cert", "client.pem", "--key", "client.key"];
+    assert_eq!(curl(&json).0, "401");
+    let bearer = format!("Authorization: Bearer {token}");
+    assert_eq!(curl(&[&["-H", &bearer][..], &json].concat()).0, "403", "a token that may only read");
+    assert_eq!(curl(&["-H", &bearer, "https://127.0.0.1:9554/v1/nodes"]).0, "200");
+    assert_eq!(curl(&["-k", "http://127.0.0.1:9554/v1/nodes"]).0, "000", "without TLS");
+    let (code, body) = curl(&[&certificate[..], &json].concat());
+    assert_eq!(code, "200", "{body}");
+    let (_, shown, _) = node.command(&["service", "show", "video", "--json"]);
+    let by = serde_json::from_str::<Value>(&shown).unwrap()["ordered"]["by"].as_str().unwrap().to_owned();
+    let fingerprint = openssl(&["x509", "-in", "client.pem", "-noout", "-fingerprint", "-sha256"]);
+    let digits = fingerprint.trim().rsplit('=').next().unwrap().replace(':', "").to_lowercase();
+    assert_eq!(by, format!("certificate {}", &digits[..16]));
+    daemon.terminate().unwrap();
+}
+
 /// The document is printed without a daemon, and it is the one that is served.
 #[test]
 fn the_document_needs_no_daemon() {

@@ -44,7 +44,7 @@ impl Chance {
 
     /// True once in `n` times.
     pub fn one_in(&self, n: u64) -> bool {
-        self.next() % n == 0
+        self.next().is_multiple_of(n)
     }
 }
 
