@@ -34,7 +34,7 @@ demo: ## Show the whole on this machine: client, engine, load, replicas that fol
 	@exec "$(RELEASE)/selvedge-demo"
 
 test: ## Run all tests (as root; without, those that need it are skipped and listed)
-	@tests/setup.sh build lab kernels
+	@tests/setup.sh build lab kernels api
 	@$(MAKE) unikernel
 	@exec tests/run.sh
 

@@ -22,6 +22,9 @@ cargo test --release --workspace --exclude xdp-balancer-ebpf --locked --no-fail-
 CARGO_TARGET_DIR="$target/unikernel/cargo" cargo test --locked --manifest-path unikernel/Cargo.toml 2>&1 |
     tee -a "$log" || status=$?
 
+# All that the API's document describes, asked of the daemon.
+tests/api/run.sh 2>&1 | tee -a "$log" || status=$?
+
 printf '\n'
 skipped=$(grep -aoE 'SKIPPED \([^)]*\): .*' "$log" | sort -u || true)
 count=$(grep -c . <<<"$skipped" || true)
