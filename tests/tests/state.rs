@@ -225,12 +225,18 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     }
     let error = refused.unwrap();
     assert!(matches!(error, StoreError::Access { .. }) && error.to_string().contains("full?"), "{error}");
-    // What was read before can be, also by the next process.
-    assert_eq!(store.instances().unwrap().len(), written as usize);
-    drop(store);
+    // What was read before can be, and nothing more is taken.
+    for _ in 0..3 {
+        assert_eq!(store.instances().unwrap().len(), written as usize);
+        assert!(record(written).is_err());
+    }
     mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::MS_REMOUNT, Some("size=4m")).unwrap();
+    // It goes on by itself once there is room, and so does the next process.
+    record(written).unwrap();
+    assert_eq!(store.instances().unwrap().len(), written as usize + 1);
+    drop(store);
     let store = Store::open(&path).unwrap();
-    assert_eq!(store.instances().unwrap().len(), written as usize);
+    assert_eq!(store.instances().unwrap().len(), written as usize + 1);
     assert_eq!(store.examine().unwrap().problems, [""; 0]);
     store.next_generation().unwrap();
 }

@@ -23,12 +23,15 @@ mod history_tests;
 mod tests;
 
 use std::fs::DirBuilder;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use redb::WriteTransaction;
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
+use tracing::{error, info};
 
 pub use cookie_secret::{COOKIE_SECRET_FILE_NAME, SecretError, cookie_secret};
 pub use dump::{Dump, Examination};
@@ -46,16 +49,21 @@ pub const FILE_NAME: &str = "selvedge.redb";
 pub const OWNER_FILE_NAME: &str = "owner";
 /// The store is small; the default cache of 1 GiB is out of proportion on an edge node.
 const CACHE_BYTES: usize = 8 << 20;
+/// Room on the disk that makes it worth to go on after a failure.
+const ROOM: usize = 128 << 10;
 
 /// The open store. Only one process has it at a time.
 pub struct Store {
-    db: Database,
+    /// `None` where it could not be opened again after a failure.
+    db: RwLock<Option<Database>>,
+    /// A write has failed on the disk: the database takes no other until it is opened again.
+    broken: AtomicBool,
     on_write: OnWrite,
     path: PathBuf,
     owner: OwnerId,
     /// As of a disk that is full.
     #[cfg(test)]
-    full: std::sync::atomic::AtomicBool,
+    full: AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -99,12 +107,13 @@ impl Store {
             }
         };
         let mut store = Self {
-            db,
+            db: RwLock::new(Some(db)),
+            broken: AtomicBool::new(false),
             on_write,
             path: path.to_owned(),
             owner: made,
             #[cfg(test)]
-            full: std::sync::atomic::AtomicBool::new(false),
+            full: AtomicBool::new(false),
         };
         store.owner = store.prepare()?;
         if left.as_ref() != Some(&store.owner) {
@@ -168,14 +177,23 @@ impl Store {
         let run = || {
             #[cfg(test)]
             self.room()?;
-            let mut txn = self.db.begin_write()?;
+            let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+            let mut txn = db.as_ref().ok_or(redb::Error::PreviousIo)?.begin_write()?;
             txn.set_durability(Durability::Immediate)?;
             let result = change(&txn)?;
             txn.commit()?;
             Ok(result)
         };
         (self.on_write)(Write::Begins(operation));
-        let outcome = run().map_err(|e: redb::Error| self.failed(operation, e));
+        if self.broken.load(Ordering::Acquire) {
+            self.mend();
+        }
+        let outcome = run().inspect_err(|error| {
+            if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                self.broken.store(true, Ordering::Release);
+            }
+        });
+        let outcome = outcome.map_err(|e: redb::Error| self.failed(operation, e));
         match &outcome {
             Ok(_) => (self.on_write)(Write::Done(operation)),
             Err(error) => (self.on_write)(Write::Failed(error)),
@@ -183,24 +201,46 @@ impl Store {
         outcome
     }
 
+    /// Opens the database again, once the disk has room. Until then the old one goes on answering from what it has
+    /// read.
+    fn mend(&self) {
+        if has_room(&self.path).is_err() {
+            return;
+        }
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // It holds the file's lock.
+        *db = None;
+        match open_database(&self.path) {
+            Ok(opened) => {
+                info!(path = %self.path.display(), "the store is opened again");
+                *db = Some(opened);
+                self.broken.store(false, Ordering::Release);
+            }
+            Err(error) => error!(%error, "the store cannot be opened again yet"),
+        }
+    }
+
     fn read<T>(
         &self,
         operation: &'static str,
         look: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let run = || look(&self.db.begin_read()?);
+        let run = || {
+            let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+            look(&db.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?)
+        };
         run().map_err(|e: redb::Error| self.failed(operation, e))
     }
 
     /// From now on every write fails, or none.
     #[cfg(test)]
     pub(crate) fn fill_disk(&self, full: bool) {
-        self.full.store(full, std::sync::atomic::Ordering::Relaxed);
+        self.full.store(full, Ordering::Relaxed);
     }
 
     #[cfg(test)]
     fn room(&self) -> Result<(), redb::Error> {
-        let full = self.full.load(std::sync::atomic::Ordering::Relaxed);
+        let full = self.full.load(Ordering::Relaxed);
         if full { Err(redb::Error::Io(ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 
@@ -239,6 +279,15 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
             other => StoreError::Corrupt { path, detail: other.to_string() },
         }
     })
+}
+
+/// Whether as much as a few changes take can be written beside the store.
+fn has_room(path: &Path) -> std::io::Result<()> {
+    let trial = path.with_extension("trial");
+    let mut file = std::fs::File::create(&trial)?;
+    let written = file.write_all(&[1; ROOM]).and_then(|()| file.sync_all());
+    std::fs::remove_file(&trial)?;
+    written
 }
 
 /// Sixty-four bits from the kernel's generator.
