@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use control::model::{InstanceId, InstanceState, NodeName, ServiceName};
-use control::store::{FILE_NAME, Store};
+use control::store::{FILE_NAME, Store, StoreError};
 use driver::{Chance, Processes};
 use node::Report;
 use tests::lab::{Lock, Namespace, is_root, process};
@@ -165,7 +165,13 @@ impl Chain {
     /// What is promised of the moment itself: what was published last is of instances that live.
     fn look(&self, what: &str) -> Left {
         let processes = Processes::of(&self.dir);
-        let store = Store::open(&self.dir.join("state").join(FILE_NAME)).unwrap();
+        let path = self.dir.join("state").join(FILE_NAME);
+        // A child that was just forked holds the killed process's lock until it becomes another program.
+        let opened = process::wait_for("the store", RUN, &self.log(), || match Store::open(&path) {
+            Err(StoreError::Locked { .. }) => Ok(None),
+            opened => Ok(Some(opened.unwrap())),
+        });
+        let store = opened.unwrap();
         let records: BTreeMap<_, _> = store.instances().unwrap().into_iter().map(|i| (i.id.clone(), i)).collect();
         let (faulted, orders) = (driver::faulted(&self.dir), store.orders().unwrap());
         let alive = processes.alive();
