@@ -20,14 +20,16 @@ fi
 if [ "${1:-}" != inside ]; then exec unshare --net --mount --propagation private "$0" inside; fi
 
 readonly PORT=9554
-bin=${CARGO_TARGET_DIR:-$PWD/target}/release
+bin=$(realpath "${CARGO_TARGET_DIR:-target}")/release
 dir=$(mktemp -d)
+pins=/sys/fs/bpf/selvedge-api-$$
 daemon=
 finish() {
     if [ -n "$daemon" ]; then
         kill "$daemon" 2>/dev/null || true
         wait "$daemon" 2>/dev/null || true
     fi
+    "$bin/selvedge" dataplane detach --tables --pin-dir "$pins" >/dev/null 2>&1 || true
     umount "$dir/etc" 2>/dev/null || true
     rm -rf "$dir"
 }
@@ -46,7 +48,7 @@ socket = "$dir/socket"
 window = "1s"
 log = "warn"
 [dataplane]
-pin_dir = "/sys/fs/bpf/selvedge-api-$$"
+pin_dir = "$pins"
 [api]
 listen = "127.0.0.1:$PORT"
 token_file = "$dir/etc/tokens"
