@@ -11,8 +11,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-kernels test-xen bench bench-technologies soak-technologies \
-	fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-technologies \
+	soak-technologies fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -35,7 +35,7 @@ demo: ## Show the whole on this machine: client, engine, load, replicas that fol
 	@exec "$(RELEASE)/selvedge-demo"
 
 test: ## Run all tests (as root; without, those that need it are skipped and listed)
-	@tests/setup.sh build lab kernels xen
+	@tests/setup.sh build lab kernels xen api
 	@$(MAKE) unikernel
 	@exec tests/run.sh
 
@@ -47,6 +47,20 @@ test-kernels: ## Try the program on Debian's kernels and several network cards, 
 test-xen: ## Run the tests of xen-manager on a Xen host in an emulator (no root)
 	@tests/setup.sh build xen
 	@exec tests/xen/run.sh
+
+EXAMPLES ?= 20
+SEED ?= 1
+test-api: ## Ask the daemon all that its OpenAPI document describes; EXAMPLES=20 SEED=1 (as root)
+	@tests/setup.sh build api
+	@cargo build --release --locked
+	@EXAMPLES=$(EXAMPLES) SEED=$(SEED) tests/api/run.sh
+
+KILLS ?= 300
+test-crash: ## Kill the operator's loop at KILLS=300 points, the daemon with a real engine at 30; SEED=1 (as root)
+	@tests/setup.sh build lab
+	@cargo build --release --locked
+	@KILLS=$(KILLS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test crash -- --nocapture
+	@KILLS=30 SEED=$(SEED) cargo test --release --locked --quiet -p tests --test orders killed_again -- --nocapture
 
 # The lab that measures other servers beside ours is no part of this repository.
 DNS_PEERS ?= ../shared/lab/dns-peers
@@ -77,7 +91,6 @@ soak-technologies: ## Instances come and go with something killed at every step;
 	grep '^cycles=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
 
 FRAMES ?= 10000000
-SEED ?= 1
 fuzz-dataplane: ## Mutated queries through the program, held against the daemon; FRAMES=10000000 SEED=1 (as root)
 	@tests/setup.sh build
 	@cargo test --release --locked -p tests --test fuzz --no-run

@@ -24,6 +24,8 @@ CARGO_TARGET_DIR="$target/unikernel/cargo" cargo test --locked --manifest-path u
 
 # Needs a Xen host, which is booted for it.
 tests/xen/run.sh 2>&1 | tee -a "$log" || status=$?
+# All that the API's document describes, asked of the daemon.
+tests/api/run.sh 2>&1 | tee -a "$log" || status=$?
 
 printf '\n'
 skipped=$(grep -aoE 'SKIPPED \([^)]*\): .*' "$log" | sort -u || true)

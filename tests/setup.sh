@@ -10,11 +10,12 @@
 #   lint    rustfmt and clippy
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
+#   api     schemathesis, in target/schemathesis
 #   peers   other DNS software, for tests/conformance/run.sh and `make bench` only
 #   all     all of these but peers
 set -euo pipefail
 
-readonly BPF_LINKER=0.13.0 CARGO_DEB=3.8.0 CARGO_DENY=0.20.2
+readonly BPF_LINKER=0.13.0 CARGO_DEB=3.8.0 CARGO_DENY=0.20.2 SCHEMATHESIS=4.32.5
 # The LLVMs that this bpf-linker can be built with; it must not be older than the compiler's own.
 readonly LLVMS=(21 22 23)
 
@@ -192,6 +193,7 @@ step_lab() {
     has curl || install_packages curl
     # The paper's second container is made of it.
     /usr/bin/python3 -c 'import flask' 2>/dev/null || install_packages python3-flask
+    has openssl || install_packages openssl
     has wrk || install_packages wrk
     # A clock that is moved under a running program.
     has faketime || install_packages faketime
@@ -278,6 +280,20 @@ step_check() {
     has mmdebstrap || install_packages mmdebstrap
 }
 
+# Asks everything that an OpenAPI document describes; in an environment of its own below target.
+step_api() {
+    local venv="${CARGO_TARGET_DIR:-$root/target}/schemathesis"
+    if [ "$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("schemathesis"))' 2>/dev/null)" = "$SCHEMATHESIS" ]; then
+        return 0
+    fi
+    has python3 || install_packages python3-minimal
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    say "installing schemathesis $SCHEMATHESIS"
+    rm -rf "$venv"
+    python3 -m venv "$venv" && "$venv/bin/pip" -q install "schemathesis==$SCHEMATHESIS" >&2 ||
+        fail "schemathesis $SCHEMATHESIS could not be installed from PyPI"
+}
+
 # Servers to compare with, resolvers and forwarders in front of us, tools that look at us. Each is in Debian; what
 # an archive lacks is left out, and the conformance run says so.
 step_peers() {
@@ -300,7 +316,7 @@ step_peers() {
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | unikernel | kernels | xen | lint | deb | check | peers) "step_$step" ;;
+    build | lab | unikernel | kernels | xen | lint | deb | check | api | peers) "step_$step" ;;
     all)
         step_build
         step_lab
@@ -310,9 +326,10 @@ for step in "${@:-all}"; do
         step_lint
         step_deb
         step_check
+        step_api
         ;;
     *)
-        say "no such step: $step; there are build, lab, unikernel, kernels, xen, lint, deb, check, peers, all"
+        say "no such step: $step; there are build, lab, unikernel, kernels, xen, lint, deb, check, api, peers, all"
         exit 2
         ;;
     esac

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod orchestrator;
+pub mod orders;
 pub mod placement;
 pub mod predict;
 pub mod reconcile;

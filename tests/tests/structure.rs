@@ -40,6 +40,7 @@ const NAMED_ONLY: &[(&str, &[&str])] = &[
     ("clap", &["control/src/bin/", "control/src/cli/", "control/src/load/"]),
     ("axum", &["control/src/api/", "control/src/images/server/"]),
     ("hyper_rustls", &["control/src/images/client/"]),
+    ("tokio_rustls", &["control/src/api/"]),
 ];
 
 /// Modules of `control` that know these others of it, and no more.
@@ -49,6 +50,7 @@ const KNOWS_ONLY: &[(&str, &[&str])] = &[
     ("placement", &["model"]),
     ("telemetry", &["model"]),
     ("store", &["model"]),
+    ("orders", &["model", "store"]),
     ("driver", &["model"]),
     ("images", &["model"]),
     ("catalogue", &["model"]),

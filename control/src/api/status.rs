@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use super::configuration::{ConfigRequest, Configuration, Origin};
+use super::feed::Feed;
+use super::store::StoreHealth;
 use crate::config::Config;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
 use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Transport};
-use crate::model::{Basis, Forecast, Hold, NetReport, ServiceName, Timestamp, Transition};
+use crate::model::{Basis, Forecast, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
+use crate::orders::Book;
 use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
-use crate::store::Store;
+use crate::store::{Health, Store};
 
 /// Everything that can be seen of a node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The program's version.
     pub version: String,
@@ -35,6 +40,15 @@ pub struct Status {
     pub held: Option<Hold>,
     /// Configurations that were refused since the start.
     pub config_rejected: u64,
+    /// Where the configuration in force came from.
+    #[serde(default)]
+    pub config_origin: Origin,
+    /// Why the configuration that was given last was refused, one line for each fault.
+    #[serde(default)]
+    pub config_problems: Vec<String>,
+    /// How writing to the store goes.
+    #[serde(default)]
+    pub store: StoreHealth,
     /// Why the program is not in the kernel, if it is not.
     pub dataplane_problem: Option<String>,
     /// Interfaces, as attached.
@@ -68,7 +82,7 @@ pub struct Status {
 }
 
 /// How the networks fare.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkStatus {
     /// Changes by others that were undone since the daemon started, by kind of thing.
     pub repairs: BTreeMap<String, u64>,
@@ -81,7 +95,7 @@ pub struct NetworkStatus {
 }
 
 /// What the daemon's own DNS did, by outcome.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsStatus {
     /// Over UDP: what the program in the kernel passed on.
     pub udp: BTreeMap<String, u64>,
@@ -90,7 +104,7 @@ pub struct DnsStatus {
 }
 
 /// One service.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceStatus {
     /// Its names.
     pub names: Vec<String>,
@@ -124,6 +138,9 @@ pub struct ServiceStatus {
     pub answered_by_daemon: u64,
     /// What is expected of the running window.
     pub forecast: Option<Forecast>,
+    /// What an operator of the machine has ordered of the number of its instances.
+    #[serde(default)]
+    pub ordered: Option<Order<Override>>,
     /// The last decision in a sentence.
     pub decision: String,
     /// How the forecast comes about.
@@ -138,7 +155,7 @@ pub struct ServiceStatus {
 }
 
 /// One instance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceStatus {
     /// Its record, last probe and share.
     #[serde(flatten)]
@@ -170,8 +187,16 @@ pub struct Sources {
     pub network: watch::Receiver<NetReport>,
     /// Counter indices of the services.
     pub store: Arc<Store>,
-    /// Configurations that were refused.
-    pub config_rejected: Arc<std::sync::atomic::AtomicU64>,
+    /// How writing to the store goes.
+    pub store_health: Arc<Health>,
+    /// What is known of the configuration.
+    pub configuration: Arc<Configuration>,
+    /// The way of orders to take another.
+    pub configurations: mpsc::Sender<ConfigRequest>,
+    /// Orders of the machine's operators.
+    pub book: Arc<Book>,
+    /// Changes for watchers.
+    pub feed: Arc<Feed>,
     /// The way of orders to the operator.
     pub commands: mpsc::Sender<Command>,
     /// When the daemon started.
@@ -185,6 +210,7 @@ impl Sources {
         let config = self.config.borrow().clone();
         let operator = self.operator.borrow().clone();
         let orchestrator = self.orchestrator.borrow().clone();
+        let configuration = self.configuration.now();
         let indexes = self.store.service_indexes().unwrap_or_default();
         let counts = self.datapath.counts(indexes.values()).unwrap_or_default();
         let services = config.services.iter().map(|spec| {
@@ -214,6 +240,7 @@ impl Sources {
                 answered_in_kernel: kernel.answered,
                 answered_by_daemon: daemon.udp.answered + daemon.tcp.answered,
                 forecast: outlook.forecast,
+                ordered: outlook.ordered,
                 decision: outlook.decision,
                 model: outlook.model,
                 history: outlook.history.into(),
@@ -230,7 +257,10 @@ impl Sources {
             window_ms: u64::try_from(config.control.window.as_millis()).unwrap_or(u64::MAX),
             generation: operator.generation,
             held: operator.held.clone(),
-            config_rejected: self.config_rejected.load(std::sync::atomic::Ordering::Relaxed),
+            config_rejected: configuration.rejected,
+            config_origin: configuration.origin,
+            config_problems: configuration.problems,
+            store: StoreHealth::of(&self.store_health),
             dataplane_problem: self.datapath.problem(),
             interfaces: self.datapath.interfaces(),
             verdicts: counts.verdicts.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect(),
@@ -248,7 +278,12 @@ impl Sources {
         }
     }
 
-    fn network_status(&self) -> NetworkStatus {
+    /// The orders that stand.
+    pub(super) fn orders(&self) -> Arc<Orders> {
+        self.book.watch().borrow().clone()
+    }
+
+    pub(super) fn network_status(&self) -> NetworkStatus {
         let report = self.network.borrow();
         NetworkStatus {
             repairs: report.repairs.clone(),

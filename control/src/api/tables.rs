@@ -1,24 +1,23 @@
 //! Published tables over the API: those that are kept, what is in one, what differs, rollback and release.
 
 use axum::Json;
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::serve::IncomingStream;
+use axum::extract::{Extension, State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::task::block_in_place;
 
+use super::DryRun;
+use super::caller::Caller;
 use super::difference::{Change, difference, record};
+use super::extract::{Asked, Body, Of};
+use super::problem::Refused;
 use super::status::Sources;
 use crate::model::{Hold, PublishedService, Snapshot, TableHeader, Timestamp, Zone};
 use crate::reconcile::{Command, HoldError, Rollback};
-use crate::store::StoreError;
 
 /// The tables that are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableList {
     /// When this was written.
     pub at: Timestamp,
@@ -29,7 +28,7 @@ pub struct TableList {
 }
 
 /// One of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableSummary {
     /// Generations, time, cause and counts.
     #[serde(flatten)]
@@ -41,7 +40,7 @@ pub struct TableSummary {
 }
 
 /// What is in a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableContent {
     /// Generations, time, cause and counts.
     #[serde(flatten)]
@@ -55,7 +54,7 @@ pub struct TableContent {
 }
 
 /// What is in a zone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ZoneContent {
     /// Its apex.
     pub apex: String,
@@ -88,7 +87,7 @@ impl From<&Zone> for ZoneContent {
 }
 
 /// What differs between two tables.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableDifference {
     /// The first.
     pub from: TableHeader,
@@ -99,7 +98,8 @@ pub struct TableDifference {
 }
 
 /// Which tables to compare; the one before that in force and that in force where nothing is said.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Pair {
     /// The first.
     pub from: Option<u64>,
@@ -108,7 +108,7 @@ pub struct Pair {
 }
 
 /// An order to put a table in force again.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub struct RollbackOrder {
     /// Its generation.
     pub generation: u64,
@@ -118,60 +118,16 @@ pub struct RollbackOrder {
 }
 
 /// What came of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableOrdered {
     /// The generation that is in force now.
     pub generation: u64,
+    /// Nothing was changed: it was asked what would be.
+    #[serde(default)]
+    pub dry_run: bool,
     /// What was forced, one sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
-}
-
-/// Why nothing was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// Short fixed name.
-    pub code: String,
-    /// A whole sentence.
-    pub error: String,
-}
-
-/// A refusal with its status.
-pub(super) struct Refused(pub StatusCode, pub Refusal);
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.0, Json(self.1)).into_response()
-    }
-}
-
-impl From<HoldError> for Refused {
-    fn from(error: HoldError) -> Self {
-        let status = match &error {
-            HoldError::Unknown { .. } => StatusCode::NOT_FOUND,
-            HoldError::NeedsForce { .. } | HoldError::NotHeld => StatusCode::CONFLICT,
-            HoldError::Publish { .. } | HoldError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self(status, Refusal { code: error.label().to_owned(), error: error.to_string() })
-    }
-}
-
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        HoldError::Store(error).into()
-    }
-}
-
-/// Who is at the other end of the socket, as the kernel says.
-#[derive(Debug, Clone)]
-pub(super) struct Caller(String);
-
-impl Connected<IncomingStream<'_, UnixListener>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let Ok(peer) = stream.io().peer_cred() else { return Self("somebody".to_owned()) };
-        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(peer.uid()));
-        Self(user.ok().flatten().map_or_else(|| format!("uid {}", peer.uid()), |user| user.name))
-    }
 }
 
 pub(super) async fn list(State(sources): State<Sources>) -> Result<Json<TableList>, Refused> {
@@ -183,7 +139,7 @@ pub(super) async fn list(State(sources): State<Sources>) -> Result<Json<TableLis
 
 pub(super) async fn show(
     State(sources): State<Sources>,
-    Path(generation): Path<u64>,
+    Of(generation): Of<u64>,
 ) -> Result<Json<TableContent>, Refused> {
     let (now, held) = in_force(&sources);
     let (header, snapshot) = table(&sources, generation)?;
@@ -197,7 +153,7 @@ pub(super) async fn show(
 
 pub(super) async fn diff(
     State(sources): State<Sources>,
-    Query(pair): Query<Pair>,
+    Asked(pair): Asked<Pair>,
 ) -> Result<Json<TableDifference>, Refused> {
     let to = pair.to.unwrap_or_else(|| in_force(&sources).0);
     let from = match pair.from {
@@ -215,31 +171,28 @@ pub(super) async fn diff(
 
 pub(super) async fn roll_back(
     State(sources): State<Sources>,
-    ConnectInfo(Caller(by)): ConnectInfo<Caller>,
-    Json(order): Json<RollbackOrder>,
+    Extension(Caller { name: by, .. }): Extension<Caller>,
+    Asked(DryRun { dry_run }): Asked<DryRun>,
+    Body(order): Body<RollbackOrder>,
 ) -> Result<Json<TableOrdered>, Refused> {
-    let order = Rollback { generation: order.generation, force: order.force, by };
+    let order = Rollback { generation: order.generation, force: order.force, dry_run, by };
     let done = command(&sources, |reply| Command::RollBack(order, reply)).await??;
-    Ok(Json(TableOrdered { generation: done.generation, warnings: done.warnings }))
+    Ok(Json(TableOrdered { generation: done.generation, dry_run, warnings: done.warnings }))
 }
 
 pub(super) async fn release(
     State(sources): State<Sources>,
-    ConnectInfo(Caller(by)): ConnectInfo<Caller>,
+    Extension(Caller { name: by, .. }): Extension<Caller>,
 ) -> Result<Json<TableOrdered>, Refused> {
     let generation = command(&sources, |reply| Command::Release(by, reply)).await??;
-    Ok(Json(TableOrdered { generation, warnings: Vec::new() }))
+    Ok(Json(TableOrdered { generation, dry_run: false, warnings: Vec::new() }))
 }
 
 /// Gives an order and waits for what comes of it.
 async fn command<T>(sources: &Sources, order: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Refused> {
-    let ended = || {
-        let error = "the daemon is about to end; nothing was done".to_owned();
-        Refused(StatusCode::SERVICE_UNAVAILABLE, Refusal { code: "ending".to_owned(), error })
-    };
     let (reply, done) = oneshot::channel();
-    sources.commands.send(order(reply)).await.map_err(|_| ended())?;
-    done.await.map_err(|_| ended())
+    sources.commands.send(order(reply)).await.map_err(|_| Refused::ending())?;
+    done.await.map_err(|_| Refused::ending())
 }
 
 /// The generation in force, and the order to keep it.

@@ -3,12 +3,17 @@
 
 mod bench;
 mod catalogue;
+mod configuration;
 mod dataplane;
 mod explain;
 mod image;
+mod instance;
 mod net;
+mod order;
 mod paint;
+mod service;
 mod status;
+mod store;
 mod table;
 mod top;
 
@@ -74,12 +79,37 @@ enum Command {
     /// Watch the same, live; q ends
     #[command(after_help = "Examples:\n  selvedge top\n  selvedge top --socket /run/other/selvedged.sock")]
     Top(TopArgs),
-    /// Work on configuration files
-    #[command(after_help = "Example:\n  selvedge config check /etc/selvedge/selvedge.toml")]
+    /// Check configuration files, show the one in force, take another
+    #[command(after_help = "Examples:\n  selvedge config check /etc/selvedge/selvedge.toml\n  \
+        selvedge config reload --dry-run")]
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Look at services; pause, pin, drain or resume one
+    #[command(
+        after_help = "Examples:\n  selvedge service list\n  selvedge service pin video 4 --reason 'match day'\n  \
+        selvedge service resume video"
+    )]
+    Service {
+        #[command(subcommand)]
+        command: service::ServiceCommand,
+    },
+    /// Look at instances; take one out of the answers, put it back, remove it
+    #[command(after_help = "Examples:\n  selvedge instance list --watch\n  selvedge instance drain 0a1b2c3d --keep")]
+    Instance {
+        #[command(subcommand)]
+        command: instance::InstanceCommand,
+    },
+    /// Dump, restore or check what survives a restart
+    #[command(after_help = "Examples:\n  selvedge store dump > store.json\n  selvedge store check")]
+    Store {
+        #[command(subcommand)]
+        command: store::StoreCommand,
+    },
+    /// Print the OpenAPI document of the daemon's interface; needs no daemon
+    #[command(after_help = "Example:\n  selvedge openapi | jq -r '.paths | keys[]'")]
+    Openapi,
     /// Look at or take off the program in the kernel; works without the daemon
     #[command(after_help = "Examples:\n  selvedge dataplane show\n  selvedge dataplane detach eth0")]
     Dataplane {
@@ -194,6 +224,24 @@ enum ConfigCommand {
         #[arg(default_value = CONFIG)]
         file: PathBuf,
     },
+    /// Show the configuration in force, where it came from, and what was refused
+    #[command(after_help = "Examples:\n  selvedge config show\n  selvedge config show --json | jq .problems")]
+    Show(order::Look),
+    /// Have the daemon check a configuration, write it into its own file and take it; a wrong one changes nothing
+    ///
+    /// As installed the daemon may not write below /etc: write the file yourself there, and reload.
+    #[command(after_help = "Examples:\n  selvedge config apply new.toml --dry-run\n  \
+        selvedge config apply new.toml --if-revision 3")]
+    Apply {
+        /// The new configuration; - for standard input
+        file: PathBuf,
+        #[command(flatten)]
+        give: order::Give,
+    },
+    /// Have the daemon take its configuration file as it is now, as SIGHUP does, and say what came of it
+    #[command(after_help = "Examples:\n  selvedge config reload --dry-run    # what would change\n  \
+        selvedge config reload")]
+    Reload(order::Give),
 }
 
 #[derive(Debug, Args)]
@@ -279,6 +327,17 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Status(args) => on_runtime(status::run(&args.socket.socket, args.json)),
         Command::Top(args) => on_runtime(top::run(&args.socket.socket)),
+        Command::Service { command } => return coded(Box::pin(service::run(command))),
+        Command::Instance { command } => return coded(Box::pin(instance::run(command))),
+        Command::Store { command } => return coded(Box::pin(store::run(command))),
+        Command::Openapi => serde_json::to_string_pretty(crate::api::document())
+            .map(|text| println!("{text}"))
+            .map_err(|e| e.to_string()),
+        Command::Config { command: ConfigCommand::Show(look) } => on_runtime(configuration::show(look)),
+        Command::Config { command: ConfigCommand::Apply { file, give } } => {
+            on_runtime(configuration::apply(file, give))
+        }
+        Command::Config { command: ConfigCommand::Reload(give) } => on_runtime(configuration::reload(give)),
         Command::Config { command: ConfigCommand::Check { file } } => {
             let (code, text) = crate::config::check_command(&file);
             let mut out: Box<dyn Write> =
@@ -311,13 +370,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Man { directory } => man(&directory),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("selvedge: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    finish(done)
 }
 
 /// What a command gives: an error is already a whole sentence.
@@ -326,6 +379,17 @@ type Done = Result<(), String>;
 fn on_runtime<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| format!("the runtime could not be started: {e}"))?.block_on(work)
+}
+
+/// For commands that are done or not.
+fn finish(done: Done) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// For commands whose exit code says more than whether they went well.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Done;
 use super::paint::{Paint, Tone, age, table};
-use crate::api::{InstanceStatus, ServiceStatus, Stage, Status, client};
+use crate::api::{InstanceStatus, Origin, ServiceStatus, Stage, Status, client};
 use crate::model::{InstanceState, ServiceName, Transition};
 
 pub(super) async fn run(socket: &Path, json: bool) -> Done {
@@ -36,6 +36,16 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
         let ago = age(status.at.millis_since(hold.since));
         let text = format!("tables held: rolled back to generation {} by {}, {ago} ago", hold.of, hold.by);
         let _ = writeln!(out, "{} (selvedge table release ends that)\n", paint.text(Tone::Bad, &text));
+    }
+    if status.config_origin == Origin::LastAccepted {
+        let text = "the file was wrong at the start; the configuration that was accepted last is in force";
+        let _ = writeln!(out, "configuration: {}", paint.text(Tone::Bad, text));
+    }
+    for problem in &status.config_problems {
+        let _ = writeln!(out, "configuration refused: {}", paint.text(Tone::Bad, problem));
+    }
+    if let Some(problem) = &status.store.problem {
+        let _ = writeln!(out, "store: {}", paint.text(Tone::Bad, &format!("decisions are frozen: {problem}")));
     }
     out.push_str(&interfaces(status, paint));
     for (name, technology) in &status.technologies {

@@ -61,6 +61,9 @@ pub(super) enum TableCommand {
         /// Also where its zones or services are not the configured ones, or nobody has an address that it names
         #[arg(long)]
         force: bool,
+        /// Only say whether it could be done
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -126,11 +129,16 @@ async fn carry_out(command: TableCommand) -> Result<u8, String> {
             }
             return Ok(if difference.changes.is_empty() { 0 } else { DIFFERENT });
         }
-        TableCommand::Rollback { generation, force, output } => {
-            let done = client::roll_back(output.socket(), &RollbackOrder { generation, force }).await.map_err(plain)?;
+        TableCommand::Rollback { generation, force, dry_run, output } => {
+            let done = client::roll_back(output.socket(), &RollbackOrder { generation, force }, dry_run)
+                .await
+                .map_err(plain)?;
             warn(&done);
             output.print(&done, || {
                 let now = done.generation;
+                if done.dry_run {
+                    return format!("table {generation} would be put in force; {now} is, nothing was changed");
+                }
                 format!("table {generation} is in force as generation {now}, until selvedge table release")
             })?;
         }

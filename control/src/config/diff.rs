@@ -83,6 +83,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("control.metrics", old.control.metrics != new.control.metrics),
             ("control.log", old.control.log != new.control.log),
             ("summon", old.summon != new.summon),
+            ("api", old.api != new.api),
             ("images", old.images != new.images),
             ("technology.docker", new.technologies.docker != new.technologies_for(old).docker),
             ("technology.unikernel", new.technologies.unikernels != new.technologies_for(old).unikernels),

@@ -3,6 +3,7 @@
 //! Every fault is told at once, one line each: `FILE:LINE: KEY: what is wrong; what to do`. Reading the
 //! file and the zones' master files is the only effect here.
 
+mod api;
 mod cross;
 mod diff;
 mod errors;
@@ -25,10 +26,11 @@ mod tests;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use api::Api;
 pub use diff::{ConfigDiff, ServiceChange, diff};
 pub use errors::{ConfigError, ConfigErrors};
 pub use images::Images;
@@ -46,6 +48,8 @@ use reader::{Reader, Section};
 
 /// More than any hand-written configuration has; keeps a wrong path from filling the memory.
 const LARGEST_FILE: u64 = 4 << 20;
+/// Where the store is unless the file says so.
+const STATE_DIR: &str = "/var/lib/selvedge";
 const DEFAULT_NODE: &str = "node";
 
 /// Reads and checks a configuration file.
@@ -53,6 +57,14 @@ const DEFAULT_NODE: &str = "node";
 /// # Errors
 /// [`ConfigErrors`] with every fault that was found.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    parse(&read(path)?, &path.display().to_string())
+}
+
+/// Reads the text of a configuration file.
+///
+/// # Errors
+/// [`ConfigErrors`] where it cannot be read or is no text.
+pub fn read(path: &Path) -> Result<String, ConfigErrors> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
@@ -64,13 +76,20 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         let what = format!("is larger than {} MiB", LARGEST_FILE >> 20);
         return Err(ConfigErrors::of_file(&name, 1, what, "check that this is the configuration"));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &name),
-        Err(error) => {
-            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
-            Err(ConfigErrors::of_file(&name, line, "is not UTF-8 from here on".to_owned(), "save it as UTF-8"))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let (bytes, error) = (error.as_bytes(), error.utf8_error());
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        ConfigErrors::of_file(&name, line, "is not UTF-8 from here on".to_owned(), "save it as UTF-8")
+    })
+}
+
+/// `control.state_dir` of a text that may be wrong elsewhere; its default where it is not there to be read.
+#[must_use]
+pub fn state_dir(text: &str) -> PathBuf {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let control = table.get_ref().get("control").and_then(|value| value.get_ref().as_table());
+    let given = control.and_then(|control| control.get("state_dir")?.get_ref().as_str()).map(PathBuf::from);
+    given.filter(|dir| dir.is_absolute()).unwrap_or_else(|| PathBuf::from(STATE_DIR))
 }
 
 /// Checks the text of a configuration; `file_name` is how complaints name it.
@@ -110,6 +129,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         "dns",
         "zone",
         "control",
+        "api",
         "limits",
         "summon",
         "images",
@@ -147,6 +167,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         zones: zones.into_iter().map(records::ZoneSection::finish).collect(),
         images: images::images(&root.section("images"), &control.state_dir),
         control,
+        api: api::api(&root.section("api")),
         limits: Limits { instances: limit.value },
         summon: summon::limits(&root.section("summon")),
         networks: networks::networks(&root.section("network"), &pools),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::STATE_DIR;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
@@ -91,7 +92,7 @@ pub(super) fn control(section: &Section<'_, '_>) -> Control {
     let loopback = (Ipv4Addr::LOCALHOST, 9553).into();
     Control {
         window: section.or("window", Duration::from_secs(30), |v| duration(v, shortest, longest)).value,
-        state_dir: section.or("state_dir", PathBuf::from("/var/lib/selvedge"), absolute_path).value,
+        state_dir: section.or("state_dir", PathBuf::from(STATE_DIR), absolute_path).value,
         socket: section.or("socket", PathBuf::from("/run/selvedge/selvedged.sock"), socket_path).value,
         metrics: section.or("metrics", loopback, socket_address).value,
         log: section.or("log", LogLevel::Info, |v| word(v, &levels.map(|l| (l.label(), l)))).value,

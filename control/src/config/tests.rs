@@ -305,6 +305,9 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
                    [[network.route]]\nto='10.215.0.0/24'\nvia='10.99.0.2'\ndevice='selv-vx0'\n\
                    [[network.uplink]]\ninterface='eth1'\nrate='100mbit'\nburst='128KiB'\n\
                    [dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'\n\
+                   [api]\ngroup='selvedge'\nlisten='192.0.2.1:9554'\ncertificate='/etc/selvedge/api.crt'\n\
+                   key='/etc/selvedge/api.key'\nclient_ca='/etc/selvedge/api-clients.pem'\n\
+                   token_file='/etc/selvedge/api-tokens'\n\
                    [images]\nlisten='127.0.0.1:5000'\nauth_file='/etc/selvedge/registries.json'\nbandwidth_mbit=100\n\
                    verify_key='/etc/selvedge/cosign.pub'";
     assert_eq!(config, sound(minimal));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::api::Api;
 use super::images::Images;
 use crate::model::{
     Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec, VxlanSpec,
@@ -30,6 +31,8 @@ pub struct Config {
     pub zones: Vec<Arc<Zone>>,
     /// The daemon's own settings.
     pub control: Control,
+    /// Who may use the daemon's interface.
+    pub api: Api,
     /// Hard bounds of this node.
     pub limits: Limits,
     /// Bounds of what queries may start.

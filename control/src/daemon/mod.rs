@@ -1,41 +1,48 @@
 //! Builds every part, joins them with channels, and owns the order of start and shutdown. The only place
 //! that knows all modules.
 
+mod accepted;
 mod clear;
 mod counts;
 mod images;
 mod logging;
 mod network;
 mod privileges;
+mod reload;
 mod signals;
+mod store;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use xdp_balancer_common::CookieSecret;
 
-use crate::api::{ApiError, Sources, serve_metrics, serve_socket};
-use crate::config::{self, Config, ConfigErrors};
+use crate::api::{ApiError, Configuration, Feed, Origin, Sources, feed, serve_metrics, serve_socket, serve_tcp};
+use crate::config::{Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError, Terms};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy, SummonChannels, SummonStats};
 use crate::driver::{Driver, docker::Docker, unikernel};
 use crate::model::{InstanceId, OwnerId, Technology, Timestamp, in_full};
 use crate::netlink::{Keeper, Net, NetError, OnPort};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
-use crate::reconcile::{Command, Operator, OperatorChannels, OperatorView, World};
+use crate::orders::Book;
+use crate::reconcile::{Operator, OperatorChannels, OperatorView, World};
 use crate::stop::stop;
-use crate::store::{SecretError, Store, StoreError, cookie_secret};
+use crate::store::{Health, SecretError, Store, StoreError, cookie_secret};
+use accepted::Loaded;
 use counts::{Counts, close_windows};
+use reload::Reloader;
 use signals::{Signal, Signals, undisturbed};
 
+pub use crate::store::Examination;
 pub use clear::{Cleared, clear};
 pub use images::registry_settings;
 pub use network::{NetworkError, net_apply, net_plan};
+pub use store::{StoreCommandError, check_store, dump_store, restore_store};
 
 /// The DNS port.
 const DNS_PORT: u16 = 53;
@@ -110,17 +117,32 @@ impl StartError {
 /// # Errors
 /// [`StartError`]; nothing that was found running has been changed then.
 pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
-    let config = Arc::new(config::load(&options.config)?);
+    let Loaded { config, text, origin, problems } = accepted::load(&options.config)?;
+    let config = Arc::new(config);
     logging::start(config.control.log, options.json_log);
     privileges::check(&config)?;
     for remark in config.remarks() {
         warn!("{remark}");
     }
+    for problem in &problems {
+        error!("{problem}");
+    }
+    if origin == Origin::LastAccepted {
+        error!(file = %options.config.display(), "the configuration is wrong: started with the one that was accepted last");
+    }
     let started = Instant::now();
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let (stopper, stopped) = stop();
 
-    let store = Arc::new(Store::open(&config.control.state_dir.join(crate::store::FILE_NAME))?);
+    let store_health = Arc::new(Health::default());
+    let store = config.control.state_dir.join(crate::store::FILE_NAME);
+    let store = Arc::new(Store::open_watched(&store, store_health.watch())?);
+    let book = Arc::new(Book::open(Arc::clone(&store))?);
+    if let Err(error) = accepted::keep(&config.control.state_dir, &text) {
+        warn!(%error, "the configuration could not be kept");
+    }
+    let known = Arc::new(Configuration::default());
+    known.taken(&options.config.display().to_string(), text, origin, Vec::new(), problems);
     let owner = store.owner_id().clone();
     let cookies = cookies(&config)?;
     let client_subnet_from = config.dns.client_subnet_from.clone();
@@ -150,7 +172,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let net = Arc::new(Net::new(owner.clone())?);
     let summons = Arc::new(SummonStats::default());
     let hands = (Arc::clone(&net), Arc::clone(&store), datapath.clone());
-    let world = Arc::new(world(&config, &owner, hands, (Arc::clone(&dns), Arc::clone(&summons))).await);
+    let told = (Arc::clone(&dns), Arc::clone(&summons), Arc::clone(&book));
+    let world = Arc::new(world(&config, &owner, hands, told).await);
 
     let (desired_in, desired) = watch::channel(None);
     let (observed_in, observed) = watch::channel(Arc::new(unsettled(&config)));
@@ -161,6 +184,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let (commands_in, commands) = mpsc::channel(4);
     let (orders_in, orders) = mpsc::channel(MOST_ORDERS);
     let (cold_in, cold) = watch::channel(Arc::default());
+    let (configurations_in, mut configurations) = mpsc::channel(4);
 
     let sources = Sources {
         config: config_out.clone(),
@@ -171,12 +195,18 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         summons: Arc::clone(&summons),
         network: net.report(),
         store: Arc::clone(&store),
-        config_rejected: Arc::new(AtomicU64::new(0)),
+        store_health,
+        configuration: Arc::clone(&known),
+        configurations: configurations_in,
+        book: Arc::clone(&book),
+        feed: Arc::new(Feed::default()),
         commands: commands_in.clone(),
         started,
     };
-    serve_socket(&config.control.socket, sources.clone(), stopped.clone()).await?;
+    serve_socket(&config.control.socket, &config.api, sources.clone(), stopped.clone()).await?;
+    serve_tcp(&config.api, sources.clone(), stopped.clone()).await?;
     serve_metrics(config.control.metrics, sources.clone(), stopped.clone()).await?;
+    let told = tokio::spawn(feed(sources, stopped.clone()));
     images::serve_images(&config.images, stopped.clone()).await?;
 
     let mut dns_stop = stopped.clone();
@@ -190,7 +220,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let keeper = tokio::spawn(keeper.run(async move { keeper_stop.ordered().await }));
     let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store), before };
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
-    let orchestrator = Orchestrator::new(config.node.clone(), Arc::clone(&store), desired_in, orchestrator_in);
+    let orchestrator =
+        Orchestrator::new(config.node.clone(), Arc::clone(&store), book.watch(), desired_in, orchestrator_in);
     let orchestrator = tokio::spawn(orchestrator.run(observed, config_out, stopped.clone()));
     let channels = OperatorChannels {
         desired,
@@ -207,8 +238,15 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
 
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");
     notify(&[sd_notify::NotifyState::Ready]);
-    while signals.next().await == Signal::Reload {
-        reload(&options.config, &config_in, &commands_in, &net, &sources.config_rejected).await;
+    let reloader = Reloader { path: options.config, current: config_in, commands: commands_in, net, known };
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => reloader.signalled().await,
+                Signal::Stop => break,
+            },
+            Some(request) = configurations.recv() => reloader.asked(request).await,
+        }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     clock.abort();
@@ -217,6 +255,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         ("operator", operator),
         ("orchestrator", orchestrator),
         ("telemetry", telemetry),
+        ("watchers", told),
         ("networks", keeper),
         ("dns", answers),
     ] {
@@ -274,7 +313,7 @@ async fn world(
     config: &Config,
     owner: &OwnerId,
     (net, store, datapath): (Arc<Net>, Arc<Store>, Datapath),
-    (dns, summons): (Arc<DnsStats>, Arc<SummonStats>),
+    (dns, summons, orders): (Arc<DnsStats>, Arc<SummonStats>, Arc<Book>),
 ) -> World {
     let mut drivers: BTreeMap<Technology, Arc<dyn Driver>> = BTreeMap::new();
     let mut bridges = BTreeMap::new();
@@ -302,7 +341,8 @@ async fn world(
         drivers.insert(technology, driver(config, technology, owner, images.as_ref()));
     }
     net.intend(network::network(config, bridges.keys().copied()));
-    World { node: config.node.clone(), owner: owner.clone(), store, net, drivers, bridges, datapath, dns, summons }
+    let (node, owner) = (config.node.clone(), owner.clone());
+    World { node, owner, orders, store, net, drivers, bridges, datapath, dns, summons }
 }
 
 /// Counts an instance's packets anew at a port that lost its filters.
@@ -351,61 +391,4 @@ fn unsettled(config: &Config) -> crate::model::Observed {
         generation: 0,
         settled: false,
     }
-}
-
-/// Takes a changed configuration, or keeps the old one and says why.
-async fn reload(
-    path: &Path,
-    current: &watch::Sender<Arc<Config>>,
-    commands: &mpsc::Sender<Command>,
-    net: &Net,
-    rejected: &AtomicU64,
-) {
-    let fresh = match config::load(path) {
-        Ok(fresh) => fresh,
-        Err(errors) => {
-            rejected.fetch_add(1, Ordering::Relaxed);
-            for problem in errors.list() {
-                error!("{problem}");
-            }
-            error!("the configuration was not taken; the old one stays in force");
-            return;
-        }
-    };
-    let diff = config::diff(&current.borrow(), &fresh);
-    for key in &diff.restart {
-        warn!(key, "changed, but takes effect at the next restart only");
-    }
-    // What needs a restart keeps its old value, so that the parts do not disagree about it.
-    let in_use = current.borrow().technologies_in_use();
-    for technology in fresh.technologies_in_use().difference(&in_use) {
-        warn!(technology = technology.label(), "is used for the first time; its services start at the next restart");
-    }
-    let fresh = Arc::new(fresh.with_fixed_of(&current.borrow()));
-    // First, for only here the kernel can still refuse.
-    if let Err(error) = redeclare(net, &current.borrow().clone(), &fresh).await {
-        rejected.fetch_add(1, Ordering::Relaxed);
-        error!(error = %in_full(&error), "the configuration was not taken; the old one stays in force");
-        return;
-    }
-    info!(?diff, "configuration taken");
-    current.send_replace(Arc::clone(&fresh));
-    if commands.send(Command::Reload(fresh)).await.is_err() {
-        warn!("the operator has ended; the configuration takes effect at the next start");
-    }
-}
-
-/// Changes the declared networks, where they differ. The bridges are those that the daemon has.
-async fn redeclare(net: &Net, old: &Config, new: &Config) -> Result<(), NetError> {
-    let technologies = old.technologies_in_use();
-    let (before, after) =
-        (network::network(old, technologies.iter().copied()), network::network(new, technologies.iter().copied()));
-    if before == after {
-        return Ok(());
-    }
-    let done = net.declare(after).await?;
-    for change in done.changes {
-        info!(object = change.object, name = change.name, what = change.what, "network");
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ServiceName, Timestamp};
@@ -48,7 +49,7 @@ impl Stage {
 }
 
 /// One start by a query, from its being read to the first reply.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SummonRecord {
     /// The service.
     pub service: ServiceName,
@@ -61,7 +62,7 @@ pub struct SummonRecord {
 }
 
 /// Times by upper bound.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Histogram {
     /// How many were at most [`Histogram::BOUNDS_MS`] long and longer than the bound before; the last one longer than
     /// all.
@@ -88,7 +89,7 @@ impl Histogram {
 }
 
 /// The starts of one service by its queries.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SummonReport {
     /// Queries, by what was done with them.
     pub queries: BTreeMap<String, u64>,

@@ -8,7 +8,7 @@ mod stages;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use tracing::error;
 
-use crate::api::{ServiceStatus, Status};
+use crate::api::{Origin, ServiceStatus, Status};
 
 /// Content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -106,6 +106,17 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     refused.with_label_values(&["empty_service"]).inc_by(status.refused_empty);
     refused.with_label_values(&["publish_failed"]).inc_by(status.publish_failures);
     refused.with_label_values(&["config"]).inc_by(status.config_rejected);
+    let last = f64::from(u8::from(status.config_origin == Origin::LastAccepted));
+    single(
+        "selvedge_config_last_accepted",
+        "1 while the daemon runs on the configuration that it accepted last, for the file was wrong at its start.",
+        last,
+    )?;
+    let writes = counter("selvedge_store_writes_total", "Writes to the store, by outcome.", &["outcome"])?;
+    writes.with_label_values(&["done"]).inc_by(status.store.writes);
+    writes.with_label_values(&["failed"]).inc_by(status.store.failures);
+    let frozen = f64::from(u8::from(status.store.problem.is_some()));
+    single("selvedge_store_frozen", "1 while the store cannot be written and decisions are frozen.", frozen)?;
 
     let queries = counter(
         "selvedge_service_queries_total",
@@ -115,6 +126,11 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     let answers =
         counter("selvedge_service_answers_total", "Answers with records, by who answered.", &["service", "by"])?;
     let replicas = gauge("selvedge_service_replicas", "Instances, wanted and serving.", &["service", "kind"])?;
+    let ordered = gauge(
+        "selvedge_service_ordered",
+        "1 while an operator's order keeps the number of instances, whatever the plan says.",
+        &["service"],
+    )?;
     let states = gauge("selvedge_service_instances", "Instances by state.", &["service", "state"])?;
     let last_good =
         gauge("selvedge_service_last_good", "1 while nothing serves and old answers are kept.", &["service"])?;
@@ -142,6 +158,7 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         answers.with_label_values(&[name, "daemon"]).inc_by(service.answered_by_daemon);
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
         replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
+        ordered.with_label_values(&[name]).set(service.ordered.is_some().into());
         last_good.with_label_values(&[name]).set(service.last_good.into());
         for (what, count) in &service.summon.queries {
             summons.with_label_values(&[name, what]).inc_by(*count);

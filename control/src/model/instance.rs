@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, ServiceName, Technology, Timestamp};
 
 /// Where an instance stands. `requested → fetching → starting → ready → serving → draining → stopped`,
 /// or `failed` from any state but `stopped`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
     /// Planned; identifier and addresses are leased.
@@ -87,7 +88,7 @@ impl InstanceState {
 }
 
 /// A change of state, with when and why; recorded in the store and told as an event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transition {
     /// The instance.
     pub instance: InstanceId,
@@ -116,7 +117,7 @@ pub struct TransitionError {
 }
 
 /// The addresses of an instance: one per family that its pool has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct AddressPair {
     /// IPv4, always leased in this version.
     pub v4: Option<Ipv4Addr>,
@@ -132,7 +133,7 @@ impl AddressPair {
 }
 
 /// One running copy of a service as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instance {
     /// Its identifier.
     pub id: InstanceId,

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod image;
 pub mod instance;
 pub mod network;
+pub mod order;
 mod port;
 mod probing;
 pub mod service;
@@ -28,6 +29,7 @@ pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionE
 pub use network::{
     NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
 };
+pub use order::{Drain, Order, Orders, Override};
 pub use port::{PortKind, TapUse};
 pub use probing::Probing;
 pub use service::{AtDeadline, Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology};

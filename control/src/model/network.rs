@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, OwnerId, Timestamp};
@@ -12,7 +13,7 @@ use super::{InstanceId, OwnerId, Timestamp};
 ///
 /// The rate counts whole Ethernet frames without preamble and checksum, as `tc` does: TCP with full frames of
 /// 1514 bytes carries 95.6 % of it as content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shaping {
     /// Bits per second.
     pub rate_bps: u64,
@@ -46,7 +47,7 @@ impl Shaping {
 }
 
 /// A tunnel to other nodes (VXLAN, RFC 7348) with addresses of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VxlanSpec {
     /// Interface name, at most 15 bytes.
     pub name: String,
@@ -61,13 +62,15 @@ pub struct VxlanSpec {
     /// Largest IP packet inside, bytes.
     pub mtu: u32,
     /// This node's addresses inside, with the length of their prefix.
+    #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpNet>,
 }
 
 /// A static route in the main table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteSpec {
     /// Where to.
+    #[schemars(with = "String")]
     pub to: IpNet,
     /// The next hop; `None` where the destination is on the device's own link.
     pub via: Option<IpAddr>,
@@ -78,7 +81,7 @@ pub struct RouteSpec {
 }
 
 /// An interface of the node that is not ours, such as the one towards the orchestrator: what it sends is shaped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UplinkSpec {
     /// Interface name.
     pub interface: String,
@@ -87,7 +90,7 @@ pub struct UplinkSpec {
 }
 
 /// One thing that differs between what is wanted and what the kernel has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetChange {
     /// What kind of thing: `bridge`, `port`, `shaper`, `vxlan`, `address`, `route`, `neighbour`, `qdisc`, `redirect`
     /// or `setting`.
@@ -99,7 +102,7 @@ pub struct NetChange {
 }
 
 /// What would have to be done, and what hurts but is not ours to change.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetPlan {
     /// In the order in which they would be made.
     pub changes: Vec<NetChange>,
@@ -108,7 +111,7 @@ pub struct NetPlan {
 }
 
 /// A change that somebody else made to something of ours, and that was undone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Repair {
     /// When it was undone.
     pub at: Timestamp,
@@ -118,20 +121,21 @@ pub struct Repair {
 }
 
 /// A bridge or tunnel, as it is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkReport {
     /// Interface name.
     pub name: String,
     /// `bridge` or `vxlan`.
     pub kind: String,
     /// The node's own addresses on it.
+    #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpNet>,
     /// How fast all its instances together may send, and receive.
     pub shaping: Option<Shaping>,
 }
 
 /// An instance's port, as it is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PortReport {
     /// The instance.
     pub instance: InstanceId,
@@ -151,7 +155,7 @@ pub struct PortReport {
 const KEPT: usize = 128;
 
 /// Everything that is known of the node's networks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetReport {
     /// Whose marks are kept.
     pub owner: OwnerId,

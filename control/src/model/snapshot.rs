@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{AddressPair, Choice, InstanceId, ServiceName, Summon};
@@ -70,7 +71,7 @@ pub struct ZoneRecord {
 pub const ZONE_INDEX: u32 = 4095;
 
 /// An instance as the data path sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backend {
     /// The instance.
     pub instance: InstanceId,
@@ -81,7 +82,7 @@ pub struct Backend {
 }
 
 /// From what a service is answered, and so why its answers are what they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
     /// Instances that answered their probe.
@@ -170,7 +171,7 @@ impl fmt::Display for Basis {
 }
 
 /// A service as it is answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PublishedService {
     /// Its name.
     pub name: ServiceName,

@@ -1,11 +1,12 @@
 //! Published tables as they are remembered, and the hold that keeps one of them in force.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Snapshot, Timestamp};
 
 /// What is known of a remembered table without reading its content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableHeader {
     /// The last generation under which this content was published.
     pub generation: u64,
@@ -50,7 +51,7 @@ impl TableHeader {
 }
 
 /// An operator's order that a table stays in force, whatever the instances do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hold {
     /// The generation that was asked for; its content is published under a newer one.
     pub of: u64,

@@ -5,14 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::model::{
-    Desired, DesiredService, Forecast, InstanceState, NodeName, Observed, ServiceName, ServiceSpec, Timestamp, Window,
-    WindowReport,
+    Desired, DesiredService, Forecast, InstanceState, NodeName, Observed, Order, Orders, Override, ServiceName,
+    ServiceSpec, Timestamp, Window, WindowReport,
 };
 use crate::placement::{NodeView, PlanInput, Want, place, plan};
 use crate::predict::{self, Predictor};
@@ -25,7 +26,7 @@ const LEAST_FORECAST: f64 = 0.5;
 const HISTORY: usize = 240;
 
 /// One window of one service: what was expected, what came, what was decided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WindowRecord {
     /// The report's number.
     pub window: u64,
@@ -46,7 +47,9 @@ pub struct WindowRecord {
 pub struct ServiceOutlook {
     /// Wanted instances.
     pub wanted: u32,
-    /// What was decided last, if anything was, also before a restart.
+    /// What the machine's operator has ordered instead, if anything.
+    pub ordered: Option<Order<Override>>,
+    /// What the plan gave last, if there was one, also before a restart; not what was ordered instead.
     #[serde(skip)]
     pub planned: Option<u32>,
     /// Forecast of the running window.
@@ -72,6 +75,7 @@ pub struct OrchestratorView {
 pub struct Orchestrator {
     node: NodeName,
     store: Arc<Store>,
+    orders: watch::Receiver<Arc<Orders>>,
     models: BTreeMap<ServiceName, Box<dyn Predictor>>,
     /// States of models from before the restart, until their service is first seen.
     stored: BTreeMap<ServiceName, serde_json::Value>,
@@ -90,6 +94,7 @@ impl Orchestrator {
     pub fn new(
         node: NodeName,
         store: Arc<Store>,
+        orders: watch::Receiver<Arc<Orders>>,
         desired: watch::Sender<Option<Arc<Desired>>>,
         shown: watch::Sender<Arc<OrchestratorView>>,
     ) -> Self {
@@ -116,6 +121,7 @@ impl Orchestrator {
         Self {
             node,
             store,
+            orders,
             models: BTreeMap::new(),
             stored,
             view,
@@ -126,7 +132,8 @@ impl Orchestrator {
         }
     }
 
-    /// Plans after each closed window, and once when the node has settled, until `shutdown`.
+    /// Plans after each closed window, when configuration or orders change, and once when the node has settled, until
+    /// `shutdown`.
     pub async fn run(
         mut self,
         mut observed: watch::Receiver<Arc<Observed>>,
@@ -138,6 +145,10 @@ impl Orchestrator {
             tokio::select! {
                 () = shutdown.ordered() => return,
                 changed = observed.changed() => if changed.is_err() { return },
+                changed = self.orders.changed() => {
+                    if changed.is_err() { return }
+                    planned = false;
+                }
                 changed = config.changed() => {
                     if changed.is_err() { return }
                     planned = false;
@@ -219,6 +230,7 @@ impl Orchestrator {
         let forecast = model.and_then(|m| m.forecast(1)).map(|forecast| none_or_some(service, forecast));
         let outlook = self.view.services.entry(service.name.clone()).or_default();
         let count = report.and_then(|r| r.requests.get(&service.name).copied());
+        let in_force = outlook.planned.map_or(running, |_| outlook.wanted);
         let decision = plan(&PlanInput {
             service: service.name.clone(),
             forecast: forecast.clone(),
@@ -231,6 +243,14 @@ impl Orchestrator {
             max: service.max,
             node_limit: config.limits.instances,
         });
+        let ordered = self.orders.borrow().services.get(&service.name).cloned();
+        let (wanted, reason) = match &ordered {
+            None => (decision.wanted, decision.to_string()),
+            Some(order) => {
+                let (wanted, how) = order.what.apply(in_force, service.max.min(config.limits.instances));
+                (wanted, format!("{wanted}: {how} {}; the plan says: {decision}", order.giver()))
+            }
+        };
         if let Some(report) = report {
             if outlook.history.len() == HISTORY {
                 outlook.history.pop_front();
@@ -242,14 +262,15 @@ impl Orchestrator {
                 observed: count,
                 predicted: outlook.forecast.as_ref().map(|f| f.mean),
                 replicas: serving as u32,
-                wanted: decision.wanted,
+                wanted,
             });
         }
-        outlook.wanted = decision.wanted;
+        outlook.wanted = wanted;
+        outlook.ordered = ordered;
         outlook.planned = Some(decision.wanted);
         outlook.forecast = forecast;
         outlook.model = model.map_or_else(String::new, |m| m.explain());
-        (decision.wanted, decision.to_string())
+        (wanted, reason)
     }
 
     /// Stores and sends the document, if it says something new.
@@ -261,11 +282,15 @@ impl Orchestrator {
         if !same {
             self.view.revision += 1;
             let document = Desired { revision: self.view.revision, node: self.node.clone(), services };
+            // Written before anybody acts on it. What cannot be is decided anew with the next window.
+            if let Err(error) = tokio::task::block_in_place(|| self.store.put_desired(&document)) {
+                error!(%error, "the plan could not be stored; what was wanted stays");
+                self.view.revision -= 1;
+                self.shown.send_replace(Arc::new(self.view.clone()));
+                return;
+            }
             for (service, wanted) in &document.services {
                 info!(%service, replicas = wanted.replicas, reason = wanted.reason, revision = document.revision, "wanted");
-            }
-            if let Err(error) = tokio::task::block_in_place(|| self.store.put_desired(&document)) {
-                error!(%error, "the plan could not be stored");
             }
             self.desired.send_replace(Some(Arc::new(document)));
         }

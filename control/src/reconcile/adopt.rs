@@ -12,12 +12,12 @@ use crate::model::{Instance, InstanceId, InstanceState, Technology, in_full};
 
 impl Operator {
     /// Takes up everything that an earlier run of the daemon left: serving instances go on serving, drains go
-    /// on, half-made ones are removed.
+    /// on, half-made ones are removed. While the store cannot be read nothing is: what runs goes on running.
     pub(super) async fn adopt(&mut self) {
         let stored = match tokio::task::block_in_place(|| self.world.store.instances()) {
             Ok(stored) => stored,
             Err(error) => {
-                error!(error = %in_full(&error), "the store cannot be read; nothing is adopted");
+                error!(error = %in_full(&error), "the store cannot be read; what runs is left as it is, nothing is planned");
                 return;
             }
         };
@@ -38,17 +38,24 @@ impl Operator {
             let engine = running.get(&record.technology).and_then(Option::as_ref);
             self.adopt_one(record, engine, &links).await;
         }
+        self.settled = true;
+        // An order that came as its instance ended.
+        let known = |id: &InstanceId| self.instances.contains_key(id);
+        let orders = self.orders.borrow().clone();
+        orders.instances.keys().filter(|id| !known(id)).for_each(|id| self.world.orders.forget(id));
         self.audit().await;
     }
 
     async fn adopt_one(
         &mut self,
-        record: Instance,
+        mut record: Instance,
         engine: Option<&BTreeMap<InstanceId, Running>>,
         links: &BTreeSet<InstanceId>,
     ) {
         let id = record.id.clone();
         let state = record.state;
+        let naming = self.snapshot.services.iter().filter(|s| s.backends.iter().any(|b| b.instance == id));
+        record.largest_ttl_s = naming.map(|s| s.ttl_s).fold(record.largest_ttl_s, u32::max);
         // Without the engine nothing is known; what was serving is taken to be serving still.
         let process = engine.map(|owned| owned.get(&id).is_some_and(|r| r.pid.is_some()));
         let alive = process.unwrap_or(true) && links.contains(&id);
@@ -63,7 +70,8 @@ impl Operator {
         }
         self.track(record, process == Some(false));
         match (state, alive, spec) {
-            (InstanceState::Serving, true, Some(spec)) => {
+            // Ready: it answered its probe, and may be in tables that could not be stored any more.
+            (InstanceState::Ready | InstanceState::Serving, true, Some(spec)) => {
                 info!(instance = %id, state = state.label(), "adopted");
                 if let Err(error) = self.world.datapath.count_flows(&id.interface()) {
                     warn!(instance = %id, error = %in_full(&error), "packets cannot be counted");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{InstanceId, InstanceState, Limits, ServiceName, Timestamp};
+use crate::model::{Drain, InstanceId, InstanceState, Limits, ServiceName, Timestamp};
 
 /// One service as it stands.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +30,8 @@ pub struct InstanceView {
     pub since: Timestamp,
     /// A held table names it: it stays.
     pub held: bool,
+    /// The machine's operator has ordered it out of the answers: another takes its place.
+    pub ordered: Option<Drain>,
 }
 
 /// Something to do.
@@ -52,7 +54,10 @@ pub fn decide(services: &BTreeMap<ServiceName, ServiceView>, limits: Limits) -> 
     let total: usize = services.values().map(|s| s.instances.len()).sum();
     let mut room = (limits.instances as usize).saturating_sub(total);
     for (name, service) in services {
-        let mut running: Vec<&InstanceView> = service.instances.iter().filter(|i| i.state.counts()).collect();
+        let alive = service.instances.iter().filter(|i| i.state.counts());
+        let out = alive.clone().filter(|i| !i.held && matches!(i.ordered, Some(Drain::Stop | Drain::Remove)));
+        drains.extend(out.map(|i| Action::Drain(i.id.clone())));
+        let mut running: Vec<&InstanceView> = alive.filter(|i| i.ordered.is_none()).collect();
         let wanted = match service.wanted {
             Some(wanted) => (wanted.min(service.max)) as usize,
             None if service.max == 0 => 0,
@@ -87,6 +92,7 @@ mod tests {
             state: *state,
             since: Timestamp(i as u64),
             held: false,
+            ordered: None,
         });
         ServiceView { wanted, max: 8, available: true, held_back: false, instances: instances.collect() }
     }
@@ -124,6 +130,18 @@ mod tests {
         assert_eq!(actions(view.clone(), 32), ids);
         let gone = ServiceView { max: 0, wanted: None, ..view };
         assert_eq!(actions(gone, 32), ids, "not even where its service left the configuration");
+    }
+
+    #[test]
+    fn what_is_ordered_out_is_replaced_whatever_is_wanted() {
+        let mut view = service(Some(2), &[InstanceState::Serving; 2]);
+        view.instances[0].ordered = Some(Drain::Stop);
+        assert_eq!(actions(view.clone(), 32), vec![Action::Drain(InstanceId::from_number(0)), start()]);
+        assert_eq!(actions(view.clone(), 2).len(), 1, "the one that leaves still takes its place on the node");
+        view.instances[0].ordered = Some(Drain::Keep);
+        assert_eq!(actions(view.clone(), 32), vec![start()]);
+        view.instances[0] = InstanceView { ordered: Some(Drain::Remove), held: true, ..view.instances[0].clone() };
+        assert_eq!(actions(ServiceView { wanted: None, ..view }, 32), vec![], "a held table names it");
     }
 
     #[test]

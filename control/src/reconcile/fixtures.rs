@@ -42,6 +42,7 @@ pub(super) fn fixture(dir: &Path, text: &str) -> Fixture {
         summons: Arc::default(),
         // No interface, no service: nothing is loaded.
         datapath: Datapath::open(&config.dataplane, Terms::default(), false).unwrap(),
+        orders: Arc::new(crate::orders::Book::open(Arc::clone(&store)).unwrap()),
         store,
     };
     let last = world.store.snapshot().unwrap().unwrap_or_default();

@@ -24,6 +24,8 @@ pub struct Rollback {
     pub generation: u64,
     /// Also where it does not fit, or names addresses that nobody has.
     pub force: bool,
+    /// Only say what would come of it.
+    pub dry_run: bool,
     /// Who asks.
     pub by: String,
 }
@@ -94,6 +96,9 @@ impl Operator {
         warnings.extend(unserved(&content, self.instances.values().map(|t| &t.record)));
         if !warnings.is_empty() && !order.force {
             return Err(HoldError::NeedsForce { generation, reasons: warnings });
+        }
+        if order.dry_run {
+            return Ok(RolledBack { generation: self.snapshot.generation, warnings });
         }
         let left = Arc::clone(&self.snapshot);
         let hold = Hold { of: generation, since: Timestamp::now(), by: order.by };
@@ -224,4 +229,4 @@ fn holder<'i>(address: IpAddr, mut instances: impl Iterator<Item = &'i Instance>
 
 #[cfg(test)]
 #[path = "hold_tests.rs"]
-mod tests;
+pub(super) mod tests;

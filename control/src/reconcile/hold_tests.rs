@@ -26,18 +26,18 @@ image = "i"
 "#;
 
 /// An operator without hands, and what it tells.
-struct Bench {
-    operator: Operator,
+pub(in crate::reconcile) struct Bench {
+    pub(in crate::reconcile) operator: Operator,
     index: watch::Receiver<Arc<Index>>,
 }
 
-fn bench(dir: &Path) -> Bench {
+pub(in crate::reconcile) fn bench(dir: &Path) -> Bench {
     let Fixture { operator, index, .. } = fixture(dir, CONFIG);
     Bench { operator, index }
 }
 
 impl Bench {
-    fn add(&mut self, number: u32, service: &str) {
+    pub(in crate::reconcile) fn add(&mut self, number: u32, service: &str) {
         let id = InstanceId::from_number(number);
         let addresses = AddressPair { v4: Some([10, 0, 0, number as u8].into()), v6: None };
         let service = ServiceName::new(service).unwrap();
@@ -57,11 +57,11 @@ impl Bench {
     }
 
     fn roll_back(&mut self, generation: u64, force: bool) -> Result<RolledBack, HoldError> {
-        self.operator.roll_back(Rollback { generation, force, by: "root".into() })
+        self.operator.roll_back(Rollback { generation, force, dry_run: false, by: "root".into() })
     }
 
     /// Numbers of the published instances of both services.
-    fn published(&self) -> Vec<String> {
+    pub(in crate::reconcile) fn published(&self) -> Vec<String> {
         let backends = self.operator.snapshot.services.iter().flat_map(|s| &s.backends);
         let mut ids: Vec<String> = backends.map(|b| b.instance.to_string().trim_start_matches('0').into()).collect();
         ids.sort();

@@ -16,8 +16,8 @@ use super::resize::Given;
 use super::take_down::{Outcome, TakeDown};
 use crate::dns::Stage;
 use crate::model::{
-    AddressPair, AtDeadline, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology, Timestamp,
-    Transition, in_full,
+    AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology,
+    Timestamp, Transition, in_full,
 };
 use crate::placement::lease::lease;
 use crate::stop::stop;
@@ -43,6 +43,7 @@ impl Operator {
             work: Work::None,
             dead,
             given: None,
+            unstored: Vec::new(),
         };
         self.instances.insert(id, tracked);
     }
@@ -74,7 +75,8 @@ impl Operator {
             reason,
         };
         if !self.record(&record, first) {
-            self.back_off.failed(service);
+            // No fault of the service.
+            self.back_off.pause(service);
             return;
         }
         self.reached(service, Stage::Stored);
@@ -149,7 +151,8 @@ impl Operator {
         }
     }
 
-    /// Moves an instance on. False where the change is not part of its life or could not be stored.
+    /// Moves an instance on. False where the change is not part of its life, or is a decision that could not be stored.
+    /// What is observed is so, stored or not; nothing is started or stopped for it before it is stored.
     pub(super) fn change(&mut self, id: &InstanceId, to: InstanceState, reason: &str) -> bool {
         let Some(tracked) = self.instances.get(id) else { return false };
         let mut record = tracked.record.clone();
@@ -161,13 +164,56 @@ impl Operator {
                 return false;
             }
         };
-        if !self.record(&record, transition) {
-            return false;
+        let mut due = tracked.unstored.clone();
+        due.push(transition.clone());
+        let stored = tokio::task::block_in_place(|| self.world.store.record_all(&record, &due));
+        if let Err(error) = &stored {
+            error!(instance = %id, to = to.label(), error = %in_full(error), "a transition could not be stored");
+            if to == InstanceState::Draining {
+                return false;
+            }
         }
+        tell(&transition);
+        self.view.note(transition);
         if let Some(tracked) = self.instances.get_mut(id) {
             tracked.record = record;
+            tracked.unstored = if stored.is_ok() { Vec::new() } else { due };
         }
         true
+    }
+
+    /// Tries again to write what could not be written.
+    pub(super) fn store_late(&mut self) {
+        for tracked in self.instances.values_mut().filter(|t| !t.unstored.is_empty()) {
+            let Tracked { record, unstored, .. } = tracked;
+            if tokio::task::block_in_place(|| self.world.store.record_all(record, unstored)).is_err() {
+                // Said already; the others would meet the same.
+                return;
+            }
+            info!(instance = %record.id, "its transitions are stored now");
+            unstored.clear();
+        }
+    }
+
+    /// Writes that answers may name it for `ttl_s` seconds, before the first does: whoever finds its record later knows
+    /// how long clients may know it. False where that could not be stored.
+    pub(super) fn note_named(&mut self, id: &InstanceId, ttl_s: u32) -> bool {
+        let Some(tracked) = self.instances.get_mut(id) else { return false };
+        if tracked.record.largest_ttl_s >= ttl_s {
+            return true;
+        }
+        let record = Instance { largest_ttl_s: ttl_s, ..tracked.record.clone() };
+        match tokio::task::block_in_place(|| self.world.store.record_all(&record, &tracked.unstored)) {
+            Ok(()) => {
+                tracked.record = record;
+                tracked.unstored.clear();
+                true
+            }
+            Err(error) => {
+                error!(instance = %id, error = %in_full(&error), "it cannot be stored that it is answered; it is not yet");
+                false
+            }
+        }
     }
 
     pub(super) fn advanced(&mut self, id: &InstanceId, to: InstanceState, reason: &str, handle: Option<String>) {
@@ -252,6 +298,7 @@ impl Operator {
                 tell(&transition);
                 self.view.note(transition);
                 self.instances.remove(id);
+                self.world.orders.forget(id);
                 true
             }
             Err(error) => {
@@ -265,6 +312,8 @@ impl Operator {
     pub(super) fn take_down_unpublished(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
         let in_tables = named(&snapshot);
+        let orders = Arc::clone(&self.orders.borrow());
+        let removed = |id: &InstanceId| orders.instances.get(id).is_some_and(|order| order.what == Drain::Remove);
         let full = self.instances.len() >= self.config.limits.instances as usize;
         let ids: Vec<InstanceId> = self
             .instances
@@ -274,8 +323,10 @@ impl Operator {
             // they take the room that their replacement needs; not where a held table keeps the replacement out.
             .filter(|t| {
                 let in_the_way = full && self.hold.is_none() && t.record.state == InstanceState::Failed;
-                t.dead || in_the_way || !in_tables.contains(&t.record.id)
+                t.dead || removed(&t.record.id) || in_the_way || !in_tables.contains(&t.record.id)
             })
+            // What is not stored is not acted on.
+            .filter(|t| t.unstored.is_empty())
             .filter(|t| match &t.work {
                 Work::None | Work::Up { .. } => true,
                 Work::Down => false,
@@ -284,11 +335,12 @@ impl Operator {
             .map(|t| t.record.id.clone())
             .collect();
         for id in ids {
-            self.take_down(&id);
+            self.take_down(&id, removed(&id));
         }
     }
 
-    fn take_down(&mut self, id: &InstanceId) {
+    /// `at_once`: whoever is talking to it.
+    fn take_down(&mut self, id: &InstanceId, at_once: bool) {
         let Some(tracked) = self.instances.get_mut(id) else { return };
         let record = &tracked.record;
         let Some(driver) = self.world.drivers.get(&record.technology).cloned() else { return };
@@ -301,7 +353,7 @@ impl Operator {
         };
         let spec = self.config.service(&record.service);
         let was_published = record.largest_ttl_s > 0;
-        let patience = (was_published && !tracked.dead).then(|| Patience {
+        let patience = (was_published && !tracked.dead && !at_once).then(|| Patience {
             ttl: Duration::from_secs(u64::from(record.largest_ttl_s)),
             quiet: spec.map_or(Duration::from_secs(2), |s| s.drain_quiet),
             deadline: spec.map_or(Duration::from_secs(300), |s| s.drain_deadline),

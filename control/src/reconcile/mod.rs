@@ -12,6 +12,8 @@ mod decide;
 mod drain;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod frozen_tests;
 mod health;
 mod hold;
 mod idle;

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
-    ColdServices, Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, ServiceName, Snapshot,
-    SummonOrder, Technology, Timestamp, WindowReport, in_full,
+    ColdServices, Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Orders, ServiceName, Snapshot,
+    SummonOrder, Technology, Timestamp, Transition, WindowReport, in_full,
 };
 use crate::netlink::NetError;
 use crate::stop::{Stop, Stopper};
@@ -62,6 +62,9 @@ pub struct OperatorChannels {
 /// After this time everything is looked at again, whether or not an event said so.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Until what could not be written to the store is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
 /// One instance with what runs for it.
 pub(super) struct Tracked {
     pub record: Instance,
@@ -76,6 +79,8 @@ pub(super) struct Tracked {
     pub dead: bool,
     /// The limits that it was given, where it is known.
     pub given: Option<Given>,
+    /// What was observed of it and could not be stored yet. It is not acted on before it is.
+    pub unstored: Vec<Transition>,
 }
 
 impl Tracked {
@@ -107,6 +112,7 @@ pub struct Operator {
     /// Services that are kept up by use alone, as long as they are used.
     pub(super) awake: BTreeMap<ServiceName, Awake>,
     pub(super) desired: Option<Arc<Desired>>,
+    pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) snapshot: Arc<Snapshot>,
     /// A content that could not be published; not tried again before something changes or the next audit.
     pub(super) refused: Option<Snapshot>,
@@ -140,6 +146,7 @@ impl Operator {
         channels: OperatorChannels,
     ) -> Self {
         let (events, inbox) = mpsc::channel(256);
+        let orders = world.orders.watch();
         Self {
             world,
             config,
@@ -148,6 +155,7 @@ impl Operator {
             back_off: BackOff::default(),
             awake: BTreeMap::new(),
             desired: None,
+            orders,
             snapshot: Arc::new(last),
             refused: None,
             hold,
@@ -187,13 +195,15 @@ impl Operator {
                     if changed.is_err() { break }
                     self.take_desired();
                 }
+                // The book is the world's, so its end is never met before ours.
+                Ok(()) = self.orders.changed() => {}
                 Some(event) = self.inbox.recv() => self.handle(event).await,
                 Some(report) = self.channels.windows.recv() => self.handle(Event::Window(report)).await,
                 Some(order) = self.channels.summons.recv() => self.summoned(order),
                 Some(command) = self.channels.commands.recv() => self.obey(command),
                 _ = audit.tick() => {
                     self.refused = None;
-                    self.audit().await;
+                    if self.settled { self.audit().await } else { self.adopt().await }
                     self.resize_refused();
                 }
                 () = sleep_until(wake.into()) => {}
@@ -242,6 +252,7 @@ impl Operator {
 
     /// Everything that follows from the state as it is now: actions, tables, documents.
     fn step(&mut self) {
+        self.store_late();
         self.act();
         self.resize();
         self.publish();
@@ -255,7 +266,9 @@ impl Operator {
             match action {
                 Action::Start(service) => self.start(&service),
                 Action::Drain(id) => {
-                    self.change(&id, InstanceState::Draining, "not wanted any more");
+                    let ordered = self.orders.borrow().instances.get(&id).map(|order| order.giver());
+                    let reason = ordered.unwrap_or_else(|| "not wanted any more".to_owned());
+                    self.change(&id, InstanceState::Draining, &reason);
                 }
             }
         }
@@ -307,7 +320,9 @@ impl Operator {
             DriverEvent::Back => {
                 info!(technology = technology.label(), "the engine is back");
                 self.check_technologies().await;
-                self.audit().await;
+                if self.settled {
+                    self.audit().await;
+                }
                 self.resize_refused();
             }
         }
@@ -351,6 +366,9 @@ impl Operator {
             Work::Retry(at) => (at > Instant::now()).then_some(at),
             _ => None,
         });
-        starts.chain(retries).chain(self.next_look()).chain(self.next_proof()).min().unwrap_or(far).min(far)
+        let late = self.instances.values().any(|t| !t.unstored.is_empty());
+        let stores = late.then(|| Instant::now() + STORE_RETRY);
+        let summoned = self.next_look().chain(self.next_proof());
+        starts.chain(retries).chain(stores).chain(summoned).min().unwrap_or(far).min(far)
     }
 }

@@ -8,10 +8,11 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Operator;
+use super::operator::Tracked;
 use crate::dns::Stage;
 use crate::model::{
-    AddressPair, Backend, Basis, Instance, InstanceId, InstanceState, Late, OnAllDown, PublishedService, ServiceName,
-    ServiceSpec, Snapshot, Zone, in_full,
+    AddressPair, Backend, Basis, Drain, Instance, InstanceId, InstanceState, Late, OnAllDown, Orders, Override,
+    PublishedService, ServiceName, ServiceSpec, Snapshot, Zone, in_full,
 };
 
 /// A snapshot's content and what had to be decided to make it.
@@ -135,7 +136,12 @@ impl Operator {
         }
         let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
         let mut unwell = BTreeSet::new();
-        for tracked in self.instances.values().filter(|t| !t.is_leaving()) {
+        let orders = Arc::clone(&self.orders.borrow());
+        let fresh: Vec<(InstanceId, u32)> = self.instances.values().filter_map(|t| self.first_named(t)).collect();
+        let unnamed: BTreeSet<InstanceId> =
+            fresh.into_iter().filter(|(id, ttl_s)| !self.note_named(id, *ttl_s)).map(|(id, _)| id).collect();
+        let out = |id: &InstanceId| unnamed.contains(id) || orders.instances.contains_key(id);
+        for tracked in self.instances.values().filter(|t| !t.is_leaving() && !out(&t.record.id)) {
             if tracked.unwell.is_some() {
                 unwell.insert(&tracked.record.id);
             }
@@ -151,13 +157,22 @@ impl Operator {
                 }
             }
         }
-        let made = content(&self.config.zones, services.into_iter(), &by_service, &unwell, &self.snapshot);
+        let before = without(&self.snapshot, |service, id| ends_by_order(&orders, service, id));
+        let made = content(&self.config.zones, services.into_iter(), &by_service, &unwell, &before);
         let refused = made.last_good.iter().filter(|s| !self.view.last_good.contains(s)).count();
         self.view.refused_empty += refused as u64;
         self.view.last_good = made.last_good;
         if !(self.published && made.snapshot == *self.snapshot) {
             self.put_in_force(made.snapshot);
         }
+    }
+
+    /// The instance and the TTL of its answers, where it is ready and was never named.
+    fn first_named(&self, tracked: &Tracked) -> Option<(InstanceId, u32)> {
+        let record = &tracked.record;
+        let spec = self.config.service(&record.service)?;
+        (record.state == InstanceState::Ready && record.largest_ttl_s < spec.ttl_s)
+            .then(|| (record.id.clone(), spec.ttl_s))
     }
 
     /// Publishes what was decided, unless that was refused before.
@@ -181,8 +196,7 @@ impl Operator {
 
     pub(super) fn publish_snapshot(&mut self, mut snapshot: Snapshot) -> Result<(), String> {
         let begun = Instant::now();
-        let next = tokio::task::block_in_place(|| self.world.store.next_generation());
-        snapshot.generation = next.map_err(|e| in_full(&e))?;
+        snapshot.generation = tokio::task::block_in_place(|| self.next_generation());
         let before = Arc::clone(&self.channels.index.borrow());
         let index = before.next(&snapshot).map_err(|e| in_full(&e))?;
         tokio::task::block_in_place(|| self.world.datapath.publish(&snapshot, &index)).map_err(|e| in_full(&e))?;
@@ -200,6 +214,17 @@ impl Operator {
         Ok(())
     }
 
+    /// A generation that is newer than all before. A store that cannot be written does not keep a dead instance in the
+    /// answers: the kernel's tables remember the generation too, and the store is raised to it afterwards.
+    fn next_generation(&self) -> u64 {
+        let store = &self.world.store;
+        store.raise_generation(self.snapshot.generation);
+        store.next_generation().unwrap_or_else(|error| {
+            error!(error = %in_full(&error), "the generation could not be stored; published nevertheless");
+            self.snapshot.generation.max(self.world.datapath.generation()) + 1
+        })
+    }
+
     /// What the published tables name has been handed out from now on.
     pub(super) fn mark_serving(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
@@ -213,6 +238,23 @@ impl Operator {
             }
         }
     }
+}
+
+/// Whether an operator of the machine wants it gone, the last good answer or not.
+fn ends_by_order(orders: &Orders, service: &ServiceName, id: &InstanceId) -> bool {
+    let none = orders.services.get(service).is_some_and(|order| order.what == Override::Pin { replicas: 0 });
+    none || orders.instances.get(id).is_some_and(|order| order.what == Drain::Remove)
+}
+
+/// A snapshot whose answers do not fall back on some instances.
+fn without(snapshot: &Snapshot, ends: impl Fn(&ServiceName, &InstanceId) -> bool) -> Snapshot {
+    let mut left = snapshot.clone();
+    for service in &mut left.services {
+        let name = &service.name;
+        service.backends.retain(|backend| !ends(name, &backend.instance));
+        service.last_good.retain(|backend| !ends(name, &backend.instance));
+    }
+    left
 }
 
 /// Logs each service that is answered from something else than before.
@@ -240,7 +282,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Choice, Technology, Timestamp};
+    use crate::model::{Choice, Order, Technology, Timestamp};
 
     fn spec() -> ServiceSpec {
         ServiceSpec {
@@ -426,6 +468,26 @@ mod tests {
         assert_eq!(answered(&without).0, Basis::Sorry);
         let back = build_with(&spec, SERVING, &without.snapshot);
         assert_eq!(answered(&back), (Basis::Serving, vec![0, 1], vec![]));
+    }
+
+    #[test]
+    fn what_ends_by_order_is_no_last_good_answer() {
+        let before = build(SERVING, &Snapshot::default()).snapshot;
+        let service = before.services[0].name.clone();
+        fn order<T>(what: T) -> Order<T> {
+            Order { what, by: "root".into(), at: Timestamp(1), reason: String::new(), revision: 1 }
+        }
+        let last = before.services[0].backends[0].instance.clone();
+        let mut orders = Orders::default();
+        let left = |orders: &Orders| {
+            let left = without(&before, |service, id| ends_by_order(orders, service, id));
+            answered(&build(FAILED, &left))
+        };
+        assert_eq!(left(&orders), (Basis::LastGood, vec![0, 1], vec![]));
+        orders.instances.insert(last, order(Drain::Remove));
+        assert_eq!(left(&orders), (Basis::LastGood, vec![1], vec![]));
+        orders.services.insert(service, order(Override::Pin { replicas: 0 }));
+        assert_eq!(left(&orders).0, Basis::Nothing);
     }
 
     /// A snapshot that an earlier version stored is of instances that served.

@@ -25,10 +25,12 @@ impl Operator {
             );
         }
         let held = self.hold.as_ref().map(|_| named(&self.snapshot)).unwrap_or_default();
+        let orders = Arc::clone(&self.orders.borrow());
         for tracked in self.instances.values() {
             let record = &tracked.record;
+            let ordered = orders.instances.get(&record.id).map(|order| order.what);
             let held = held.contains(&record.id);
-            let view = InstanceView { id: record.id.clone(), state: record.state, since: record.since, held };
+            let view = InstanceView { id: record.id.clone(), state: record.state, since: record.since, held, ordered };
             views.entry(record.service.clone()).or_default().instances.push(view);
         }
         views
@@ -43,10 +45,12 @@ impl Operator {
     pub(super) fn tell(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
         self.view.generation = snapshot.generation;
+        self.view.settled = self.settled;
         self.view.bases = snapshot.services.iter().map(|s| (s.name.clone(), s.basis)).collect();
         self.view.held.clone_from(&self.hold);
         self.view.technologies.clone_from(&self.technologies);
         let shares = shares(&snapshot);
+        let orders = Arc::clone(&self.orders.borrow());
         self.view.instances = self
             .instances
             .iter()
@@ -57,6 +61,7 @@ impl Operator {
                     last_probe: tracked.last_probe.clone(),
                     drain: tracked.drain.clone(),
                     unwell: tracked.unwell.clone(),
+                    ordered: orders.instances.get(id).cloned(),
                     published: share.is_some(),
                     share: share.unwrap_or(0.0),
                 };

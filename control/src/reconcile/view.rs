@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Basis, Hold, Instance, InstanceId, ServiceName, Technology, Timestamp, Transition};
+use crate::model::{Basis, Drain, Hold, Instance, InstanceId, Order, ServiceName, Technology, Timestamp, Transition};
 
 /// Outcome of one probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbeReport {
     /// When it ended.
     pub at: Timestamp,
@@ -19,7 +20,7 @@ pub struct ProbeReport {
 }
 
 /// An instance that is out of the answers and waits for its clients to leave.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainReport {
     /// When the last answer that named it had run out.
     pub answers_end: Timestamp,
@@ -32,7 +33,7 @@ pub struct DrainReport {
 }
 
 /// One instance, as it stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceReport {
     /// Its record.
     pub instance: Instance,
@@ -40,6 +41,9 @@ pub struct InstanceReport {
     pub last_probe: Option<ProbeReport>,
     /// Whether it is in the tables.
     pub published: bool,
+    /// What the machine's operator has ordered of it, if anything.
+    #[serde(default)]
+    pub ordered: Option<Order<Drain>>,
     /// Its share of its service's answers, 0 to 1.
     pub share: f64,
     /// How far its drain is, once the last answer that named it has run out.
@@ -51,7 +55,7 @@ pub struct InstanceReport {
 }
 
 /// One technology, as it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TechnologyReport {
     /// Whether it can be used now.
     pub available: bool,
@@ -67,6 +71,9 @@ const KEPT: usize = 512;
 pub struct OperatorView {
     /// Generation of the published tables.
     pub generation: u64,
+    /// Whether what ran before has been read back; nothing is planned before.
+    #[serde(default)]
+    pub settled: bool,
     /// The order that they stay as they are, if there is one.
     #[serde(default)]
     pub held: Option<Hold>,

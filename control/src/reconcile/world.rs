@@ -8,6 +8,7 @@ use crate::dns::{DnsStats, SummonStats};
 use crate::driver::Driver;
 use crate::model::{NodeName, OwnerId, Technology};
 use crate::netlink::{BridgeSpec, Net};
+use crate::orders::Book;
 use crate::store::Store;
 
 /// The operator's hands.
@@ -16,6 +17,8 @@ pub struct World {
     pub node: NodeName,
     /// Mark of ownership.
     pub owner: OwnerId,
+    /// What the machine's operators have ordered.
+    pub orders: Arc<Book>,
     /// What survives a restart.
     pub store: Arc<Store>,
     /// Links and addresses.

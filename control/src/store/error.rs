@@ -13,8 +13,8 @@ pub enum StoreError {
     },
     /// The file is damaged or no store.
     #[error(
-        "cannot read the store {path} ({detail}); move the file away and start again: running instances are adopted \
-         by their marks, history is lost"
+        "cannot read the store {path} ({detail}); what the kernel answers goes on meanwhile; move the file away and put a \
+         dump back (selvedge store restore), or start without: history is lost then and instances are replaced"
     )]
     Corrupt {
         /// The file.
@@ -79,6 +79,26 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A store is there already.
+    #[error("{path}: a store is there already; stop selvedged and move the file away first, nothing was changed")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is none.
+    #[error("{path}: there is no store; is control.state_dir another one?")]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The dump is no dump, or of another installation or version.
+    #[error("this dump cannot be put into {path}: {what}; nothing was changed")]
+    Dump {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// No number is left for another service.
     #[error("all {limit} service indexes were given out over time; move the store {path} away while no service runs")]
     IndexesUsedUp {
@@ -101,6 +121,9 @@ impl StoreError {
             Self::Open { .. } => "store_open",
             Self::Access { .. } => "store_access",
             Self::Record { .. } => "store_record",
+            Self::Exists { .. } => "store_exists",
+            Self::Absent { .. } => "store_absent",
+            Self::Dump { .. } => "store_dump",
             Self::IndexesUsedUp { .. } => "store_indexes_used_up",
         }
     }

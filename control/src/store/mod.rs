@@ -7,29 +7,38 @@
 //! may take them back, the newest first.
 
 mod cookie_secret;
+mod dump;
 mod error;
+mod health;
 mod history;
+mod orders;
 mod owner_file;
 mod records;
 mod tables;
 
+#[cfg(test)]
+mod dump_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]
 mod tests;
 
 use std::fs::DirBuilder;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use redb::WriteTransaction;
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
+use tracing::{error, info};
 
 pub use cookie_secret::{COOKIE_SECRET_FILE_NAME, SecretError, cookie_secret};
+pub use dump::{Dump, Examination};
 pub use error::StoreError;
+pub use health::{Health, OnWrite, Write};
 pub use tables::{MOST_SERVICE_INDEXES, MOST_TRANSITIONS};
 
 use crate::model::{OwnerId, Timestamp};
@@ -48,14 +57,28 @@ const CACHE_BYTES: usize = 8 << 20;
 const LET_GO: Duration = Duration::from_secs(1);
 /// Between two tries.
 const LOCK_POLL: Duration = Duration::from_millis(10);
+/// Room on the disk that makes it worth to go on after a failure.
+const ROOM: usize = 128 << 10;
 
 /// The open store. Only one process has it at a time.
-#[derive(Debug)]
 pub struct Store {
-    db: Database,
+    /// `None` where it could not be opened again after a failure.
+    db: RwLock<Option<Database>>,
+    /// A write has failed on the disk: the database takes no other until it is opened again.
+    broken: AtomicBool,
+    on_write: OnWrite,
     path: PathBuf,
     owner: OwnerId,
     generations: Mutex<Generations>,
+    /// As of a disk that is full.
+    #[cfg(test)]
+    full: AtomicBool,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).field("owner", &self.owner).finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -68,6 +91,14 @@ impl Store {
     /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::Schema`] or [`StoreError::Open`],
     /// each with what to do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_watched(path, Box::new(|_| {}))
+    }
+
+    /// The same, with an eye on every write.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_watched(path: &Path, on_write: OnWrite) -> Result<Self, StoreError> {
         let dir = path.parent().unwrap_or(Path::new("."));
         let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
         made.map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
@@ -84,9 +115,18 @@ impl Store {
                 OwnerId::from_number(random().map_err(|source| StoreError::Open { path: path.to_owned(), source })?)
             }
         };
-        let mut store = Self { db, path: path.to_owned(), owner: made, generations: Mutex::default() };
+        let mut store = Self {
+            db: RwLock::new(Some(db)),
+            broken: AtomicBool::new(false),
+            on_write,
+            path: path.to_owned(),
+            owner: made,
+            generations: Mutex::default(),
+            #[cfg(test)]
+            full: AtomicBool::new(false),
+        };
         store.owner = store.prepare()?;
-        let last = store.stored_generation()?;
+        let last = store.generation()?;
         store.generations = Mutex::new(Generations { last, set_aside: last });
         if left.as_ref() != Some(&store.owner) {
             copy.write(&store.owner)?;
@@ -165,13 +205,49 @@ impl Store {
         change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let run = || {
-            let mut txn = self.db.begin_write()?;
+            #[cfg(test)]
+            self.room()?;
+            let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+            let mut txn = db.as_ref().ok_or(redb::Error::PreviousIo)?.begin_write()?;
             txn.set_durability(durability)?;
             let result = change(&txn)?;
             txn.commit()?;
             Ok(result)
         };
-        run().map_err(|e: redb::Error| self.failed(operation, e))
+        (self.on_write)(Write::Begins(operation));
+        if self.broken.load(Ordering::Acquire) {
+            self.mend();
+        }
+        let outcome = run().inspect_err(|error| {
+            if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                self.broken.store(true, Ordering::Release);
+            }
+        });
+        let outcome = outcome.map_err(|e: redb::Error| self.failed(operation, e));
+        match &outcome {
+            Ok(_) => (self.on_write)(Write::Done(operation)),
+            Err(error) => (self.on_write)(Write::Failed(error)),
+        }
+        outcome
+    }
+
+    /// Opens the database again, once the disk has room. Until then the old one goes on answering from what it has
+    /// read.
+    fn mend(&self) {
+        if has_room(&self.path).is_err() {
+            return;
+        }
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // It holds the file's lock.
+        *db = None;
+        match open_database(&self.path) {
+            Ok(opened) => {
+                info!(path = %self.path.display(), "the store is opened again");
+                *db = Some(opened);
+                self.broken.store(false, Ordering::Release);
+            }
+            Err(error) => error!(%error, "the store cannot be opened again yet"),
+        }
     }
 
     fn read<T>(
@@ -179,8 +255,23 @@ impl Store {
         operation: &'static str,
         look: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let run = || look(&self.db.begin_read()?);
+        let run = || {
+            let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+            look(&db.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?)
+        };
         run().map_err(|e: redb::Error| self.failed(operation, e))
+    }
+
+    /// From now on every write fails, or none.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    fn room(&self) -> Result<(), redb::Error> {
+        let full = self.full.load(Ordering::Relaxed);
+        if full { Err(redb::Error::Io(ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 
     fn failed(&self, operation: &'static str, error: redb::Error) -> StoreError {
@@ -230,6 +321,15 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
             other => StoreError::Corrupt { path, detail: other.to_string() },
         }
     })
+}
+
+/// Whether as much as a few changes take can be written beside the store.
+fn has_room(path: &Path) -> std::io::Result<()> {
+    let trial = path.with_extension("trial");
+    let mut file = std::fs::File::create(&trial)?;
+    let written = file.write_all(&[1; ROOM]).and_then(|()| file.sync_all());
+    std::fs::remove_file(&trial)?;
+    written
 }
 
 /// Sixty-four bits from the kernel's generator.

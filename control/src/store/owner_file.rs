@@ -14,6 +14,11 @@ impl OwnerFile {
         Self(store.with_file_name(OWNER_FILE_NAME))
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The id, where there is a copy.
     pub(super) fn read(&self) -> Result<Option<OwnerId>, StoreError> {
         let text = match fs::read_to_string(&self.0) {

@@ -57,7 +57,10 @@ impl Store {
     }
 
     /// The highest generation that may have been given out; 0 before the first.
-    pub(super) fn stored_generation(&self) -> Result<u64, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn generation(&self) -> Result<u64, StoreError> {
         self.read("read the generation", |txn| Ok(txn.open_table(META)?.get(GENERATION)?.map_or(0, |v| v.value())))
     }
 
@@ -145,6 +148,21 @@ impl Store {
         self.write_lazily(OPERATION, |txn| {
             txn.open_table(INSTANCES)?.insert(instance.id.as_str(), json.as_str())?;
             append(txn, &entry)
+        })
+    }
+
+    /// Writes an instance and the records of changes that could not be written before, together.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written; nothing is written then.
+    pub fn record_all(&self, instance: &Instance, transitions: &[Transition]) -> Result<(), StoreError> {
+        const OPERATION: &str = "record transitions";
+        let json = self.encode(OPERATION, instance.id.as_str(), instance)?;
+        let entries = transitions.iter().map(|t| self.encode(OPERATION, instance.id.as_str(), t));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        self.write(OPERATION, |txn| {
+            txn.open_table(INSTANCES)?.insert(instance.id.as_str(), json.as_str())?;
+            entries.iter().try_for_each(|entry| append(txn, entry).map(drop))
         })
     }
 

@@ -3,7 +3,8 @@
 use redb::{TableDefinition, WriteTransaction};
 
 /// Number of this schema.
-pub(super) const SCHEMA_VERSION: u64 = 2;
+/// 2 has the last published tables instead of one snapshot, 3 has orders.
+pub(super) const SCHEMA_VERSION: u64 = 3;
 /// Records that the transition log keeps.
 pub const MOST_TRANSITIONS: u64 = 10_000;
 /// Service indexes that there are: elements of the kernel's table of counters, but for the last, which is zone
@@ -15,6 +16,7 @@ pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("me
 pub(super) const SCHEMA: &str = "schema";
 pub(super) const GENERATION: &str = "generation";
 pub(super) const NEXT_SERVICE_INDEX: &str = "next_service_index";
+pub(super) const ORDERS_REVISION: &str = "orders_revision";
 
 /// Texts by name.
 pub(super) const META_TEXT: TableDefinition<'_, &str, &str> = TableDefinition::new("meta_text");
@@ -37,6 +39,8 @@ pub(super) const RELEASED: TableDefinition<'_, &str, (u64, u64)> = TableDefiniti
 pub(super) const DESIRED: TableDefinition<'_, &str, &str> = TableDefinition::new("desired");
 /// Service → JSON of its predictor's state.
 pub(super) const PREDICTORS: TableDefinition<'_, &str, &str> = TableDefinition::new("predictors");
+/// `service/NAME` or `instance/ID` → JSON of the order that stands.
+pub(super) const ORDERS: TableDefinition<'_, &str, &str> = TableDefinition::new("orders");
 /// Generation → JSON of a published table's header, with the key of its zones.
 pub(super) const TABLE_HEADERS: TableDefinition<'_, u64, &str> = TableDefinition::new("table_headers");
 /// Generation → JSON of the rest of a published table: all but its zones.
@@ -54,6 +58,7 @@ pub(super) fn create_all(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(RELEASED)?;
     txn.open_table(DESIRED)?;
     txn.open_table(PREDICTORS)?;
+    txn.open_table(ORDERS)?;
     txn.open_table(TABLE_HEADERS)?;
     txn.open_table(TABLE_SERVICES)?;
     txn.open_table(TABLE_ZONES)?;

@@ -339,7 +339,7 @@ fn another_schema_is_refused_and_left_alone() {
     drop(store);
     let error = Store::open(&place.path()).unwrap_err();
     assert_eq!(error.label(), "store_schema");
-    assert!(error.to_string().contains("schema 3, this version knows 2"), "{error}");
+    assert!(error.to_string().contains("schema 4, this version knows 3"), "{error}");
 }
 
 #[test]
