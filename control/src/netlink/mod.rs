@@ -30,7 +30,7 @@ pub use error::{NetError, Result};
 pub use keeper::{Keeper, OnPort};
 pub use mark::Kind;
 pub use network::{BridgeSpec, Network, PortSpec};
-pub use port::{Port, PortCounters};
+pub use port::{BeforeUp, Port, PortCounters};
 
 use crate::model::{InstanceId, NetChange, NetPlan, NetReport, OwnerId, SettingChange, Shaping};
 use network::{Wanted, kind_of};

@@ -16,6 +16,9 @@ use super::network::WantedPort;
 use super::{Net, PortSpec, act, diff, inside, tap};
 use crate::model::{AddressPair, InstanceId, PortKind};
 
+/// Takes the name of an interface that is about to be brought up.
+pub type BeforeUp<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
 /// A port that was made; its instance's end waits for the instance's process: an interface in our namespace, or the
 /// tap's descriptor.
 #[derive(Debug)]
@@ -62,15 +65,24 @@ impl Net {
     /// [`NetError::Foreign`] where the interface's name or the bridge is another's, [`NetError::Invalid`]
     /// where the addresses do not fit the bridge, else what the kernel said.
     pub async fn create_port(&self, spec: &PortSpec) -> Result<Port> {
+        self.create_port_with(spec, &|_| {}).await
+    }
+
+    /// The same; `before_up` is told the interface's name before it is brought up: what is attached to it then need not
+    /// wait for packets under way, nor lose them.
+    ///
+    /// # Errors
+    /// As of [`Net::create_port`].
+    pub async fn create_port_with(&self, spec: &PortSpec, before_up: BeforeUp<'_>) -> Result<Port> {
         validate(spec)?;
         let _changes = self.changes.lock().await;
-        let port = self.create(spec).await?;
+        let port = self.create(spec, before_up).await?;
         self.wanted().ports.insert(spec.instance.clone(), WantedPort { spec: spec.clone(), holder: None });
         self.publish();
         Ok(port)
     }
 
-    async fn create(&self, spec: &PortSpec) -> Result<Port> {
+    async fn create(&self, spec: &PortSpec, before_up: BeforeUp<'_>) -> Result<Port> {
         let bridge = self.find_ours("make port on", &spec.bridge.name, &Kind::Bridge).await?;
         let bridge = bridge.ok_or_else(|| NetError::Refused {
             operation: "make port on",
@@ -99,7 +111,7 @@ impl Net {
                 self.keep_tap(&port)?;
             }
         }
-        match self.furnish(&port).await {
+        match self.furnish(&port, before_up).await {
             Ok(index) => {
                 port.index = index;
                 Ok(port)
@@ -112,8 +124,8 @@ impl Net {
     }
 
     /// Joins the host's end to the bridge and shapes it.
-    async fn furnish(&self, port: &Port) -> Result<u32> {
-        let index = self.join_bridge(port).await?;
+    async fn furnish(&self, port: &Port, before_up: BeforeUp<'_>) -> Result<u32> {
+        let index = self.join_bridge(port, before_up).await?;
         let steps = port.spec.shaping.map(|shaping| diff::shape_new(&self.owner, &port.interface, shaping));
         for step in steps.iter().flatten() {
             self.execute(step).await?;
@@ -168,7 +180,7 @@ impl Net {
     pub(super) async fn restore_port(&self, id: &InstanceId) -> Result<()> {
         let Some(wanted) = self.wanted().ports.get(id).cloned() else { return Ok(()) };
         let Some(holder) = wanted.holder else { return Ok(()) };
-        let port = self.create(&wanted.spec).await?;
+        let port = self.create(&wanted.spec, &|_| {}).await?;
         match self.attach(&port, holder.pid).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.undo(id, error).await),
@@ -273,7 +285,7 @@ impl Net {
 
     /// Marks the host's end, joins it to the bridge and brings it up. It gets no IPv6 address by itself: it
     /// is a port of the bridge, no interface of the node's.
-    async fn join_bridge(&self, port: &Port) -> Result<u32> {
+    async fn join_bridge(&self, port: &Port, before_up: BeforeUp<'_>) -> Result<u32> {
         let host = link::expect(&self.handle, "make port", &port.interface).await?;
         link::change(&self.handle, "make port", &port.interface, act::quiet(host.index)).await?;
         let marked = LinkUnspec::new_with_index(host.index)
@@ -283,6 +295,7 @@ impl Net {
             .controller(port.bridge)
             .build();
         link::change(&self.handle, "join to its bridge", &port.interface, marked).await?;
+        before_up(&port.interface);
         let up = LinkUnspec::new_with_index(host.index).up().build();
         link::change(&self.handle, "bring up", &port.interface, up).await?;
         if port.peer.is_none() {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
@@ -83,16 +82,16 @@ impl BringUp {
 
         self.advance(InstanceState::Starting, "image is there", None).await?;
         let port = port_spec(&self.instance, bridge, &self.service, self.driver.port());
-        let mut port = self.world.net.create_port(&port).await.map_err(|e| failed("port", &e))?;
+        let count = |interface: &str| {
+            if let Err(error) = tokio::task::block_in_place(|| self.world.datapath.count_flows(interface)) {
+                // The drain then falls back on the interface's own counters.
+                warn!(interface, error = %in_full(&error), "packets cannot be counted");
+            }
+        };
+        let made = self.world.net.create_port_with(&port, &count).await;
+        let mut port = made.map_err(|e| failed("port", &e))?;
         self.reached(Stage::Port);
-        // Beside the start, which takes longer; before the first packet, for the kernel drops what is under way when it
-        // attaches a filter. The way down, which gives the counter back, must not come before it.
-        let counting = self.count_flows();
-        let started = self.launch(&spec, &mut port).await;
-        if let Err(error) = counting.await {
-            warn!(instance = %self.instance.id, %error, "packets cannot be counted");
-        }
-        let handle = started?;
+        let handle = self.launch(&spec, &mut port).await?;
         self.reached(Stage::Started);
         self.advance(InstanceState::Starting, "started", Some(handle)).await
     }
@@ -106,17 +105,6 @@ impl BringUp {
         };
         self.world.net.attach_port(port, pid).await.map_err(|e| failed("network", &e))?;
         Ok(running.handle)
-    }
-
-    /// Counts the instance's packets from now on, in a thread: the kernel takes its time.
-    fn count_flows(&self) -> JoinHandle<()> {
-        let (datapath, id) = (self.world.datapath.clone(), self.instance.id.clone());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = datapath.count_flows(&id.interface()) {
-                // The drain then falls back on the interface's own counters.
-                warn!(instance = %id, error = %in_full(&error), "packets cannot be counted");
-            }
-        })
     }
 
     /// Waits for the image and tells how far it is. Not wanted any more ends this at once.
