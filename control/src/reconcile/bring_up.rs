@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 use tracing::warn;
 
 use super::health::{Change, Health};
@@ -159,7 +159,8 @@ impl BringUp {
 
     async fn watch_health(&mut self, probe: &Probe) {
         let probing = self.service.probing;
-        let mut ticks = interval(probing.interval);
+        // It has just answered one.
+        let mut ticks = interval_at(tokio::time::Instant::now() + probing.interval, probing.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut health = Health::new(probing);
         loop {

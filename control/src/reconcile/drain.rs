@@ -10,6 +10,8 @@ use crate::model::{AtDeadline, Timestamp};
 
 /// Clients that are named of those that come late.
 const NAMED: usize = 8;
+/// How often the open connections are looked at while packets come: the kernel's table of them is large.
+const OPEN_LOOK: Duration = Duration::from_secs(1);
 
 /// What a drain waits for.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +55,7 @@ pub(super) struct Drain {
     begun: (Instant, Timestamp),
     packets: Option<u64>,
     still_since: Instant,
+    looked: Instant,
     open: Option<usize>,
     late: BTreeSet<IpAddr>,
 }
@@ -61,15 +64,29 @@ impl Drain {
     /// Begins with what is seen when the TTL has run out.
     pub fn begin(patience: Patience, now: (Instant, Timestamp), seen: &Seen) -> Self {
         let open = seen.open.as_ref().map(Vec::len);
-        Self { patience, begun: now, packets: seen.packets, still_since: now.0, open, late: BTreeSet::new() }
+        let late = BTreeSet::new();
+        Self { patience, begun: now, packets: seen.packets, still_since: now.0, looked: now.0, open, late }
+    }
+
+    /// Whether the open connections matter at this moment: before that, packets are enough to know that it goes on.
+    pub fn wants_connections(&self, now: Instant, packets: Option<u64>) -> bool {
+        let still = packets == self.packets && now.saturating_duration_since(self.still_since) >= self.patience.quiet;
+        let over = now.saturating_duration_since(self.begun.0) >= self.patience.deadline;
+        still || over || now.saturating_duration_since(self.looked) >= OPEN_LOOK
+    }
+
+    /// Takes in packets alone, at a moment at which they are enough.
+    pub fn goes_on(&mut self, now: Instant, packets: Option<u64>) {
+        if packets != self.packets {
+            self.packets = packets;
+            self.still_since = now;
+        }
     }
 
     /// Takes in what is seen at a later moment; how the drain has ended, if it has.
     pub fn look(&mut self, now: Instant, seen: &Seen) -> Option<Ended> {
-        if seen.packets != self.packets {
-            self.packets = seen.packets;
-            self.still_since = now;
-        }
+        self.goes_on(now, seen.packets);
+        self.looked = now;
         let waited = now.saturating_duration_since(self.begun.0);
         self.open = seen.open.as_ref().map(Vec::len);
         for (client, age) in seen.open.iter().flatten() {

@@ -171,8 +171,8 @@ impl Operator {
     fn first_named(&self, tracked: &Tracked) -> Option<(InstanceId, u32)> {
         let record = &tracked.record;
         let spec = self.config.service(&record.service)?;
-        (record.state == InstanceState::Ready && record.largest_ttl_s < spec.ttl_s)
-            .then(|| (record.id.clone(), spec.ttl_s))
+        let ttl_s = self.ttl_s(spec);
+        (record.state == InstanceState::Ready && record.largest_ttl_s < ttl_s).then(|| (record.id.clone(), ttl_s))
     }
 
     /// Publishes what was decided, unless that was refused before.

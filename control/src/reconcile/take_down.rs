@@ -72,13 +72,18 @@ impl TakeDown {
         // what is waited for here.
         sleep(patience.ttl).await;
         let begun = Instant::now();
-        let mut drain = Drain::begin(patience, (begun, Timestamp::now()), &self.seen().await);
+        let mut drain = Drain::begin(patience, (begun, Timestamp::now()), &self.seen(self.packets().await));
         let mut told = None;
         let mut ticks = interval(QUIET_POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {
             ticks.tick().await;
-            let ended = drain.look(Instant::now(), &self.seen().await);
+            let (now, packets) = (Instant::now(), self.packets().await);
+            if !drain.wants_connections(now, packets) {
+                drain.goes_on(now, packets);
+                continue;
+            }
+            let ended = drain.look(now, &self.seen(packets));
             if let Some(ended) = ended {
                 break ended;
             }
@@ -107,12 +112,12 @@ impl TakeDown {
         }
     }
 
-    async fn seen(&self) -> Seen {
+    fn seen(&self, packets: Option<u64>) -> Seen {
         // One that has failed keeps nobody by a connection over which nothing comes.
         let kept = self.instance.state != InstanceState::Failed;
         let open = kept.then(|| self.world.datapath.connections(&self.instance.id.interface())).flatten();
         let open = open.map(|all| all.into_iter().map(|c| (c.client.ip(), c.age)).collect());
-        Seen { packets: self.packets().await, open }
+        Seen { packets, open }
     }
 
     /// Packets to and from the instance so far: the program's counts at its interface, or the interface's

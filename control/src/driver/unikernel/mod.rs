@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -67,6 +67,8 @@ pub struct Unikernel {
     watches: Watches,
     /// What has images by name, if anything.
     images: Option<Arc<dyn ImageSource>>,
+    /// Where control groups are made; nobody mounts them anew under a running system.
+    hierarchies: OnceLock<Hierarchies>,
 }
 
 impl Unikernel {
@@ -76,7 +78,7 @@ impl Unikernel {
     pub fn new(technology: Technology, settings: Settings, owner: OwnerId) -> Option<Self> {
         let vmm = vmm::of(technology)?;
         let records = Records::new(&settings.directory, &owner, technology);
-        Some(Self { vmm, settings, owner, records, watches: Watches::default(), images: None })
+        Some(Self { vmm, settings, owner, records, watches: Watches::default(), images: None, hierarchies: OnceLock::new() })
     }
 
     /// The same, with images by name as well as by file.
@@ -104,7 +106,13 @@ impl Unikernel {
     }
 
     fn group(&self, id: &InstanceId) -> Result<Group> {
-        let found = Hierarchies::find().map_err(self.failed("find", "control groups"))?;
+        let found = match self.hierarchies.get() {
+            Some(found) => found,
+            None => {
+                let found = Hierarchies::find().map_err(self.failed("find", "control groups"))?;
+                self.hierarchies.get_or_init(|| found)
+            }
+        };
         Ok(found.group(self.owner.as_str(), &format!("{}-{id}", self.label())))
     }
 
