@@ -92,7 +92,7 @@ mod tests {
         let mean = alarms((0..300).map(|t| noise.normal() + if t >= 200 { 3.0 } else { 0.0 }));
         assert!(mean.first().is_some_and(|(t, change)| (200..208).contains(t) && *change == Change::Mean), "{mean:?}");
         let wider = alarms((0..300).map(|t| noise.normal() * if t >= 200 { 4.0 } else { 1.0 }));
-        assert!(wider.first().is_some_and(|(t, _)| (200..212).contains(t)), "{wider:?}");
+        assert!(wider.first().is_some_and(|(t, _)| (200..220).contains(t)), "{wider:?}");
     }
 
     #[test]

@@ -27,7 +27,9 @@ const FIRST_FIT: usize = 12;
 const LEAST_HISTORY: usize = 30;
 const LEAST_SCORED: u64 = 20;
 /// A window with more than this times the most that was ever seen teaches no more than that.
-const SPIKE: f64 = 10.0;
+const SPIKE: f64 = 3.0;
+/// No counter of a window comes to more; such a number is a mistake. Its square is still far from overflow.
+const MOST_COUNTED: f64 = 1e15;
 /// Levels that forecasts tell, beside the target's.
 const LEVELS: [f64; 4] = [0.05, 0.5, 0.95, 0.99];
 
@@ -147,7 +149,7 @@ impl Predictor {
     /// Takes one closed window, in order. A window that was not counted, or counted to something that is no number
     /// of requests, tells that time went by and not that nothing was asked.
     pub fn observe(&mut self, requests: Option<f64>) {
-        let counted = requests.filter(|r| r.is_finite() && *r >= 0.0);
+        let counted = requests.filter(|r| (0.0..=MOST_COUNTED).contains(r));
         let value = match counted {
             Some(value) => self.tamed(value),
             None if self.history.is_empty() => return,
@@ -429,7 +431,7 @@ impl Predictor {
         let fits = restored.version == VERSION && restored.settings == self.settings;
         let shaped = restored.tracks.len() == restored.settings.horizon
             && restored.tracks.iter().all(|t| t.pending.iter().all(|p| p.forecasts.len() == restored.experts.len()));
-        let sound = restored.history.iter().all(|v| v.is_finite() && *v >= 0.0);
+        let sound = restored.history.iter().all(|v| (0.0..=MOST_COUNTED).contains(v));
         if fits && shaped && sound {
             *self = restored;
         }
