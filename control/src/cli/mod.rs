@@ -11,6 +11,7 @@ mod instance;
 mod net;
 mod order;
 mod paint;
+mod replay;
 mod service;
 mod status;
 mod store;
@@ -170,6 +171,13 @@ enum Command {
         selvedge select --isolation vm --throughput 200M --json | jq -r .technology\n  \
         selvedge select --feature linux-programs --technologies docker,spt")]
     Select(catalogue::SelectArgs),
+    /// Run predictors over a recorded load and say how good forecasts and supply were; needs no daemon
+    ///
+    /// Exit codes: 0 done, 1 a file could not be read or written, 2 wrong usage or a file that is no recorded load.
+    #[command(after_help = "Examples:\n  selvedge replay load.csv\n  \
+        selvedge replay load.csv --json | jq .predictors.select.rmse\n  \
+        selvedge replay load.csv --predictor 'ema3,sarima(1,1,1)(0,1,1)48' --capacity 50 --svg load.svg")]
+    Replay(replay::ReplayArgs),
     /// Measure on this machine; needs root, touches nothing that is in force
     Bench {
         #[command(subcommand)]
@@ -357,6 +365,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Image { command } => return coded(Box::pin(image::run(command))),
         Command::Catalog(args) => return catalogue::show(&args),
         Command::Select(args) => return catalogue::choose(args),
+        Command::Replay(args) => return replay::run(&args),
         Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
         Command::Bench { command: BenchCommand::Lifecycle { of, lifecycle } } => bench::lifecycle(of, &lifecycle),
         Command::Bench { command: BenchCommand::Density { of, count } } => bench::density(of, count),
