@@ -78,7 +78,15 @@ impl Unikernel {
     pub fn new(technology: Technology, settings: Settings, owner: OwnerId) -> Option<Self> {
         let vmm = vmm::of(technology)?;
         let records = Records::new(&settings.directory, &owner, technology);
-        Some(Self { vmm, settings, owner, records, watches: Watches::default(), images: None, hierarchies: OnceLock::new() })
+        Some(Self {
+            vmm,
+            settings,
+            owner,
+            records,
+            watches: Watches::default(),
+            images: None,
+            hierarchies: OnceLock::new(),
+        })
     }
 
     /// The same, with images by name as well as by file.
