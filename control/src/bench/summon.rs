@@ -1,7 +1,7 @@
 //! Cold starts through the real daemon: a client asks for a service at zero, is answered, connects and reads HTTP 200.
 //!
 //! Two namespaces and a cable. In one runs `selvedged` with services of its own and its state on a real disk, in the
-//! other the client. The services take turns, and each is asked for again only once it is back at zero.
+//! other the client. The services are asked for in turn, and all are back at zero before the next turn begins.
 //!
 //! ```text
 //! client c0 10.241.0.2 ──── cable ──── e0 10.241.0.1 selvedged ── selv-bench 10.240.0.1 ── instances
@@ -39,7 +39,8 @@ const EDGE: Ipv4Addr = Ipv4Addr::new(10, 241, 0, 1);
 const CLIENT: &str = "10.241.0.2/30";
 const POOL: &str = "10.240.0.0/16";
 const ZONE: &str = "bench.test";
-/// Services that take turns: while some go back to zero, another is asked for.
+/// Services that are asked for one after the other. Then all go back to zero before the next turn: taking down a tap holds
+/// the kernel's lock of all network interfaces for milliseconds, and would be measured instead of starts.
 const SERVICES: u32 = 16;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -170,6 +171,9 @@ impl Lab {
         for run in 0..how.runs {
             say(&format!("run {} of {}", run + 1, how.runs));
             let service = format!("s{}", run % SERVICES);
+            if run % SERVICES == 0 {
+                self.until_all_cold().await?;
+            }
             self.until(&service, |s| s.basis == "cold" && s.instances.is_empty()).await?;
             let (address, mut measured) = cold_start(&service, how.askers).await?;
             let status = self.until(&service, |s| s.instances.iter().any(|i| i.report.published)).await?;
@@ -208,6 +212,14 @@ impl Lab {
     async fn status(&self) -> Result<Status, BenchError> {
         let status = client::status(&self.socket).await;
         status.map_err(|error| answer("ask", "the daemon", error.to_string()))
+    }
+
+    /// Looks until every service is at zero and nothing of the runs before is being removed.
+    async fn until_all_cold(&mut self) -> Result<(), BenchError> {
+        for number in 0..SERVICES {
+            self.until(&format!("s{number}"), |s| s.basis == "cold" && s.instances.is_empty()).await?;
+        }
+        Ok(())
     }
 
     /// Looks until a service is as wanted.
