@@ -245,7 +245,7 @@ macro_rules! bytes {
     };
 }
 
-bytes!(TableHead { pilot_mask: u32, slot_mask: u32, slots_at: u32, slot_shift: u32, secret: u64 });
+bytes!(TableHead { pilot_mask: u32, last_slot: u32, slots_at: u32, slot_shift: u32, secret: u64 });
 bytes!(AnswerHead {
     len: u16,
     sum: u16,

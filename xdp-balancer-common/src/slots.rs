@@ -12,16 +12,26 @@ pub const SLOT_SHIFTS: [u32; 2] = [4, 5];
 pub const SLOT_HEAD: usize = 4;
 /// Most bytes of a name that a slot holds.
 pub const MAX_SLOT_TEXT: usize = (1 << SLOT_SHIFTS[1]) - SLOT_HEAD;
-/// Most slots; a power of two.
-pub const MAX_SLOTS: u32 = 1 << 17;
-/// Most names in a table; a fuller one would take long to build.
-pub const MAX_NAMES: u32 = MAX_SLOTS / 10 * 9;
+/// Most names in a table.
+pub const MAX_NAMES: u32 = 120_000;
+/// Names to a hundred slots: with more, finding pilots takes long; with fewer, the table does not stay in the cache.
+const NAMES_IN_HUNDRED: u32 = 98;
+/// Most slots.
+pub const MAX_SLOTS: u32 = slots_for(MAX_NAMES);
 /// Offset of the pilots in a table.
 pub const PILOTS_AT: usize = 64;
-/// Slots to a pilot.
-const SLOTS_OF_PILOT: u32 = 8;
+/// Slots to a pilot, at most.
+const SLOTS_OF_PILOT: u32 = 5;
 /// Fewest pilots: those of one line of the cache.
 const MIN_PILOTS: u32 = 32;
+/// Fewest slots.
+const MIN_SLOTS: u32 = 256;
+
+/// Slots for so many names, whole lines of the cache.
+const fn slots_for(names: u32) -> u32 {
+    let wanted = (names * 100).div_ceil(NAMES_IN_HUNDRED);
+    if wanted < MIN_SLOTS { MIN_SLOTS } else { wanted.next_multiple_of(4) }
+}
 
 /// A table of names; then, from [`PILOTS_AT`] on, its pilots of two bytes each, and its slots. The pool's first grain,
 /// which is nobody's, reads as a table of one slot without a name.
@@ -30,8 +40,8 @@ const MIN_PILOTS: u32 = 32;
 pub struct TableHead {
     /// Number of pilots, a power of two, less one.
     pub pilot_mask: u32,
-    /// Number of slots, a power of two, less one.
-    pub slot_mask: u32,
+    /// Number of the last slot.
+    pub last_slot: u32,
     /// Offset of the slots in the table.
     pub slots_at: u32,
     /// Size of a slot, one of [`SLOT_SHIFTS`].
@@ -44,13 +54,13 @@ impl TableHead {
     /// Of a table for so many names, at most [`MAX_NAMES`].
     #[must_use]
     pub const fn of(names: u32, slot_shift: u32, secret: u64) -> Self {
-        let mut slots = MIN_PILOTS * SLOTS_OF_PILOT;
-        while slots < MAX_SLOTS && slots / 10 * 9 < names {
-            slots *= 2;
+        let slots = slots_for(names);
+        let mut pilots = MIN_PILOTS;
+        while pilots < slots / SLOTS_OF_PILOT {
+            pilots *= 2;
         }
-        let pilots = slots / SLOTS_OF_PILOT;
         let slots_at = PILOTS_AT as u32 + pilots * 2;
-        Self { pilot_mask: pilots - 1, slot_mask: slots - 1, slots_at, slot_shift, secret }
+        Self { pilot_mask: pilots - 1, last_slot: slots - 1, slots_at, slot_shift, secret }
     }
 
     /// Which pilot a hash leads to.
@@ -60,12 +70,14 @@ impl TableHead {
         hash as u32 & self.pilot_mask
     }
 
-    /// Which slot a hash and its pilot lead to. The bits that choose the pilot have no part in it.
+    /// Which slot a hash and its pilot lead to: a product's upper half, so that there can be any number of slots. The
+    /// bits that choose the pilot have no part in it.
     #[inline(always)]
     #[must_use]
     pub const fn slot_of(&self, hash: u64, pilot: u16) -> u32 {
-        let step = (hash >> 40) | 1;
-        ((hash >> 15).wrapping_add(step.wrapping_mul(pilot as u64))) as u32 & self.slot_mask
+        let step = (hash >> 15) | 1;
+        let place = (hash >> 32).wrapping_add(step.wrapping_mul((pilot as u64) << 8)) as u32;
+        ((place as u64 * (self.last_slot as u64 + 1)) >> 32) as u32
     }
 
     /// Pilots.
@@ -77,7 +89,7 @@ impl TableHead {
     /// Slots.
     #[must_use]
     pub const fn slots(&self) -> usize {
-        self.slot_mask as usize + 1
+        self.last_slot as usize + 1
     }
 
     /// Bytes of the table.
@@ -104,10 +116,10 @@ mod tests {
 
     #[test]
     fn a_table_has_room_for_its_names() {
-        for names in [0, 1, 230, 231, 1000, 100_000, MAX_NAMES] {
+        for names in [0, 1, 255, 256, 1000, 100_000, MAX_NAMES] {
             let head = TableHead::of(names, 4, 7);
-            assert!(head.slots() * 9 / 10 >= names as usize && head.slots() <= MAX_SLOTS as usize, "{names}");
-            assert!(names < 231 || head.slots() < names as usize * 5 / 2, "{names}");
+            assert!(head.slots() > names as usize && head.slots() <= MAX_SLOTS as usize, "{names}");
+            assert!(names < 256 || head.slots() < names as usize * 11 / 10, "{names}");
             assert!((head.slots_at as usize).is_multiple_of(64));
         }
     }

@@ -42,7 +42,7 @@ impl Maps {
         let Some(head) = self.table_head() else { return Ok(reader.installed) };
         let table = self.table();
         let most = TableHead::of(MAX_NAMES, SLOT_SHIFTS[0], 0);
-        let fits = head.slot_mask <= most.slot_mask && head.slots_at <= most.slots_at;
+        let fits = head.last_slot <= most.last_slot && head.slots_at <= most.slots_at;
         if !fits || !SLOT_SHIFTS.contains(&head.slot_shift) {
             return Err(damaged(table, "no table of names"));
         }

@@ -11,7 +11,7 @@ use crate::table::{Below, Name, Rendered, Ring, Rings, Rrset as Wanted, Table};
 
 const GRAINS: u32 = 4096;
 /// Grains of a small table of names; two of them are there at a time.
-const TABLE: u32 = 4 + 4 + 256;
+const TABLE: u32 = 4 + 8 + 256;
 const CURSORS: u32 = 32;
 
 /// An answer that says `content`, of a length of its own.

@@ -233,6 +233,10 @@ mod tests {
         let mut unlisted = Command::new("sleep").arg("600").env(VARIABLE, &path).spawn().unwrap();
         let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
         drop(record);
+        // A new program runs before the kernel shows its environment.
+        while process::environment(unlisted.id()).is_empty() {
+            std::thread::yield_now();
+        }
 
         clean_up(&path).map_err(|errors| format!("{errors:?}")).unwrap();
         assert!(!left.exists() && !path.exists());
