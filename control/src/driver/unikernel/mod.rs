@@ -8,6 +8,7 @@ mod launch;
 mod process;
 mod record;
 mod source;
+mod spawn;
 mod template;
 mod vmm;
 mod watch;
@@ -240,7 +241,7 @@ impl Unikernel {
         if let Some(text) = &line.config {
             directory.write_config(text).map_err(self.failed("configure", &spec.id))?;
         }
-        let launch = process::Launch {
+        let launch = spawn::Launch {
             program: &self.settings.program,
             arguments: &line.arguments,
             user,
@@ -248,7 +249,7 @@ impl Unikernel {
             descriptors,
             console: directory.open_console().map_err(self.failed("open the console of", &spec.id))?,
         };
-        process::spawn(launch).map_err(self.failed("start", self.settings.program.display()))
+        spawn::spawn(&launch).map_err(self.failed("start", self.settings.program.display()))
     }
 
     /// Watches an instance's process until it ends.

@@ -1,11 +1,7 @@
-//! A monitor as a process: started without privileges inside its group, watched by its descriptor.
+//! A monitor as a process, watched by its descriptor.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -20,55 +16,6 @@ pub(super) struct User {
     pub user: u32,
     /// Numerical group id.
     pub group: u32,
-}
-
-/// What is needed to start a process.
-pub(super) struct Launch<'a> {
-    pub program: &'a Path,
-    pub arguments: &'a [String],
-    pub user: User,
-    /// Files through which it enters its control group.
-    pub doors: Vec<File>,
-    /// Inherited as they are.
-    pub descriptors: Vec<OwnedFd>,
-    /// Where its output goes.
-    pub console: File,
-}
-
-/// Starts it. When this returns the program is loaded, in its group and without privileges; the number of its process.
-pub(super) fn spawn(launch: Launch<'_>) -> io::Result<u32> {
-    let mut command = Command::new(launch.program);
-    command.args(launch.arguments).env_clear().current_dir("/").stdin(Stdio::null());
-    command.stdout(launch.console.try_clone()?).stderr(launch.console);
-    command.uid(launch.user.user).gid(launch.user.group);
-    let Launch { mut doors, descriptors, .. } = launch;
-    let inherited: Vec<RawFd> = descriptors.iter().map(OwnedFd::as_raw_fd).collect();
-    let enter = move || {
-        for door in &mut doors {
-            door.write_all(b"0")?;
-        }
-        inherited.iter().try_for_each(|descriptor| keep_open(*descriptor))?;
-        prepare()
-    };
-    // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
-    let child = unsafe { command.pre_exec(enter) }.spawn()?;
-    Ok(child.id())
-}
-
-/// Leaves a descriptor open for the program.
-fn keep_open(descriptor: RawFd) -> io::Result<()> {
-    // SAFETY: the descriptor is open in this process.
-    match unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// A session of its own, so that a terminal's signals are not for it, and no way to gain privileges.
-fn prepare() -> io::Result<()> {
-    // SAFETY: neither call takes a pointer.
-    let failed = unsafe { libc::setsid() == -1 || libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 };
-    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A process by its descriptor: it stays the same process, even when its number is used again.
@@ -135,13 +82,15 @@ impl Process {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use std::fs::OpenOptions;
+    use std::path::Path;
 
+    use super::super::spawn::{Launch, spawn};
     use super::*;
 
     fn start(program: &str, arguments: &[&str], console: &Path) -> io::Result<u32> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let me = User { user: nix::unistd::getuid().as_raw(), group: nix::unistd::getgid().as_raw() };
-        spawn(Launch {
+        spawn(&Launch {
             program: Path::new(program),
             arguments: &arguments,
             user: me,
