@@ -22,6 +22,7 @@ mod name;
 mod pool;
 mod settings;
 mod slots;
+mod transit;
 mod verdict;
 
 pub use client::{CLIENT_PREFIX_V4, CLIENT_PREFIX_V6, CLIENT_TURNS, client_turn_v4, client_turn_v6};
@@ -34,6 +35,7 @@ pub use pool::{
 };
 pub use settings::{LOCAL_ADDRESSES, QUIET_PREFIXES, QuietPrefix, Settings};
 pub use slots::{MAX_NAMES, MAX_SLOT_TEXT, MAX_SLOTS, PILOTS_AT, SLOT_HEAD, SLOT_SHIFTS, TableHead};
+pub use transit::{MAX_TRANSIT_RECORDS, TransitHook, TransitVerdict, ZONE_SERVICE};
 pub use verdict::{Action, Verdict};
 
 /// Number of these layouts. Part of the pin path, so tables of another layout are never reinterpreted.
@@ -59,6 +61,20 @@ pub mod object {
     pub const FLOWS: &str = "FLOWS";
     /// Connections of instances that are open.
     pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// Programs that the XDP program goes on into, by the numbers below; where none is, it does without.
+    pub const TAILS: &str = "TAILS";
+    /// In [`TAILS`]: rewrites replies in transit.
+    pub const TAIL_TRANSIT: u32 = 0;
+    /// Slots of [`TAILS`].
+    pub const TAIL_SLOTS: u32 = 4;
+    /// Hash of [`TransitHook`](crate::TransitHook) bits by interface index: where replies are rewritten.
+    pub const TRANSIT_HOOKS: &str = "TRANSIT_HOOKS";
+    /// Per-CPU array of `u64` by [`TransitVerdict`](crate::TransitVerdict).
+    pub const TRANSIT_VERDICTS: &str = "TRANSIT_VERDICTS";
+    /// The XDP program that rewrites replies, behind the one that answers.
+    pub const TRANSIT_INGRESS: &str = "selvedge_transit";
+    /// The classifier that rewrites replies (egress).
+    pub const TRANSIT_EGRESS: &str = "selvedge_transit_out";
     /// The XDP program that answers.
     pub const XDP: &str = "selvedge_xdp";
     /// The XDP program that passes everything, for the far ends of lab links.

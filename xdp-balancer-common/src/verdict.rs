@@ -66,6 +66,8 @@ verdicts! {
     NotUdp = "not_udp" => Pass,
     /// UDP to another port than 53.
     NotDns = "not_dns" => Pass,
+    /// UDP from port 53 to another: a reply that passes through, which may be rewritten where transit is on.
+    Reply = "reply" => Pass,
     /// To an address that is not configured as ours.
     NotLocal = "not_local" => Pass,
     /// From an address or port that nothing may be sent to (multicast, unspecified, loopback, port 0).

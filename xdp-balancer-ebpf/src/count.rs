@@ -4,8 +4,9 @@ use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::Verdict;
+use xdp_balancer_common::object::TAIL_TRANSIT;
 
-use crate::maps::VERDICTS;
+use crate::maps::{TAILS, VERDICTS};
 
 /// Counts an answer (by its verdict's index) and sends the frame back out.
 #[inline(always)]
@@ -18,6 +19,11 @@ pub fn answered(verdict: u32) -> u32 {
 #[inline(always)]
 pub fn passed(ctx: &XdpContext, verdict: Verdict) -> u32 {
     add(verdict as u32);
+    if matches!(verdict, Verdict::Reply) {
+        // Comes back where replies in transit are not rewritten.
+        // SAFETY: the program in the slot is one of ours and takes the frame as it is.
+        unsafe { TAILS.tail_call(ctx, TAIL_TRANSIT) };
+    }
     if matches!(verdict, Verdict::Broken | Verdict::NoRoom) {
         selvedge_report(ctx.ctx, verdict as u32);
     }

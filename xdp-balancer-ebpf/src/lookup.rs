@@ -97,7 +97,12 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
         }
         denied
     };
-    let at = pool.byte(select::<F>(ctx, message, rrset, pool)?);
+    let client_turn = || {
+        let ip = headers::<F>(Frame::of(ctx).cursor(message.link))?;
+        // SAFETY: taken above.
+        Ok(unsafe { F::client_turn(ip) })
+    };
+    let at = pool.byte(select(rrset, pool, client_turn)?);
     // SAFETY: inside the pool, and any bytes are a head.
     let len = usize::from(unsafe { load::<u16>(at) });
     if len > ANSWER_BYTES {
@@ -117,7 +122,7 @@ fn is_meta(qtype: u16) -> bool {
 
 /// The RRset of a type, or the one that says that there is none.
 #[inline(always)]
-fn of_type(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
+pub fn of_type(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
     let first = set as *const TypeSet as usize + size_of::<TypeSet>();
     let mut i = 0;
     while i < TYPE_SLOTS {
@@ -134,9 +139,13 @@ fn of_type(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
     if set.others == 0 || is_meta(qtype) { Err(Verdict::UnknownType) } else { Ok(set.others) }
 }
 
-/// Where in the pool the answer is whose turn it is.
+/// Where in the pool the answer is whose turn it is. The client's turn is asked for only where it counts.
 #[inline(always)]
-fn select<F: Family>(ctx: &XdpContext, message: &Message, rrset: u32, pool: Base) -> Result<usize, Verdict> {
+pub fn select(
+    rrset: u32,
+    pool: Base,
+    client_turn: impl FnOnce() -> Result<u16, Verdict>,
+) -> Result<usize, Verdict> {
     let rrset = pool.grain(rrset) as *const Rrset;
     // SAFETY: inside the pool. Volatile: user space stores the word while we run, and it has to be
     // read exactly once.
@@ -157,9 +166,7 @@ fn select<F: Family>(ctx: &XdpContext, message: &Message, rrset: u32, pool: Base
             }
         }
         Some(Choice::Client) => {
-            let ip = headers::<F>(Frame::of(ctx).cursor(message.link))?;
-            // SAFETY: taken above.
-            let turn = unsafe { F::client_turn(ip) };
+            let turn = client_turn()?;
             if turn >= ring.len() {
                 return Err(Verdict::Broken);
             }

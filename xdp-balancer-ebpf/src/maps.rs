@@ -2,8 +2,9 @@
 //! [`xdp_balancer_common::object`], which user space looks them up by.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray};
 use aya_ebpf::macros::btf_map;
+use xdp_balancer_common::object::TAIL_SLOTS;
 use xdp_balancer_common::{Connection, ConnectionKey, FlowCount, Pool, ServiceCount, Verdict};
 
 /// All that the program reads.
@@ -35,3 +36,7 @@ pub static CONNECTIONS: LruHashMap<ConnectionKey, Connection, 65536> = LruHashMa
 /// Looked into by nobody: user space writes to it to wait for programs.
 #[btf_map]
 pub static FENCE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// Programs behind this one, each in its slot while it is on.
+#[btf_map]
+pub static TAILS: ProgramArray<{ TAIL_SLOTS as usize }> = ProgramArray::new();

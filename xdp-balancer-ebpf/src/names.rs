@@ -66,8 +66,10 @@ impl Table {
 /// Where a name can be.
 #[derive(Clone, Copy)]
 pub struct Slot {
-    at: usize,
-    text_len: usize,
+    /// Its address.
+    pub at: usize,
+    /// Bytes of a name that it holds.
+    pub text_len: usize,
     /// The set of the name that is here; 0: none is.
     pub set: u32,
 }

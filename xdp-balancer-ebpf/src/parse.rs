@@ -22,17 +22,21 @@ pub const UDP: usize = 8;
 /// Bytes of a DNS header.
 pub const DNS: usize = 12;
 
-const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-const ETHERTYPE_IPV6: u16 = 0x86DD_u16.to_be();
+/// EtherType of IPv4, network order as all here.
+pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86DD_u16.to_be();
 /// IEEE 802.1Q.
-const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
+pub const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
 /// IEEE 802.1ad, the outer one of two tags.
-const ETHERTYPE_QINQ: u16 = 0x88A8_u16.to_be();
-const PROTOCOL_UDP: u8 = 17;
-const PORT_DNS: u16 = 53_u16.to_be();
+pub const ETHERTYPE_QINQ: u16 = 0x88A8_u16.to_be();
+/// UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+/// The port of DNS.
+pub const PORT_DNS: u16 = 53_u16.to_be();
 
 /// More fragments, or an offset.
-const FRAGMENT: u16 = 0x3fff_u16.to_be();
+pub const FRAGMENT: u16 = 0x3fff_u16.to_be();
 
 /// IPv6 next headers that are extension headers: another protocol may follow.
 const EXTENSION_HEADERS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
@@ -153,7 +157,8 @@ pub fn message<F: Family>(frame: Frame, link: usize) -> Result<Message, Verdict>
     let udp = ip + F::UDP;
     // SAFETY: taken above.
     if unsafe { load::<u16>(udp + 2) } != PORT_DNS {
-        return Err(Verdict::NotDns);
+        // SAFETY: as above.
+        return Err(if unsafe { load::<u16>(udp) } == PORT_DNS { Verdict::Reply } else { Verdict::NotDns });
     }
     // One more look at the end, for all that follows: a datagram that is shorter is not answered whatever it is.
     cursor = Cursor { at: ip, end: frame.end };

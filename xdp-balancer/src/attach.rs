@@ -18,6 +18,7 @@ use crate::netlink;
 use crate::object as elf;
 use crate::pins::{self, PinnedLink, Pins};
 use crate::sys;
+use crate::transit;
 
 /// How an interface is to run the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,9 +144,8 @@ impl Dataplane {
             result => result.map_err(Error::system("add the clsact qdisc to", interface))?,
         }
         for (name, direction) in [(object::FLOW_TO, TcAttachType::Egress), (object::FLOW_FROM, TcAttachType::Ingress)] {
-            let program = self.object.program_mut(name).ok_or(Error::Missing { name })?;
-            let program: &mut SchedClassifier = program.try_into().map_err(|_| Error::Missing { name })?;
-            attach_classifier(program, interface, direction)
+            let program = elf::classifier_of(&mut self.object, name)?;
+            attach_classifier(program, interface, direction, FILTER_PRIORITY)
                 .map_err(Error::system("attach the counting filter to", interface))?;
         }
         Ok(())
@@ -154,18 +154,21 @@ impl Dataplane {
 
 /// Place of our filters in an interface's list: fixed, so that they are found again.
 const FILTER_PRIORITY: u16 = 0x5e1f;
-const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+/// The same of the filter that rewrites replies, which sees them first: an instance's may be counted behind it.
+pub(crate) const TRANSIT_PRIORITY: u16 = 0x5e1e;
+pub(crate) const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
 
-fn attach_classifier(
+pub(crate) fn attach_classifier(
     program: &mut SchedClassifier,
     interface: &str,
     direction: TcAttachType,
+    priority: u16,
 ) -> Result<(), ProgramError> {
-    let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
+    let options = NlOptions { priority, handle: FILTER_HANDLE, classid: None };
     let attached = program.attach_with_options(interface, direction, TcAttachOptions::Netlink(options));
     let id = match attached {
         Err(ProgramError::TcError(TcError::NetlinkError(error))) if error.raw_os_error() == Some(libc::EEXIST) => {
-            let link = SchedClassifierLink::attached(interface, direction, FILTER_PRIORITY, FILTER_HANDLE, None)
+            let link = SchedClassifierLink::attached(interface, direction, priority, FILTER_HANDLE, None)
                 .map_err(TcError::IoError)?;
             program.attach_to_link(link)?
         }
@@ -274,6 +277,7 @@ fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
 pub fn detach(pin_dir: &Path, interface: Option<&str>) -> Result<Vec<String>, Error> {
     let mut detached = Vec::new();
     for layout in pins::layouts(pin_dir)? {
+        transit::take_all_off(&layout, interface)?;
         for link in pins::links_in(&layout.join("links"))? {
             let attachment = attachment_of(&link);
             let name = attachment.as_ref().map_or_else(|| pins::interface_of(&link.path), |it| it.interface.clone());

@@ -39,6 +39,8 @@ pub struct Dataplane {
     pub(crate) installed: Installed,
     pub(crate) rings: Rings,
     pub(crate) classifiers_loaded: bool,
+    /// The programs that rewrite replies in transit, where they are on.
+    pub(crate) transit: Option<Ebpf>,
     log: Option<KernelLog>,
     adopted: bool,
     /// One process at a time.
@@ -125,7 +127,7 @@ impl Dataplane {
         let installed = maps.read_installed(options.sizes.grains())?;
         let log = KernelLog::take(&mut object);
         let rings = Rings::default();
-        Ok(Self { object, maps, pins, installed, rings, classifiers_loaded: false, log, adopted, _lock: lock })
+        Ok(Self { object, maps, pins, installed, rings, classifiers_loaded: false, transit: None, log, adopted, _lock: lock })
     }
 
     /// True if all maps were there already.

@@ -85,6 +85,12 @@ pub enum Error {
         /// Its name.
         interface: String,
     },
+    /// Its frames have no Ethernet header.
+    #[error("{interface} has no Ethernet frames, so replies cannot be rewritten there")]
+    NotEthernet {
+        /// Its name.
+        interface: String,
+    },
     /// Another XDP program sits on the interface; it is never replaced.
     #[error("{interface} already has the XDP program {name} (id {id}, tag {tag:016x}), which is not ours")]
     Foreign {
@@ -214,6 +220,7 @@ impl Error {
             Self::Damaged { .. } => "damaged",
             Self::Missing { .. } => "missing",
             Self::NoInterface { .. } => "no_interface",
+            Self::NotEthernet { .. } => "not_ethernet",
             Self::Foreign { .. } => "foreign",
             Self::OtherMode { .. } => "other_mode",
             Self::StaleGeneration { .. } => "stale_generation",

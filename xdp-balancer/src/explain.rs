@@ -16,8 +16,9 @@ use crate::object as elf;
 use crate::pins::Pins;
 use crate::sys::Memory;
 
-/// Maps that the program writes.
-const WRITTEN: [&str; 5] = [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS, object::CONNECTIONS];
+/// Maps that the program writes, and the programs that it goes on into.
+const WRITTEN: [&str; 6] =
+    [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS, object::CONNECTIONS, object::TAILS];
 
 /// The program, loaded once more onto the pinned tables.
 pub struct Explainer {

@@ -51,6 +51,7 @@ mod runs;
 mod slots;
 mod sys;
 mod table;
+mod transit;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -66,4 +67,5 @@ pub use log::KernelLog;
 pub use maps::Sizes;
 pub use publish::{Fill, Published};
 pub use table::{Below, Name, Rendered, Ring, Rrset, Table};
-pub use xdp_balancer_common::{Action, FlowCount, ServiceCount, Verdict};
+pub use transit::MAX_TRANSIT_INTERFACES;
+pub use xdp_balancer_common::{Action, FlowCount, ServiceCount, TransitHook, TransitVerdict, Verdict};

@@ -65,7 +65,7 @@ pub(crate) struct Shape {
 }
 
 /// All pinned maps.
-pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 7] {
+pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 8] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, flags: 0, entries, fixed: false };
     let fixed = |name, kind, value, entries| Shape { fixed: true, ..shape(name, kind, 4, value, entries) };
     let key = size_of::<ConnectionKey>();
@@ -73,6 +73,7 @@ pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 7] {
     [
         mapped(object::POOL, size_of::<Pool>()),
         fixed(object::FENCE, MapType::ArrayOfMaps, 4, 1),
+        fixed(object::TAILS, MapType::ProgramArray, 4, object::TAIL_SLOTS),
         shape(object::CURSORS, MapType::PerCpuArray, 4, 4, sizes.cursors),
         fixed(object::VERDICTS, MapType::PerCpuArray, 8, Verdict::ALL.len() as u32),
         shape(object::SERVICES, MapType::PerCpuArray, 4, size_of::<ServiceCount>(), sizes.services),
@@ -109,7 +110,7 @@ impl Shape {
 }
 
 /// Opens a pinned map; `None` where there is no pin.
-fn open(pins: &Pins, name: &'static str) -> Result<Option<MapData>, Error> {
+pub(crate) fn open(pins: &Pins, name: &'static str) -> Result<Option<MapData>, Error> {
     match MapData::from_pin(pins.map(name)) {
         Ok(map) => Ok(Some(map)),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(None),

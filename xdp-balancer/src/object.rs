@@ -13,7 +13,12 @@ pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR")
 
 /// Creates or adopts maps as the loader was told, and prepares the programs.
 pub(crate) fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
-    loader.load(OBJECT).map_err(|error: EbpfError| Error::system("create", "the BPF maps")(error))
+    load_other(loader, OBJECT)
+}
+
+/// The same for another object.
+pub(crate) fn load_other(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Result<Ebpf, Error> {
+    loader.load(object).map_err(|error: EbpfError| Error::system("create", "the BPF maps")(error))
 }
 
 /// Loads an XDP program and takes it out of the object.
@@ -26,17 +31,27 @@ pub(crate) fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mu
 
 /// Loads a classifier and takes it out of the object.
 pub(crate) fn classifier<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
-    let program = object.program_mut(name).ok_or(Error::Missing { name })?;
-    let program: &mut SchedClassifier = program.try_into().map_err(|_| Error::Missing { name })?;
+    let program = classifier_of(object, name)?;
     program.load().map_err(|error| refused(name, error))?;
     Ok(program)
 }
 
-/// The XDP program, already loaded.
+/// A classifier of the object.
+pub(crate) fn classifier_of<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = object.program_mut(name).ok_or(Error::Missing { name })?;
+    program.try_into().map_err(|_| Error::Missing { name })
+}
+
+/// The XDP program that answers, already loaded.
 pub(crate) fn loaded_xdp(object: &Ebpf) -> Result<&Xdp, Error> {
-    match object.program(object::XDP) {
+    loaded(object, object::XDP)
+}
+
+/// An XDP program, already loaded.
+pub(crate) fn loaded<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, Error> {
+    match object.program(name) {
         Some(Program::Xdp(program)) => Ok(program),
-        _ => Err(Error::Missing { name: object::XDP }),
+        _ => Err(Error::Missing { name }),
     }
 }
 

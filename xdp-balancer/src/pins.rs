@@ -42,6 +42,11 @@ impl Pins {
         Self { root: pin_dir.join(format!("v{LAYOUT}")) }
     }
 
+    /// Those of a directory of any layout.
+    pub(crate) fn at(layout: &Path) -> Self {
+        Self { root: layout.to_owned() }
+    }
+
     /// The directory of maps.
     pub(crate) fn root(&self) -> &Path {
         &self.root

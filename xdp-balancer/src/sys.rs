@@ -231,6 +231,23 @@ pub(crate) fn if_name(index: u32) -> Option<String> {
     String::from_utf8(name[..len].to_vec()).ok()
 }
 
+/// Whether an interface has Ethernet frames.
+pub(crate) fn is_ethernet(name: &str) -> io::Result<bool> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: zero is a valid value of this plain struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IF_NAMESIZE - 1)) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: an open socket, and the request that this call fills.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: filled by the call.
+    let kind = unsafe { request.ifr_ifru.ifru_hwaddr.sa_family };
+    Ok(matches!(kind, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK))
+}
+
 /// Whether a path lies on a BPF file system.
 pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     let path = c_path(path)?;

@@ -12,7 +12,7 @@ use super::configuration::{ConfigRequest, Configuration, Origin};
 use super::feed::Feed;
 use super::store::StoreHealth;
 use crate::config::Config;
-use crate::datapath::{Datapath, InterfaceStatus, MapFill};
+use crate::datapath::{Datapath, InterfaceStatus, MapFill, TransitStatus};
 use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Transport};
 use crate::model::{Basis, Forecast, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
@@ -55,6 +55,10 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets by verdict.
     pub verdicts: BTreeMap<String, u64>,
+    /// Where replies of other servers that pass through are rewritten.
+    pub transit: Vec<TransitStatus>,
+    /// What became of these replies.
+    pub transit_verdicts: BTreeMap<String, u64>,
     /// How full the kernel's maps are.
     pub maps: Vec<MapFill>,
     /// What the daemon's own DNS did.
@@ -264,6 +268,8 @@ impl Sources {
             dataplane_problem: self.datapath.problem(),
             interfaces: self.datapath.interfaces(),
             verdicts: counts.verdicts.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect(),
+            transit: self.datapath.transit(),
+            transit_verdicts: self.datapath.transit_counts(),
             maps: self.datapath.fill(),
             dns: DnsStatus { udp: self.outcomes(Transport::Udp), tcp: self.outcomes(Transport::Tcp) },
             network: self.network_status(),

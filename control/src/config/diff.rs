@@ -73,6 +73,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("dataplane.pin_dir", old.dataplane.pin_dir != new.dataplane.pin_dir),
             ("dataplane.transparent", old.dataplane.transparent != new.dataplane.transparent),
             ("dataplane.keep_tables", old.dataplane.keep_tables != new.dataplane.keep_tables),
+            ("dataplane.transit", old.dataplane.transit != new.dataplane.transit),
             ("dns.listen", old.listen != new.listen),
             ("dns.cookies", old.dns.cookies != new.dns.cookies),
             ("dns.cookie_secret_file", old.dns.cookie_secret_file != new.dns.cookie_secret_file),

@@ -37,7 +37,7 @@ pub use images::Images;
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
 pub use types::{
-    Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool, Technologies,
+    Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool, Technologies, Transit,
     Unikernels,
 };
 pub use values::{parse_duration, show_duration};

@@ -9,7 +9,7 @@ use super::STATE_DIR;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
-use super::types::{AttachMode, Control, Dataplane, Dns, LogLevel};
+use super::types::{AttachMode, Control, Dataplane, Dns, LogLevel, Transit};
 use super::values::{absolute_path, boolean, duration, identifier, interface, prefix, socket_address};
 use super::values::{socket_path, unicast, whole32, word};
 use super::zone_file;
@@ -21,6 +21,8 @@ pub const MOST_INSTANCES: u32 = 4096;
 const MOST_LISTEN: usize = xdp_balancer_common::LOCAL_ADDRESSES;
 /// Most earlier tables that are kept.
 const MOST_TABLES: u32 = 256;
+/// Most interfaces per direction where replies in transit are rewritten; the kernel's table holds both together.
+const MOST_TRANSIT: usize = 32;
 /// Most prefixes of resolvers whose word on the client's subnet is taken; each query is held against all of them.
 const MOST_RESOLVERS: usize = 64;
 /// Longest TTL (RFC 8767 advises against more than a week).
@@ -36,16 +38,42 @@ pub(super) fn node(section: &Section<'_, '_>, default: &NodeName) -> NodeName {
 }
 
 pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
-    section.allow(&["interfaces", "mode", "pin_dir", "transparent", "keep_tables"]);
+    section.allow(&["interfaces", "mode", "pin_dir", "transparent", "keep_tables", "transit"]);
     let modes = [AttachMode::Auto, AttachMode::Native, AttachMode::Generic].map(|m| (m.label(), m));
     let interfaces = section.list("interfaces", "[\"eth0\"]", interface);
+    let interfaces: Vec<String> =
+        without_doubles(section, "interfaces", interfaces).into_iter().map(|f| f.value).collect();
+    let transit = transit(&section.section("transit"), &interfaces);
     Dataplane {
-        interfaces: without_doubles(section, "interfaces", interfaces).into_iter().map(|f| f.value).collect(),
+        interfaces,
         mode: section.or("mode", AttachMode::Auto, |v| word(v, &modes)).value,
         pin_dir: section.or("pin_dir", PathBuf::from("/sys/fs/bpf/selvedge"), absolute_path).value,
         transparent: section.or("transparent", false, boolean).value,
         keep_tables: section.or("keep_tables", 16, |v| whole32(v, 0, MOST_TABLES)).value,
+        transit,
     }
+}
+
+/// `[dataplane.transit]`. Only where the program is attached it sees replies come in.
+fn transit(section: &Section<'_, '_>, attached: &[String]) -> Transit {
+    section.allow(&["ingress", "egress"]);
+    let list = |key| {
+        let list = section.list(key, "[\"eth0\"]", interface);
+        let line = list.as_ref().map_or(section.line, |l| l.line);
+        let named = without_doubles(section, key, list);
+        if named.len() > MOST_TRANSIT {
+            let what = format!("has {} interfaces", named.len());
+            section.complain(line, key, what, format!("use at most {MOST_TRANSIT}"));
+        }
+        named
+    };
+    let ingress = list("ingress");
+    for name in ingress.iter().filter(|name| !attached.contains(&name.value)) {
+        let what = format!("{} is not among dataplane.interfaces", name.value);
+        section.complain(name.line, "ingress", what, "add it there, or rewrite as replies go out (egress)");
+    }
+    let values = |list: Vec<Field<String>>| list.into_iter().map(|f| f.value).collect();
+    Transit { ingress: values(ingress), egress: values(list("egress")) }
 }
 
 /// `[dns]`: where is listened, with places, and the rest.

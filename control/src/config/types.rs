@@ -62,6 +62,17 @@ pub struct Dataplane {
     pub transparent: bool,
     /// Earlier tables that are kept to go back to; 0 to 256.
     pub keep_tables: u32,
+    /// Where replies in transit are rewritten.
+    pub transit: Transit,
+}
+
+/// Interfaces where replies of other servers that pass through are rewritten; none twice in one list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transit {
+    /// As they come in; these are among `dataplane.interfaces`.
+    pub ingress: Vec<String>,
+    /// As they go out.
+    pub egress: Vec<String>,
 }
 
 /// How DNS is spoken.

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod explain;
 pub mod offline;
+mod transit;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
+pub use transit::TransitStatus;
 pub use xdp_balancer::OpenConnection;
 pub use xdp_balancer::RunAction;
 use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
@@ -92,6 +94,7 @@ struct State {
     /// Why there is no plane.
     problem: Option<String>,
     interfaces: Vec<InterfaceStatus>,
+    transit: Vec<TransitStatus>,
 }
 
 impl Datapath {
@@ -104,7 +107,7 @@ impl Datapath {
     /// [`DatapathError::Required`] where the configuration demands driver mode and it cannot be had.
     pub fn open(settings: &config::Dataplane, terms: Terms, has_services: bool) -> Result<Self, DatapathError> {
         let terms = Arc::new(terms);
-        let mut state = State { plane: None, problem: None, interfaces: Vec::new() };
+        let mut state = State { plane: None, problem: None, interfaces: Vec::new(), transit: Vec::new() };
         if settings.interfaces.is_empty() && !has_services {
             info!("no interface and no service is configured; nothing is loaded into the kernel");
             return Ok(Self { state: Arc::new(Mutex::new(state)), terms });
@@ -130,6 +133,7 @@ impl Datapath {
             let status = state.attach(interface, settings.mode)?;
             state.interfaces.push(status);
         }
+        state.transit = state.rewrite(&settings.transit);
         Ok(Self { state: Arc::new(Mutex::new(state)), terms })
     }
 

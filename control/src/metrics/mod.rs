@@ -70,6 +70,11 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     for (verdict, count) in &status.verdicts {
         verdicts.with_label_values(&[verdict]).inc_by(*count);
     }
+    let about = "Packets where replies in transit are rewritten, by what became of them.";
+    let transit = counter("selvedge_transit_packets_total", about, &["verdict"])?;
+    for (verdict, count) in &status.transit_verdicts {
+        transit.with_label_values(&[verdict]).inc_by(*count);
+    }
     let used = gauge("selvedge_map_entries", "Entries in use of a kernel map.", &["map"])?;
     let capacity = gauge("selvedge_map_capacity_entries", "Entries that a kernel map can hold.", &["map"])?;
     for map in &status.maps {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use aya::programs::{Program, TestRun as _, TestRunOptions};
 use xdp_balancer_common::{GRAIN, RingWord, object};
 
 use crate::dataplane::{Dataplane, RunAction, RunResult};
@@ -30,6 +31,24 @@ impl Dataplane {
     pub fn runner(&self) -> Result<Runner, Error> {
         let program = elf::loaded_xdp(&self.object)?.fd().map_err(Error::system("open", object::XDP))?;
         Ok(Runner(program.as_fd().try_clone_to_owned().map_err(Error::system("open", object::XDP))?))
+    }
+
+    /// Runs a frame that goes out through the classifier that rewrites replies; `None` where the kernel does not take it
+    /// for a packet.
+    pub fn run_out(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let Some(Program::SchedClassifier(program)) = self.transit_object()?.program(object::TRANSIT_EGRESS) else {
+            return Err(Error::Missing { name: object::TRANSIT_EGRESS });
+        };
+        let mut out = vec![0; 4096];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        match program.test_run(options).map_err(Error::system("run a frame through", object::TRANSIT_EGRESS)) {
+            Err(error) if error.errno() == Some(libc::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+            Ok(result) => {
+                out.truncate(result.data_size_out as usize);
+                Ok(Some(out))
+            }
+        }
     }
 
     /// Publishes with the protection taken out: what is wanted is written over the answers in force, which programs
