@@ -12,7 +12,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
 .PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-technologies \
-	soak-technologies fuzz-dataplane lint deny deb clean
+	soak-technologies fuzz-dataplane fuzz-transit lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -97,6 +97,14 @@ fuzz-dataplane: ## Mutated queries through the program, held against the daemon;
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	FRAMES=$(FRAMES) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test fuzz -- --nocapture | tee "$$log"; \
 	grep '^frames=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
+
+REPLIES ?= 1000000
+fuzz-transit: ## Mutated replies in transit, held against a twin; REPLIES=1000000 SEED=1 (as root)
+	@tests/setup.sh build
+	@cargo test --release --locked -p xdp-balancer --test transit --no-run
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	REPLIES=$(REPLIES) SEED=$(SEED) cargo test --release --locked --quiet -p xdp-balancer --test transit -- --nocapture | tee "$$log"; \
+	grep '^replies=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
 
 # The program in the kernel compiles for its own target only, with the flags that its build gives it; the
 # workspace's lints hold there through its manifest.

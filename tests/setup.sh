@@ -191,6 +191,15 @@ step_lab() {
     has ethtool || install_packages ethtool
     has dig || install_packages bind9-dnsutils
     has curl || install_packages curl
+    # Resolvers behind a node, and what they ask.
+    local server package program service
+    for server in knot:knotd:knot unbound:unbound:unbound knot-resolver:kresd:kresd@1; do
+        IFS=: read -r package program service <<<"$server"
+        if ! has "$program" && offered "$package"; then
+            install_packages "$package"
+            leave_disabled "$service"
+        fi
+    done
     # The paper's second container is made of it.
     /usr/bin/python3 -c 'import flask' 2>/dev/null || install_packages python3-flask
     has openssl || install_packages openssl

@@ -141,11 +141,7 @@ pub fn of_type(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
 
 /// Where in the pool the answer is whose turn it is. The client's turn is asked for only where it counts.
 #[inline(always)]
-pub fn select(
-    rrset: u32,
-    pool: Base,
-    client_turn: impl FnOnce() -> Result<u16, Verdict>,
-) -> Result<usize, Verdict> {
+pub fn select(rrset: u32, pool: Base, client_turn: impl FnOnce() -> Result<u16, Verdict>) -> Result<usize, Verdict> {
     let rrset = pool.grain(rrset) as *const Rrset;
     // SAFETY: inside the pool. Volatile: user space stores the word while we run, and it has to be
     // read exactly once.

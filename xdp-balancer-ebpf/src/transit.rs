@@ -129,9 +129,8 @@ mod entry {
         }
         // The kernel knows whether the checksum is there, or is left to the device.
         // SAFETY: as above.
-        let summed = unsafe {
-            bpf_l4_csum_replace(skb, udp as u32 + 6, 0, changed.into(), BPF_F_MARK_MANGLED_0.into())
-        };
+        let summed =
+            unsafe { bpf_l4_csum_replace(skb, udp as u32 + 6, 0, changed.into(), BPF_F_MARK_MANGLED_0.into()) };
         if summed == 0 { Ok(()) } else { Err(Verdict::Broken) }
     }
 }

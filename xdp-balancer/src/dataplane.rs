@@ -127,7 +127,18 @@ impl Dataplane {
         let installed = maps.read_installed(options.sizes.grains())?;
         let log = KernelLog::take(&mut object);
         let rings = Rings::default();
-        Ok(Self { object, maps, pins, installed, rings, classifiers_loaded: false, transit: None, log, adopted, _lock: lock })
+        Ok(Self {
+            object,
+            maps,
+            pins,
+            installed,
+            rings,
+            classifiers_loaded: false,
+            transit: None,
+            log,
+            adopted,
+            _lock: lock,
+        })
     }
 
     /// True if all maps were there already.

@@ -51,9 +51,9 @@ mod runs;
 mod slots;
 mod sys;
 mod table;
-mod transit;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod transit;
 
 pub use attach::{
     AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,

@@ -8,7 +8,7 @@ use std::path::Path;
 use aya::maps::{HashMap, Map, MapData, MapError, MapType, PerCpuArray, ProgramArray};
 use aya::programs::links::Link as _;
 use aya::programs::tc::{SchedClassifierLink, TcError};
-use aya::programs::{TcAttachType, tc};
+use aya::programs::{ProgramError, TcAttachType, tc};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use xdp_balancer_common::object::{
     TAIL_TRANSIT, TAILS, TRANSIT_EGRESS, TRANSIT_HOOKS, TRANSIT_INGRESS, TRANSIT_VERDICTS,
@@ -181,8 +181,9 @@ fn take_filter_off(ifindex: u32) -> Result<(), Error> {
     let link = SchedClassifierLink::attached(&interface, TcAttachType::Egress, TRANSIT_PRIORITY, FILTER_HANDLE, None)
         .map_err(Error::system("find the filter on", interface.as_str()))?;
     match link.detach() {
-        Err(aya::programs::ProgramError::TcError(TcError::NetlinkError(error)))
-            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) =>
+        // No such filter, no qdisc for it, no interface.
+        Err(ProgramError::NetlinkError(error))
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) =>
         {
             Ok(())
         }
@@ -193,4 +194,24 @@ fn take_filter_off(ifindex: u32) -> Result<(), Error> {
 /// What is pinned below a directory of any layout; older ones may have none of it.
 pub(crate) fn take_all_off(layout: &Path, interface: Option<&str>) -> Result<(), Error> {
     take_off(&Pins::at(layout), interface)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn the_object_has_these_programs_and_maps_of_these_shapes() {
+        let parsed = aya_obj::Object::parse(OBJECT).unwrap();
+        let mut programs: Vec<&str> = parsed.programs.keys().map(String::as_str).collect();
+        programs.sort_unstable();
+        assert_eq!(programs, [TRANSIT_INGRESS, TRANSIT_EGRESS]);
+        for shape in own_shapes() {
+            let map = parsed.maps.get(shape.name).unwrap();
+            let found = (map.map_type(), map.key_size(), map.value_size(), map.map_flags(), map.max_entries());
+            let wanted = (shape.kind as u32, shape.key as u32, shape.value as u32, shape.flags, shape.entries);
+            assert_eq!(found, wanted, "{}", shape.name);
+        }
+    }
 }

@@ -37,8 +37,8 @@ pub use images::Images;
 pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
 pub use types::{
-    Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool, Technologies, Transit,
-    Unikernels,
+    Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool, Technologies,
+    Transit, Unikernels,
 };
 pub use values::{parse_duration, show_duration};
 

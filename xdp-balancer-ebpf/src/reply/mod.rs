@@ -13,11 +13,11 @@ use xdp_balancer_common::{MAX_NAME_BYTES, TransitVerdict as Verdict, client_turn
 
 use crate::checksum::{Sum, fold};
 use crate::packet::{load, opaque, store, unlinked};
+pub use crate::parse::{DNS, UDP};
 use crate::parse::{
     ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, FRAGMENT, IPV4, IPV6, PORT_DNS,
     PROTOCOL_UDP, TAG,
 };
-pub use crate::parse::{DNS, UDP};
 
 /// Bounds a length and an offset of a frame.
 pub const LENGTH_MASK: usize = 0x7ff;

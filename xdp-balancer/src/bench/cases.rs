@@ -26,6 +26,8 @@ pub(super) struct Case {
     pub name: &'static str,
     pub about: &'static str,
     pub frame: Vec<u8>,
+    /// Whether it is passed, but not as it was.
+    pub rewritten: bool,
 }
 
 /// Addresses of the server, one per family.
@@ -49,6 +51,14 @@ fn frame(v6: bool, port: u16, payload: Vec<u8>) -> Vec<u8> {
 /// A query for a name, over IPv4.
 pub(super) fn query(name: &str) -> Vec<u8> {
     frame(false, 53, Query::new(name, A).build())
+}
+
+/// Another server's reply for the name of the plain query.
+fn reply() -> Vec<u8> {
+    let rest = address_record(Ipv4Addr::new(203, 0, 113, 1).into(), 300);
+    let message = Query { flags: 0x8180, counts: [1, 1, 0, 0], rest, ..Query::new(NAME, A) }.build();
+    let (from, to) = (SocketAddr::new(server(false), 53), SocketAddr::new(client(false), 40_000));
+    FrameBuilder::new(from, to).payload(message).build()
 }
 
 fn tagged(mut frame: Vec<u8>) -> Vec<u8> {
@@ -136,7 +146,7 @@ pub(super) fn table() -> Table {
 
 /// All cases; the first one is the plain query that baselines run with.
 pub(super) fn all() -> Vec<Case> {
-    let case = |name, about, frame| Case { name, about, frame };
+    let case = |name, about, frame| Case { name, about, frame, rewritten: false };
     let query = |qtype| Query::new(NAME, qtype);
     let a = |v6| frame(v6, 53, query(A).build());
     let opt = |options: &[u8]| query(A).opt(1232, false, options).build();
@@ -172,6 +182,8 @@ pub(super) fn all() -> Vec<Case> {
         case("type_v4", "passed: its name was found", frame(false, 53, Query::new(&large, TXT).build())),
         case("too_large_v4", "passed: its turn was found", frame(false, 53, Query::new(&large, A).build())),
     ]);
+    let passing = case("transit_v4", "a reply that is rewritten: A, one address", reply());
+    cases.push(Case { rewritten: true, ..passing });
     for (name, len) in LONGER {
         cases.push(case(name, "A, a longer name", frame(false, 53, Query::new(&long_name(len), A).build())));
     }
