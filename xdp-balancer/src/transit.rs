@@ -39,8 +39,26 @@ fn own_shapes() -> [Shape; 2] {
 
 impl Dataplane {
     /// Rewrites replies at these places and at no others. On ingress the interface has to be attached as well.
-    /// May be repeated: this version's programs then take the place of those there.
+    /// May be repeated: this version's programs then take the place of those there. After an error replies are rewritten
+    /// nowhere.
     pub fn set_transit(&mut self, places: &[(&str, TransitHook)]) -> Result<(), Error> {
+        self.transit = None;
+        if places.is_empty() {
+            return take_off(&self.pins, None);
+        }
+        match self.rewrite_at(places) {
+            Ok(object) => {
+                self.transit = Some(object);
+                Ok(())
+            }
+            Err(error) => {
+                take_off(&self.pins, None)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn rewrite_at(&self, places: &[(&str, TransitHook)]) -> Result<Ebpf, Error> {
         let mut wanted: Vec<(u32, &str, TransitHook)> = Vec::with_capacity(places.len());
         for (interface, hook) in places {
             let ifindex =
@@ -49,11 +67,6 @@ impl Dataplane {
                 return Err(Error::NotEthernet { interface: (*interface).into() });
             }
             wanted.push((ifindex, interface, *hook));
-        }
-        if wanted.is_empty() {
-            self.transit = None;
-            take_off(&self.pins, None)?;
-            return Ok(());
         }
         let mut object = load(&self.pins)?;
         let mut hooks = hooks(&self.pins)?.ok_or(Error::Missing { name: TRANSIT_HOOKS })?;
@@ -84,8 +97,7 @@ impl Dataplane {
         } else {
             clear_tail(&mut tails)?;
         }
-        self.transit = Some(object);
-        Ok(())
+        Ok(object)
     }
 
     /// Packets by [`TransitVerdict`], in its order; `None` where replies are not rewritten.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod lab;
+pub mod namespace;
 pub mod replies;
 pub mod rows;
 pub mod zone;
