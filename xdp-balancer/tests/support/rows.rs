@@ -80,6 +80,14 @@ pub fn passed_rows() -> Vec<Row> {
     row("TCP over IPv6", V::NotUdp, edited(true, |f| f[20] = 6));
     row("ICMPv6", V::NotUdp, edited(true, |f| f[20] = 58));
     row("port 54", V::NotDns, edited(false, |f| f[37] = 54));
+    row(
+        "from port 53 to another",
+        V::Reply,
+        edited(false, |f| {
+            f[34..36].copy_from_slice(&53_u16.to_be_bytes());
+            f[37] = 54;
+        }),
+    );
     row("port 5353 over IPv6", V::NotDns, edited(true, |f| f[56..58].copy_from_slice(&5353_u16.to_be_bytes())));
     row("other IPv4 address", V::NotLocal, edited(false, |f| f[33] = 55));
     row("other IPv6 address", V::NotLocal, edited(true, |f| f[53] = 0x54));
