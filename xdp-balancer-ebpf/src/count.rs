@@ -1,9 +1,9 @@
 //! The only way out of the program: verdict in, one count, XDP action out.
 
-use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use xdp_balancer_common::Verdict;
+use xdp_balancer_common::{Action, Verdict};
 
 use crate::maps::VERDICTS;
 
@@ -14,14 +14,14 @@ pub fn answered(verdict: u32) -> u32 {
     XDP_TX
 }
 
-/// Counts the reason and lets the frame go on.
+/// Counts the reason, and lets the frame go on or ends it.
 #[inline(always)]
-pub fn passed(ctx: &XdpContext, verdict: Verdict) -> u32 {
+pub fn unanswered(ctx: &XdpContext, verdict: Verdict) -> u32 {
     add(verdict as u32);
     if matches!(verdict, Verdict::Broken | Verdict::NoRoom) {
         selvedge_report(ctx.ctx, verdict as u32);
     }
-    XDP_PASS
+    if matches!(verdict.action(), Action::Drop) { XDP_DROP } else { XDP_PASS }
 }
 
 #[inline(always)]

@@ -2,10 +2,11 @@
 
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Choice, GRAIN, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot, Verdict,
+    ANSWER_BYTES, ANSWER_VERDICTS, AnswerHead, Choice, GRAIN, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot, Verdict,
 };
 
 use crate::family::Family;
+use crate::guard;
 use crate::maps::{CURSORS, SERVICES};
 use crate::names::{closest_encloser, same};
 use crate::packet::{Frame, load, opaque};
@@ -46,11 +47,8 @@ impl Found {
     #[inline(always)]
     pub fn answered(&self) -> u32 {
         let verdict = u32::from(self.head().verdict);
-        // A name that does not exist is no service's.
-        if verdict != Verdict::NxDomain as u32 {
-            // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-            unsafe { (*self.service).answered += 1 };
-        }
+        // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
+        unsafe { (*self.service).answers[verdict as usize & (ANSWER_VERDICTS - 1)] += 1 };
         verdict
     }
 }
@@ -80,7 +78,12 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
     let service = SERVICES.get_ptr_mut(held.service.into()).ok_or(Verdict::Broken)?;
     let rrset = if denied == 0 {
         // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-        unsafe { (*service).queries += 1 };
+        unsafe {
+            (*service).queries += 1;
+            if !F::CHECKSUM_OPTIONAL {
+                (*service).queries_v6 += 1;
+            }
+        }
         let settings = &pool.root().settings;
         if settings.quiet_lens[0] != 0 {
             let ip = headers::<F>(Frame::of(ctx).cursor(message.link))?;
@@ -97,7 +100,8 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
         }
         denied
     };
-    let at = pool.byte(select::<F>(ctx, message, rrset, pool)?);
+    let chosen = select::<F>(ctx, message, rrset, pool)?;
+    let at = pool.byte(guard::limit::<F>(ctx, message, question, service, held.service, chosen)?);
     // SAFETY: inside the pool, and any bytes are a head.
     let len = usize::from(unsafe { load::<u16>(at) });
     if len > ANSWER_BYTES {

@@ -13,6 +13,7 @@ use xdp_balancer_common::object;
 use crate::counters::Counters;
 use crate::dataplane::Dataplane;
 use crate::error::Error;
+use crate::guard::Freshness;
 use crate::maps::{Maps, Sizes, shapes};
 use crate::netlink;
 use crate::object as elf;
@@ -82,6 +83,10 @@ pub struct Pinned {
     pub generation: u64,
     /// Counters.
     pub counters: Counters,
+    /// How old their last sign of life is.
+    pub freshness: Freshness,
+    /// What is looked at besides the tables: bits of [`Guard`](xdp_balancer_common::Guard).
+    pub features: u64,
 }
 
 impl Dataplane {
@@ -323,16 +328,13 @@ fn remove_dir(path: &Path) -> Result<(), Error> {
 /// What is pinned, without loading or changing anything; `None` where no maps of this layout are.
 pub fn show(pin_dir: &Path) -> Result<Option<Pinned>, Error> {
     let pins = Pins::new(pin_dir);
-    for shape in &shapes(&Sizes::default()) {
-        if shape.adopt(&pins)?.is_none() {
-            return Ok(None);
-        }
-    }
-    let maps = Maps::open(&pins)?;
+    let Some(maps) = Maps::found(&pins)? else { return Ok(None) };
     Ok(Some(Pinned {
         attachments: pins.links()?.iter().filter_map(attachment_of).collect(),
         generation: maps.settings().generation,
         counters: maps.counters(u32::MAX)?,
+        freshness: maps.freshness(),
+        features: maps.guard().features,
     }))
 }
 
@@ -343,7 +345,7 @@ pub fn attach_pass(interface: &str) -> Result<(), Error> {
     let ifindex = sys::if_index(interface).ok_or_else(|| Error::NoInterface { interface: interface.into() })?;
     let mut loader = EbpfLoader::new();
     // The maps of the object come along; as small as they can be, they are freed at once.
-    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1 }) {
+    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1, lists: 1, top: 1 }) {
         loader.map_max_entries(shape.name, shape.entries);
     }
     let mut object = elf::load(&mut loader)?;

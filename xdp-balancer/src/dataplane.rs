@@ -63,6 +63,8 @@ pub enum RunAction {
     Pass,
     /// Goes back out.
     Answer,
+    /// Ends here.
+    Drop,
     /// Any other action; the program has none.
     Other(u32),
 }
@@ -70,6 +72,7 @@ pub enum RunAction {
 impl RunAction {
     pub(crate) fn of(action: u32) -> Self {
         match action {
+            1 => Self::Drop,
             2 => Self::Pass,
             3 => Self::Answer,
             other => Self::Other(other),
@@ -120,6 +123,7 @@ impl Dataplane {
             // A part that is new makes the whole a new one to those who compare counters.
             maps.set_settings(&Settings { epoch: random()?, ..settings });
         }
+        maps.write_bare_answers();
         // What the process before us gave up shortly before its end may still be read.
         maps.grace()?;
         let installed = maps.read_installed(options.sizes.grains())?;

@@ -195,6 +195,9 @@ pub enum Problem {
     /// More prefixes of clients that are no sign of use than the settings hold.
     #[error("{0} of them, at most 32 fit")]
     Quiet(usize),
+    /// More prefixes in the lists of clients than the trie holds.
+    #[error("{0} prefixes, at most {1} fit")]
+    Lists(usize, u32),
     /// No secret was found under which all names differ.
     #[error("two names cannot be told apart by their hash")]
     Hash,

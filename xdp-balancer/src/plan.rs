@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, TypeSet, TypeSlot, grains_of, object,
+    Bytes as _, GRAIN, NameEntry, RESERVED_GRAINS, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, TypeSet, TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;
@@ -183,8 +183,7 @@ impl Installed {
     /// Empty tables.
     pub(crate) fn new(grains: u32, cursors: u32) -> Self {
         let mut pool = Runs::new(grains);
-        // Number 0 says "none".
-        pool.claim(0, 1);
+        pool.claim(0, RESERVED_GRAINS);
         let cursors = Runs::new(cursors);
         let (names, rrsets, tails) = (BTreeMap::new(), HashMap::new(), HashMap::new());
         Self { names, rrsets, tails, table: (0, 0), slot_shift: SLOT_SHIFTS[0], spare: (0, 0), pool, cursors }

@@ -135,6 +135,31 @@ pub(crate) fn lookup_batch<K: aya::Pod + Default, V: aya::Pod + Default>(
     }
 }
 
+/// The first `len` elements of a per-CPU array in one call (since Linux 5.13), of each the values of all CPUs.
+pub(crate) fn lookup_batch_per_cpu<V: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
+    len: u32,
+    cpus: usize,
+) -> io::Result<Vec<V>> {
+    const { assert!(size_of::<V>().is_multiple_of(8), "the kernel hands out values at multiples of eight bytes") };
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let (mut keys, mut next) = (vec![0_u32; len as usize], 0_u32);
+    let mut values = vec![V::default(); len as usize * cpus];
+    let mut attr = Attr::new();
+    attr.pointer(2, std::ptr::from_mut(&mut next) as usize);
+    attr.pointer(4, keys.as_mut_ptr() as usize);
+    attr.pointer(6, values.as_mut_ptr() as usize);
+    (attr.0[8], attr.0[9]) = (len, raw(map));
+    match attr.call(BPF_MAP_LOOKUP_BATCH) {
+        // It says so, too, where the last element was the array's last.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ if attr.0[8] != len => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        _ => Ok(values),
+    }
+}
+
 /// Removes an element of a map.
 pub(crate) fn delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     let mut attr = Attr::new();

@@ -1,8 +1,10 @@
 //! `selvedge dataplane`: break-glass. Needs neither the daemon nor its configuration.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Done;
+use super::paint::age;
 use crate::datapath::offline;
 
 pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
@@ -20,6 +22,44 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
         let walked =
             interface.verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
         println!("{}: {} (program {id}{walked})", status.interface, status.mode);
+    }
+    if found.generation != 0 {
+        let age = found.heartbeat_age_ms.map_or("never".to_owned(), |ms| format!("{} ago", age(ms)));
+        let stale = if found.stale { ", stale" } else { "" };
+        println!("tables: generation {}, daemon last there {age}{stale}", found.generation);
+    }
+    if !found.guards.is_empty() {
+        println!("in force: {}", found.guards.join(", "));
+    }
+    let counts: Vec<String> = GUARDS.iter().filter_map(|verdict| count(&found.verdicts, verdict)).collect();
+    if !counts.is_empty() {
+        println!("packets: {}", counts.join(", "));
+    }
+    Ok(())
+}
+
+/// Verdicts that limits, lists and stale tables lead to.
+const GUARDS: [&str; 8] = ["limited", "ceiling", "slipped", "unproven", "denied", "refused", "stale", "aged"];
+
+fn count(verdicts: &BTreeMap<&'static str, u64>, verdict: &str) -> Option<String> {
+    verdicts.get(verdict).filter(|count| **count != 0).map(|count| format!("{count} {verdict}"))
+}
+
+pub(super) fn top(pin_dir: &Path, most: usize, json: bool) -> Done {
+    let top = offline::top(pin_dir, most).map_err(|e| e.to_string())?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&top).map_err(|e| format!("top: {e}"))?);
+        return Ok(());
+    }
+    match top.one_in {
+        0 => println!("no query is noted now; dataplane.sample = 64 in the configuration notes one in 64"),
+        n => println!("one query in {n} is noted, since the tables were made"),
+    }
+    for (head, entries) in [("CLIENTS", &top.clients), ("NAMES", &top.names)] {
+        println!("\n{:>10}  {head}", "NOTED");
+        for entry in entries {
+            println!("{:>10}  {}", entry.noted, entry.what);
+        }
     }
     Ok(())
 }

@@ -271,6 +271,19 @@ enum DataplaneCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Who asks most, and for what, of the queries that were noted (dataplane.sample)
+    #[command(after_help = "Examples:\n  selvedge dataplane top\n  \
+        selvedge dataplane top --most 3 --json | jq -r '.clients[].what'")]
+    Top {
+        /// Most lines of each kind
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        most: usize,
+        #[command(flatten)]
+        pins: PinArg,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take the program off; queries then reach the daemon or whoever listens
     ///
     /// A daemon that runs goes on and attaches it again at its next start.
@@ -355,6 +368,9 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(code);
         }
         Command::Dataplane { command: DataplaneCommand::Show { pins, json } } => dataplane::show(&pins.pin_dir, json),
+        Command::Dataplane { command: DataplaneCommand::Top { most, pins, json } } => {
+            dataplane::top(&pins.pin_dir, most, json)
+        }
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
         }

@@ -122,7 +122,9 @@ fn interfaces(status: &Status, paint: Paint) -> String {
     }
     let answered = crate::datapath::answered(&status.verdicts);
     let total: u64 = status.verdicts.values().sum();
-    let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel");
+    let dropped = crate::datapath::dropped(&status.verdicts);
+    let dropped = if dropped == 0 { String::new() } else { format!(", {dropped} dropped by limits and lists") };
+    let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel{dropped}");
     out
 }
 

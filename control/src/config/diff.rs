@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sections::nameserver_default;
-use super::types::{Config, Technologies};
+use super::types::{Config, Dataplane, Technologies};
 use crate::model::{ServiceName, ServiceSpec, Zone};
 
 /// The difference of two configurations.
@@ -61,6 +61,10 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
         changed: changed.collect(),
         live: differing([
             ("zone", old.zones != new.zones_for(old)),
+            ("dataplane.limits", old.dataplane.guard.limits != new.dataplane.guard.limits),
+            ("dataplane.lists", old.dataplane.guard.lists != new.dataplane.guard.lists),
+            ("dataplane.stale", old.dataplane.guard.stale != new.dataplane.guard.stale),
+            ("dataplane.sample", old.dataplane.guard.sample != new.dataplane.guard.sample),
             ("limits.instances", old.limits != new.limits),
             ("network", old.networks != new.networks),
             ("technology.docker.rate", old.technologies.docker != new.technologies_for(old).docker),
@@ -97,6 +101,7 @@ impl Config {
     #[must_use]
     pub fn with_fixed_of(self, old: &Self) -> Self {
         Self {
+            dataplane: Dataplane { guard: self.dataplane.guard.clone(), ..old.dataplane.clone() },
             zones: self.zones_for(old),
             technologies: self.technologies_for(old),
             limits: self.limits,

@@ -7,6 +7,7 @@ mod api;
 mod cross;
 mod diff;
 mod errors;
+mod guard;
 mod images;
 mod names;
 mod networks;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::STATE_DIR;
+use super::guard;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
@@ -36,7 +37,17 @@ pub(super) fn node(section: &Section<'_, '_>, default: &NodeName) -> NodeName {
 }
 
 pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
-    section.allow(&["interfaces", "mode", "pin_dir", "transparent", "keep_tables"]);
+    section.allow(&[
+        "interfaces",
+        "mode",
+        "pin_dir",
+        "transparent",
+        "keep_tables",
+        "sample",
+        "limits",
+        "lists",
+        "stale",
+    ]);
     let modes = [AttachMode::Auto, AttachMode::Native, AttachMode::Generic].map(|m| (m.label(), m));
     let interfaces = section.list("interfaces", "[\"eth0\"]", interface);
     Dataplane {
@@ -45,6 +56,7 @@ pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
         pin_dir: section.or("pin_dir", PathBuf::from("/sys/fs/bpf/selvedge"), absolute_path).value,
         transparent: section.or("transparent", false, boolean).value,
         keep_tables: section.or("keep_tables", 16, |v| whole32(v, 0, MOST_TABLES)).value,
+        guard: guard::guard(section),
     }
 }
 

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::api::Api;
 use super::images::Images;
 use crate::model::{
-    Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec, VxlanSpec,
+    Guard, Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec, VxlanSpec,
     Zone,
 };
 use crate::predict::PredictorKind;
@@ -62,6 +62,8 @@ pub struct Dataplane {
     pub transparent: bool,
     /// Earlier tables that are kept to go back to; 0 to 256.
     pub keep_tables: u32,
+    /// Who is answered how much, by the kernel and by the daemon.
+    pub guard: Guard,
 }
 
 /// How DNS is spoken.

@@ -47,10 +47,10 @@ impl Counts {
                 Some(kernel) => {
                     let kernel = kernel.services.get(index as usize)?;
                     let before = self.before.1.entry(spec.name.clone()).or_insert_with(|| {
-                        kernel.queries.saturating_sub(kernel.answered).saturating_sub(daemon.udp.queries)
+                        kernel.queries.saturating_sub(kernel.ended()).saturating_sub(daemon.udp.queries)
                     });
                     // The daemon counts no query of a monitor for its service.
-                    seen(kernel.queries, kernel.answered, *before + daemon.udp.queries).saturating_sub(kernel.quiet)
+                    seen(kernel.queries, kernel.ended(), *before + daemon.udp.queries).saturating_sub(kernel.quiet)
                 }
                 None => daemon.udp.queries,
             };

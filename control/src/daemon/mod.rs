@@ -147,7 +147,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let cookies = cookies(&config)?;
     let client_subnet_from = config.dns.client_subnet_from.clone();
     let identity = config.node.to_string();
-    let policy = Policy { cookies, client_subnet_from, identity, summon: config.summon.clone() };
+    let guard = config.dataplane.guard.clone();
+    let policy = Policy { cookies, client_subnet_from, identity, summon: config.summon.clone(), guard };
     let terms = Terms {
         listen: config.listen.clone(),
         transparent: config.dataplane.transparent,
@@ -157,6 +158,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         own: config.gateways(),
     };
     let datapath = undisturbed(|| Datapath::open(&config.dataplane, terms, !config.services.is_empty()))?;
+    datapath.set_guard(&config.dataplane.guard);
     // A store that was lost must not be behind the kernel's tables, or nothing could be published.
     store.raise_generation(datapath.generation());
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
@@ -165,8 +167,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let hold = store.hold()?;
     let dns = Arc::new(DnsStats::default());
     let (index_in, index) = watch::channel(Arc::new(Index::new(&last)?));
-    // Stays as it is, as the listeners do, until a restart.
-    let (_policy, policy) = watch::channel(Arc::new(policy));
+    // Stays as it is but for the limits, as the listeners do, until a restart.
+    let (policy_in, policy) = watch::channel(Arc::new(policy));
     let clock = tokio::spawn(tell_time(datapath.clone()));
 
     let net = Arc::new(Net::new(owner.clone())?);
@@ -218,6 +220,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let keeper = Keeper::new(Arc::clone(&net), count_again(datapath.clone()));
     let mut keeper_stop = stopped.clone();
     let keeper = tokio::spawn(keeper.run(async move { keeper_stop.ordered().await }));
+    let kernel = datapath.clone();
     let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store), before };
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
     let orchestrator =
@@ -238,7 +241,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
 
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");
     notify(&[sd_notify::NotifyState::Ready]);
-    let reloader = Reloader { path: options.config, current: config_in, commands: commands_in, net, known };
+    let path = options.config;
+    let reloader = Reloader { path, current: config_in, commands: commands_in, net, known, datapath: kernel, policy: policy_in };
     loop {
         tokio::select! {
             signal = signals.next() => match signal {

@@ -19,12 +19,13 @@ use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
 pub use xdp_balancer::OpenConnection;
 pub use xdp_balancer::RunAction;
-use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
+pub use xdp_balancer::Freshness;
+use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Limits, Mode, Options, Rules, Sizes, Stale, Table};
 use xdp_balancer_common::{Action, CookieSecret, FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
 use crate::dns::{Below, Index, PublishedName, PublishedRrset, RenderedAnswer, Ring};
-use crate::model::{Snapshot, in_full};
+use crate::model::{Denied, Guard, QueryLimits, Snapshot, StalePolicy, Staleness, in_full};
 
 /// Why the kernel could not be made to do something.
 #[derive(Debug, thiserror::Error)]
@@ -151,11 +152,28 @@ impl Datapath {
         Ok(())
     }
 
-    /// Tells the program the time that goes into server cookies: seconds since 1970, once a second.
+    /// Tells the program that the daemon is there, and the time that goes into server cookies: seconds since 1970, once
+    /// a second.
     pub fn set_time(&self, seconds: u32) {
         if let Some(plane) = self.lock().plane.as_ref() {
             plane.set_time(seconds);
+            plane.beat();
         }
+    }
+
+    /// Puts rules in force. What the kernel refuses is told in the log; the rules before stay then.
+    pub fn set_guard(&self, guard: &Guard) {
+        if let Some(plane) = self.lock().plane.as_mut()
+            && let Err(error) = plane.set_rules(&rules(guard))
+        {
+            error!(error = %in_full(&error), "limits and lists could not be given to the kernel");
+        }
+    }
+
+    /// How old the kernel's tables' last sign of life is; `None` where there are none.
+    #[must_use]
+    pub fn freshness(&self) -> Option<Freshness> {
+        self.lock().plane.as_ref().map(Dataplane::freshness)
     }
 
     /// Counters, where the program runs; those of the services at least that have these indexes.
@@ -355,8 +373,25 @@ fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
 /// How many of these packets, by verdict label, went back out as answers.
 #[must_use]
 pub fn answered(verdicts: &BTreeMap<String, u64>) -> u64 {
-    let answers = Verdict::ALL.iter().filter(|verdict| verdict.action() == Action::Answer);
-    answers.filter_map(|verdict| verdicts.get(verdict.label())).sum()
+    ended(verdicts, Action::Answer)
+}
+
+/// How many of these packets ended in the kernel without an answer.
+#[must_use]
+pub fn dropped(verdicts: &BTreeMap<String, u64>) -> u64 {
+    ended(verdicts, Action::Drop)
+}
+
+fn ended(verdicts: &BTreeMap<String, u64>, action: Action) -> u64 {
+    let these = Verdict::ALL.iter().filter(|verdict| verdict.action() == action);
+    these.filter_map(|verdict| verdicts.get(verdict.label())).sum()
+}
+
+/// A service's answers by verdict label.
+#[must_use]
+pub fn answers(count: &ServiceCount) -> BTreeMap<String, u64> {
+    let answers = Verdict::ALL.iter().filter(|verdict| verdict.action() == Action::Answer).zip(count.answers);
+    answers.map(|(verdict, count)| (verdict.label().to_owned(), count)).collect()
 }
 
 /// How the kernel is to answer, whatever the names are.
@@ -374,6 +409,34 @@ pub struct Terms {
     pub monitors: Vec<IpNet>,
     /// This node's own addresses towards instances: its probes are none either.
     pub own: Vec<IpAddr>,
+}
+
+/// The kernel's form of the rules.
+fn rules(guard: &Guard) -> Rules {
+    let prefixes = |list: &[IpNet]| list.iter().map(|net| (net.addr(), net.prefix_len())).collect();
+    let QueryLimits { per_client, per_service, total, prefix_v4, prefix_v6, slip, amplification } = guard.limits;
+    let Staleness { policy, after, ttl_s } = guard.stale;
+    Rules {
+        limits: Limits {
+            client: per_client,
+            service: per_service,
+            total,
+            prefix_v4,
+            prefix_v6,
+            slip,
+            amplification,
+        },
+        allow: prefixes(&guard.lists.allow),
+        deny: prefixes(&guard.lists.deny),
+        deny_refuses: guard.lists.denied == Denied::Refuse,
+        stale: match policy {
+            StalePolicy::Keep => Stale::Keep,
+            StalePolicy::Shorten => Stale::Shorten { after, ttl: ttl_s },
+            StalePolicy::Pass => Stale::Pass { after },
+        },
+        // A power of two, as the configuration checks.
+        sample: (guard.sample != 0).then(|| guard.sample.ilog2() as u8),
+    }
 }
 
 /// The kernel's form of a snapshot.

@@ -70,6 +70,10 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     for (verdict, count) in &status.verdicts {
         verdicts.with_label_values(&[verdict]).inc_by(*count);
     }
+    if let Some(age) = status.heartbeat_age_ms {
+        let help = "Seconds since the XDP program was last told that the daemon is there.";
+        single("selvedge_xdp_heartbeat_age_seconds", help, age as f64 / 1e3)?;
+    }
     let used = gauge("selvedge_map_entries", "Entries in use of a kernel map.", &["map"])?;
     let capacity = gauge("selvedge_map_capacity_entries", "Entries that a kernel map can hold.", &["map"])?;
     for map in &status.maps {
@@ -125,6 +129,21 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     )?;
     let answers =
         counter("selvedge_service_answers_total", "Answers with records, by who answered.", &["service", "by"])?;
+    let said = counter(
+        "selvedge_service_kernel_answers_total",
+        "Answers that the kernel gave for the service, by what they said.",
+        &["service", "verdict"],
+    )?;
+    let limited = counter(
+        "selvedge_service_kernel_limited_total",
+        "Queries that the kernel left without an answer because of a limit.",
+        &["service"],
+    )?;
+    let families = counter(
+        "selvedge_service_kernel_queries_total",
+        "Queries for the service's names that the kernel saw, by IP version.",
+        &["service", "family"],
+    )?;
     let replicas = gauge("selvedge_service_replicas", "Instances, wanted and serving.", &["service", "kind"])?;
     let ordered = gauge(
         "selvedge_service_ordered",
@@ -156,6 +175,13 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         queries.with_label_values(&[name, "daemon"]).inc_by(rest);
         answers.with_label_values(&[name, "kernel"]).inc_by(service.answered_in_kernel);
         answers.with_label_values(&[name, "daemon"]).inc_by(service.answered_by_daemon);
+        for (verdict, count) in &service.answers_in_kernel {
+            said.with_label_values(&[name, verdict]).inc_by(*count);
+        }
+        limited.with_label_values(&[name]).inc_by(service.limited_in_kernel);
+        let v4 = service.queries_in_kernel.saturating_sub(service.queries_v6_in_kernel);
+        families.with_label_values(&[name, "ipv4"]).inc_by(v4);
+        families.with_label_values(&[name, "ipv6"]).inc_by(service.queries_v6_in_kernel);
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
         replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
         ordered.with_label_values(&[name]).set(service.ordered.is_some().into());
