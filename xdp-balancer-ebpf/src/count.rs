@@ -18,10 +18,15 @@ pub fn answered(verdict: u32) -> u32 {
 #[inline(always)]
 pub fn unanswered(ctx: &XdpContext, verdict: Verdict) -> u32 {
     add(verdict as u32);
-    if matches!(verdict, Verdict::Broken | Verdict::NoRoom) {
-        selvedge_report(ctx.ctx, verdict as u32);
+    // All that follow are rare or end the frame: one comparison for the rest.
+    if (verdict as u32) < Verdict::NoRoom as u32 {
+        return XDP_PASS;
     }
-    if matches!(verdict.action(), Action::Drop) { XDP_DROP } else { XDP_PASS }
+    if matches!(verdict.action(), Action::Drop) {
+        return XDP_DROP;
+    }
+    selvedge_report(ctx.ctx, verdict as u32);
+    XDP_PASS
 }
 
 #[inline(always)]

@@ -9,11 +9,12 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    Admission, AnswerHead, BUCKET_SETS, BUCKETS_OF_SET, Bucket, CLIENT_COOKIE, Guard, LIST_ALLOW, LIST_DENY, ListKey,
+    Admission, AnswerHead, BUCKET_SETS, BUCKETS_OF_SET, Bucket, CLIENT_COOKIE, GRAIN, Guard, LIST_ALLOW, LIST_DENY, ListKey,
     NOTED_NAME_BYTES, NotedName, REFUSED_AT, Rate, SERVER_COOKIE, SLIPPED_AT, ServiceCount, UNPROVEN_AT, Verdict,
     bucket_set, client_key_v4, client_key_v6, cookie_head,
 };
 
+use crate::age::selvedge_age;
 use crate::cookie::selvedge_cookie_hash;
 use crate::family::{Family, V4, V6};
 use crate::maps::{BUCKETS, CEILINGS, LISTS, TOP_CLIENTS, TOP_NAMES, VERDICTS};
@@ -31,13 +32,13 @@ const COOKIE_AHEAD: u32 = 300;
 const OVER_CLIENT: u64 = 1;
 const OVER_CEILING: u64 = 2;
 
-/// What is looked at before the name is looked up.
+/// What is looked at before the question is. So early that the verifier knows little that it would have to compare.
 #[inline(always)]
-pub fn enter<F: Family>(ctx: &XdpContext, message: &Message, question: &Question) -> Result<(), Verdict> {
+pub fn enter<F: Family>(ctx: &XdpContext, message: &Message) -> Result<(), Verdict> {
     if message.pool.root().guard.features & Guard::BEFORE == 0 {
         return Ok(());
     }
-    let verdict = selvedge_enter(ctx.ctx, place::<F>(message) | (question.name_len as u64) << 16);
+    let verdict = selvedge_enter(ctx.ctx, place::<F>(message));
     if verdict == Verdict::Denied as u64 {
         return Err(Verdict::Denied);
     }
@@ -69,14 +70,14 @@ pub fn limit<F: Family>(
         unsafe { (*service).limited += 1 };
         return Err(if given == OVER_CLIENT { Verdict::Limited } else { Verdict::Ceiling });
     }
-    Ok(given as usize)
+    // As an offset that was found is, so that both are one way for the verifier.
+    Ok(given as usize & !(GRAIN - 1))
 }
 
 /// Whether the answer that was written comes from stale tables and was made to live shorter.
 #[inline(always)]
-pub fn aged<F: Family>(ctx: &XdpContext, message: &Message, question: &Question) -> bool {
-    message.pool.root().guard.features & Guard::STALE_SHORTENS != 0
-        && crate::age::selvedge_age(ctx.ctx, place::<F>(message), question.name_len as u64) != 0
+pub fn aged(ctx: &XdpContext, pool: Base) -> bool {
+    pool.root().guard.features & Guard::STALE_SHORTENS != 0 && selvedge_age(ctx.ctx) != 0
 }
 
 /// Where the IP header is, and of which version.
@@ -122,16 +123,26 @@ fn note(ctx: &XdpContext, place: u64, key: u64) {
     count(&TOP_CLIENTS, key);
     let dns = if place >> 8 & 1 != 0 { V6::DNS } else { V4::DNS };
     let at = (place as usize & LINK_MASK) + dns + DNS;
-    let len = (place >> 16) as usize & 0xff;
-    let len = if len > NOTED_NAME_BYTES { NOTED_NAME_BYTES } else { len };
     let mut name = NotedName([0; NOTED_NAME_BYTES]);
+    let left = Frame::of(ctx).len().wrapping_sub(at);
+    let len = if left < NOTED_NAME_BYTES { left & (NOTED_NAME_BYTES - 1) } else { NOTED_NAME_BYTES };
     if len == 0 {
         return;
     }
     // SAFETY: a buffer that is as long; the context is the kernel's.
-    if unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, name.0.as_mut_ptr().cast(), len as u32) } == 0 {
-        count(&TOP_NAMES, name);
+    if unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, name.0.as_mut_ptr().cast(), len as u32) } != 0 {
+        return;
     }
+    // What follows the name is not to make it another one.
+    let (mut keep, mut i) = (0xff, 0);
+    while i < NOTED_NAME_BYTES {
+        name.0[i] &= keep;
+        if name.0[i] == 0 {
+            keep = 0;
+        }
+        i += 1;
+    }
+    count(&TOP_NAMES, name);
 }
 
 #[inline(always)]

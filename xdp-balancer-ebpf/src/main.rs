@@ -93,12 +93,12 @@ mod entry {
     fn serve_family<F: Family>(ctx: &XdpContext, link: usize) -> Result<u32, Verdict> {
         let frame = Frame::of(ctx);
         let message = parse::message::<F>(frame, link)?;
+        guard::enter::<F>(ctx, &message)?;
         let question = question::read::<F>(ctx, frame, &message)?;
-        guard::enter::<F>(ctx, &message, &question)?;
         let found = lookup::find::<F>(ctx, &message, &question)?;
         answer::write::<F>(ctx, &message, &question, &found)?;
         let verdict = found.answered();
-        Ok(if guard::aged::<F>(ctx, &message, &question) { Verdict::Aged as u32 } else { verdict })
+        Ok(if guard::aged(ctx, message.pool) { Verdict::Aged as u32 } else { verdict })
     }
 }
 

@@ -421,10 +421,10 @@ fn names_that_hold_one_ring_share_it() {
 fn grains_come_back_after_grace_only() {
     // Besides the table: those that are never handed out, RRset, set, and two answers, of which one is in force.
     let mut world = World::new(0, 8);
-    world.installed = Installed::new(RESERVED_GRAINS + 11 + TABLE, 8);
-    assert!(world.installed.pool.claim(RESERVED_GRAINS + 1 + 2 + 2 + 3, 3));
+    world.installed = Installed::new(RESERVED_GRAINS + 12 + TABLE, 8);
+    assert!(world.installed.pool.claim(RESERVED_GRAINS + 1 + 2 + 2 + 3, 4));
     let names = |contents: &[u8]| Table { names: vec![name(0, 0, &[(1, Some(ring(contents)))])], ..Table::default() };
-    world.others = 3;
+    world.others = 4;
     for contents in [1, 2] {
         world.publish(&names(&[contents])).unwrap();
     }

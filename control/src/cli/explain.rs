@@ -75,6 +75,7 @@ fn text(explanation: &Explanation) -> String {
     let fate = match (&explanation.reply_frame, explanation.action.as_str()) {
         (Some(_), _) => "turned into its answer and sent back out".to_owned(),
         (None, "passed") => "goes on to the network stack, not a byte changed".to_owned(),
+        (None, "dropped") => "ends here".to_owned(),
         (None, other) => other.to_owned(),
     };
     let _ = writeln!(out, "frame:   {fate}");

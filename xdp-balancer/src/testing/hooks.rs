@@ -34,9 +34,9 @@ impl Dataplane {
         self.maps.set_heartbeat(sys::monotonic_ns().saturating_sub(age).max(1));
     }
 
-    /// Fills every bucket with a prefix that nobody has and that has used up its burst.
-    pub fn fill_buckets(&mut self) -> Result<(), Error> {
-        let full_at = sys::monotonic_ns() + self.maps.guard().client.tolerance;
+    /// Fills every bucket with a prefix that nobody has, for so long.
+    pub fn fill_buckets(&mut self, time: Duration) -> Result<(), Error> {
+        let full_at = sys::monotonic_ns() + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
         let mut buckets: Array<&mut MapData, BucketSet> = match self.object.map_mut(object::BUCKETS) {
             Some(map) => map.try_into().map_err(Error::system("open the map", object::BUCKETS))?,
             None => return Err(Error::Missing { name: object::BUCKETS }),
