@@ -9,9 +9,9 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    Admission, AnswerHead, BUCKET_SETS, BUCKETS_OF_SET, Bucket, CLIENT_COOKIE, GRAIN, Guard, LIST_ALLOW, LIST_DENY, ListKey,
-    NOTED_NAME_BYTES, NotedName, REFUSED_AT, Rate, SERVER_COOKIE, SLIPPED_AT, ServiceCount, UNPROVEN_AT, Verdict,
-    bucket_set, client_key_v4, client_key_v6, cookie_head,
+    Admission, AnswerHead, BUCKET_SETS, BUCKETS_OF_SET, Bucket, CLIENT_COOKIE, GRAIN, Guard, LIST_ALLOW, LIST_DENY,
+    ListKey, NOTED_NAME_BYTES, NotedName, REFUSED_AT, Rate, SERVER_COOKIE, SLIPPED_AT, ServiceCount, UNPROVEN_AT,
+    Verdict, bucket_set, client_key_v4, client_key_v6, cookie_head,
 };
 
 use crate::age::selvedge_age;

@@ -2,7 +2,8 @@
 
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::{
-    ANSWER_BYTES, ANSWER_VERDICTS, AnswerHead, Choice, GRAIN, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot, Verdict,
+    ANSWER_BYTES, ANSWER_VERDICTS, AnswerHead, Choice, GRAIN, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot,
+    Verdict,
 };
 
 use crate::family::Family;

@@ -345,7 +345,8 @@ pub fn attach_pass(interface: &str) -> Result<(), Error> {
     let ifindex = sys::if_index(interface).ok_or_else(|| Error::NoInterface { interface: interface.into() })?;
     let mut loader = EbpfLoader::new();
     // The maps of the object come along; as small as they can be, they are freed at once.
-    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1, lists: 1, top: 1 }) {
+    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1, lists: 1, top: 1 })
+    {
         loader.map_max_entries(shape.name, shape.entries);
     }
     let mut object = elf::load(&mut loader)?;

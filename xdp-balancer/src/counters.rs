@@ -39,7 +39,8 @@ pub(crate) fn changed(before: &[u64], after: &[u64]) -> Option<Verdict> {
 impl Maps {
     /// Sums the counters of all CPUs.
     pub(crate) fn counters(&self, services: u32) -> Result<Counters, Error> {
-        let verdicts = sums(self.verdicts.map().fd().as_fd(), object::VERDICTS, self.verdicts.len(), |a: &mut u64, b| *a += b)?;
+        let verdicts =
+            sums(self.verdicts.map().fd().as_fd(), object::VERDICTS, self.verdicts.len(), |a: &mut u64, b| *a += b)?;
         let services = services.min(self.services.len());
         let services = sums(self.services.map().fd().as_fd(), object::SERVICES, services, ServiceCount::add)?;
         Ok(Counters { epoch: self.settings().epoch, verdicts, services })

@@ -181,7 +181,10 @@ impl Dataplane {
         let wanted = rules.lists();
         let capacity = self.maps.lists_capacity;
         if wanted.len() > capacity as usize {
-            return Err(Error::Invalid { name: "lists of clients".into(), problem: Problem::Lists(wanted.len(), capacity) });
+            return Err(Error::Invalid {
+                name: "lists of clients".into(),
+                problem: Problem::Lists(wanted.len(), capacity),
+            });
         }
         self.maps.set_lists(&wanted)?;
         let secret = match self.maps.guard().secret {

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use xdp_balancer_common::{
-    AnswerHead, BUCKET_SETS, Bucket, BucketSet, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, Guard, LAYOUT,
-    LIST_ALLOW, LIST_DENY, ListKey, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool, QuietPrefix, REFUSED_AT,
-    ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead, TypeSet,
-    TypeSlot, UNPROVEN_AT, Verdict,
+    AnswerHead, BUCKET_SETS, Bucket, BucketSet, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, Guard,
+    LAYOUT, LIST_ALLOW, LIST_DENY, ListKey, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool, QuietPrefix,
+    REFUSED_AT, ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead,
+    TypeSet, TypeSlot, UNPROVEN_AT, Verdict,
 };
 
 use super::*;

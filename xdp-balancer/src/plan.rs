@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    Bytes as _, GRAIN, NameEntry, RESERVED_GRAINS, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, TypeSet, TypeSlot, grains_of, object,
+    Bytes as _, GRAIN, NameEntry, RESERVED_GRAINS, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, TypeSet, TypeSlot,
+    grains_of, object,
 };
 
 use crate::error::Error;

@@ -240,7 +240,10 @@ impl World {
             assert!(used.insert(*grain), "RRset {grain} lies in something else");
         }
         // Padding at the end of a ring's turns belongs to it too, but is never a whole grain.
-        assert_eq!(used.len() as u32 + RESERVED_GRAINS + self.installed.spare.1 + self.others, self.installed.pool.used());
+        assert_eq!(
+            used.len() as u32 + RESERVED_GRAINS + self.installed.spare.1 + self.others,
+            self.installed.pool.used()
+        );
         let held: Vec<u32> = self.installed.rrsets.values().filter_map(|rrset| rrset.cursor).collect();
         assert_eq!(held.len(), held.iter().collect::<BTreeSet<_>>().len(), "a position of two RRsets");
         assert_eq!(held.len() as u32, self.installed.cursors.used());

@@ -29,7 +29,8 @@ fn tables() -> Table {
     // An owner that stands in full, as in a negative answer.
     let owner = wire("example.net");
     let soa = [&owner[..], &[0, 6, 0, 1, 0, 0, 0x0e, 0x10, 0, 22, 0, 0], &[0; 20]].concat();
-    names[0].others = Some(Arc::new(Ring::single(Rendered { flags: 0x0400, nscount: 1, bytes: soa, ..Rendered::default() })));
+    names[0].others =
+        Some(Arc::new(Ring::single(Rendered { flags: 0x0400, nscount: 1, bytes: soa, ..Rendered::default() })));
     Table { cookies: Some(SECRET), ..table(1, names) }
 }
 
@@ -111,7 +112,8 @@ fn each_rule_has_its_verdict() {
     check(of_limits(limits(1, 0, 0)), &asked, Verdict::Limited);
     check(of_limits(limits(0, 1, 0)), &asks("203.0.113.1", &Query::new(NAME, A)), Verdict::Ceiling);
     for client in ["203.0.114.1", "2001:db8:7::1"] {
-        let slipped = message(&check(of_limits(limits(1, 0, 1)), &asks(client, &Query::new(NAME, A)), Verdict::Slipped));
+        let slipped =
+            message(&check(of_limits(limits(1, 0, 1)), &asks(client, &Query::new(NAME, A)), Verdict::Slipped));
         assert!(slipped.metadata.truncation && slipped.answers.is_empty() && slipped.queries.len() == 1);
     }
     let amplification = of_limits(Limits { amplification: 3, ..Limits::default() });
@@ -122,7 +124,8 @@ fn each_rule_has_its_verdict() {
     let v6 = asks("2001:db8:bad:1::1", &Query::new(NAME, AAAA));
     check(Rules { deny: deny.clone(), ..Rules::default() }, &v6, Verdict::Denied);
     for frame in [&asked, &v6] {
-        let refused = check(Rules { deny: deny.clone(), deny_refuses: true, ..Rules::default() }, frame, Verdict::Refused);
+        let refused =
+            check(Rules { deny: deny.clone(), deny_refuses: true, ..Rules::default() }, frame, Verdict::Refused);
         assert_eq!(message(&refused).metadata.response_code, ResponseCode::Refused);
     }
     check(Rules { stale: Stale::Pass { after }, ..Rules::default() }, &asked, Verdict::Stale);

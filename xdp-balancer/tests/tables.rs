@@ -11,7 +11,7 @@ use xdp_balancer::testing::{Datagram, Query};
 use xdp_balancer::{
     Below, Dataplane, Error, Name, Rendered, Ring, RunAction, Table, Verdict, detach, remove_all, show,
 };
-use xdp_balancer_common::{CLIENT_TURNS, GRAIN, RESERVED_GRAINS, MAX_NAMES};
+use xdp_balancer_common::{CLIENT_TURNS, GRAIN, MAX_NAMES, RESERVED_GRAINS};
 
 /// The last byte of the address in the reply to an A query; `None` if it was passed.
 fn ask(dataplane: &Dataplane, name: &str) -> Option<u8> {

@@ -14,7 +14,9 @@ use super::store::StoreHealth;
 use crate::config::Config;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
 use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Transport};
-use crate::model::{Basis, Forecast, Guard, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition};
+use crate::model::{
+    Basis, Forecast, Guard, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition,
+};
 use crate::orchestrator::{OrchestratorView, WindowRecord};
 use crate::orders::Book;
 use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
@@ -283,9 +285,10 @@ impl Sources {
             interfaces: self.datapath.interfaces(),
             verdicts: counts.verdicts.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect(),
             maps: self.datapath.fill(),
-            heartbeat_age_ms: self.datapath.freshness().and_then(|freshness| {
-                u64::try_from(freshness.heartbeat_age?.as_millis()).ok()
-            }),
+            heartbeat_age_ms: self
+                .datapath
+                .freshness()
+                .and_then(|freshness| u64::try_from(freshness.heartbeat_age?.as_millis()).ok()),
             guard: config.dataplane.guard.clone(),
             dns: DnsStatus { udp: self.outcomes(Transport::Udp), tcp: self.outcomes(Transport::Tcp) },
             network: self.network_status(),

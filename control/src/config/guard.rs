@@ -74,19 +74,11 @@ fn stale(section: &Section<'_, '_>) -> Staleness {
     section.allow(&["policy", "after", "ttl_s"]);
     let default = Staleness::default();
     let words = StalePolicy::ALL.map(|policy| (policy.label(), policy));
-    let policy = section.or("policy", default.policy, |v| word(v, &words));
     // The daemon tells once a second that it is there.
     let shortest = Duration::from_secs(5);
-    let stale = Staleness {
-        policy: policy.value,
+    Staleness {
+        policy: section.or("policy", default.policy, |v| word(v, &words)).value,
         after: section.or("after", default.after, |v| duration(v, shortest, LONGEST_SILENCE)).value,
         ttl_s: section.or("ttl_s", default.ttl_s, |v| whole32(v, 0, LONGEST_TTL_S)).value,
-    };
-    if !policy.broken
-        && stale.policy != StalePolicy::Shorten
-        && let Some(line) = section.line_of("ttl_s")
-    {
-        section.complain(line, "ttl_s", "is for policy = \"shorten\" only", "set that policy, or remove it");
     }
-    stale
 }

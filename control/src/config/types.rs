@@ -11,8 +11,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::api::Api;
 use super::images::Images;
 use crate::model::{
-    Guard, Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec, VxlanSpec,
-    Zone,
+    Guard, Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec,
+    VxlanSpec, Zone,
 };
 use crate::predict::PredictorKind;
 

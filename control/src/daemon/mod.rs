@@ -242,7 +242,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");
     notify(&[sd_notify::NotifyState::Ready]);
     let path = options.config;
-    let reloader = Reloader { path, current: config_in, commands: commands_in, net, known, datapath: kernel, policy: policy_in };
+    let reloader =
+        Reloader { path, current: config_in, commands: commands_in, net, known, datapath: kernel, policy: policy_in };
     loop {
         tokio::select! {
             signal = signals.next() => match signal {

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
+pub use xdp_balancer::Freshness;
 pub use xdp_balancer::OpenConnection;
 pub use xdp_balancer::RunAction;
-pub use xdp_balancer::Freshness;
 use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Limits, Mode, Options, Rules, Sizes, Stale, Table};
 use xdp_balancer_common::{Action, CookieSecret, FlowCount, ServiceCount, Verdict};
 
@@ -417,15 +417,7 @@ fn rules(guard: &Guard) -> Rules {
     let QueryLimits { per_client, per_service, total, prefix_v4, prefix_v6, slip, amplification } = guard.limits;
     let Staleness { policy, after, ttl_s } = guard.stale;
     Rules {
-        limits: Limits {
-            client: per_client,
-            service: per_service,
-            total,
-            prefix_v4,
-            prefix_v6,
-            slip,
-            amplification,
-        },
+        limits: Limits { client: per_client, service: per_service, total, prefix_v4, prefix_v6, slip, amplification },
         allow: prefixes(&guard.lists.allow),
         deny: prefixes(&guard.lists.deny),
         deny_refuses: guard.lists.denied == Denied::Refuse,

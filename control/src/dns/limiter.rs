@@ -54,9 +54,8 @@ struct State {
 /// The longest prefix of the lists that an address is in; of two that are equal the denying one.
 pub(super) fn listed(lists: &ClientLists, client: IpAddr) -> Option<Listed> {
     let client = client.to_canonical();
-    let longest = |list: &[ipnet::IpNet]| {
-        list.iter().filter(|net| net.contains(&client)).map(ipnet::IpNet::prefix_len).max()
-    };
+    let longest =
+        |list: &[ipnet::IpNet]| list.iter().filter(|net| net.contains(&client)).map(ipnet::IpNet::prefix_len).max();
     match (longest(&lists.allow), longest(&lists.deny)) {
         (None, None) => None,
         (allow, deny) if deny >= allow => Some(Listed::Denied),
@@ -194,6 +193,9 @@ mod tests {
         };
         let of = |client| listed(&lists, ip(client));
         assert_eq!(of("192.0.2.1"), Some(Listed::Denied), "in both alike");
-        assert_eq!((of("2001:db8::1"), of("::ffff:10.1.1.1"), of("203.0.113.1")), (Some(Listed::Allowed), Some(Listed::Denied), None));
+        assert_eq!(
+            (of("2001:db8::1"), of("::ffff:10.1.1.1"), of("203.0.113.1")),
+            (Some(Listed::Allowed), Some(Listed::Denied), None)
+        );
     }
 }

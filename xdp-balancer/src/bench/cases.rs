@@ -142,7 +142,12 @@ pub(super) fn all() -> Vec<Case> {
     let case = |name, about, frame| Case { name, about, frame, rules: Rules::default() };
     let limited = |name, about, client| {
         let limits = Limits { client, slip: 0, ..Limits::default() };
-        Case { name, about, frame: frame(false, 53, Query::new(NAME, A).build()), rules: Rules { limits, ..Rules::default() } }
+        Case {
+            name,
+            about,
+            frame: frame(false, 53, Query::new(NAME, A).build()),
+            rules: Rules { limits, ..Rules::default() },
+        }
     };
     let query = |qtype| Query::new(NAME, qtype);
     let a = |v6| frame(v6, 53, query(A).build());

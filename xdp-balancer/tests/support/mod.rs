@@ -62,7 +62,15 @@ impl PinDir {
     pub fn options(&self) -> Options {
         Options {
             pin_dir: self.0.clone(),
-            sizes: Sizes { pool_bytes: 1 << 20, cursors: 64, services: 16, flows: 8, connections: 64, lists: 64, top: 64 },
+            sizes: Sizes {
+                pool_bytes: 1 << 20,
+                cursors: 64,
+                services: 16,
+                flows: 8,
+                connections: 64,
+                lists: 64,
+                top: 64,
+            },
         }
     }
 
