@@ -19,7 +19,7 @@ pub struct ServiceCount {
     pub answers: [u64; ANSWER_VERDICTS],
 }
 
-/// Verdicts that an answer can have, and to spare; a power of two.
+/// Verdicts that an answer can have (seven), and to spare; a power of two.
 pub const ANSWER_VERDICTS: usize = 8;
 
 impl ServiceCount {
