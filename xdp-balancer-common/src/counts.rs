@@ -10,6 +10,9 @@ pub struct ServiceCount {
     pub answered: u64,
     /// Of these, from clients that are no sign of use; see [`QuietPrefix`](crate::QuietPrefix).
     pub quiet: u64,
+    /// A word that other versions know nothing of.
+    #[cfg(feature = "other-layout")]
+    pub more: u64,
 }
 
 /// Counts of one instance, taken at the host's end of its interface. Only unicast IP packets that

@@ -37,19 +37,32 @@ pub(crate) fn changed(before: &[u64], after: &[u64]) -> Option<Verdict> {
 impl Maps {
     /// Sums the counters of all CPUs.
     pub(crate) fn counters(&self, services: u32) -> Result<Counters, Error> {
-        let verdicts = (0..Verdict::ALL.len() as u32)
-            .map(|index| sum(&self.verdicts, object::VERDICTS, index, |sum: &mut u64, part| *sum += part))
-            .collect::<Result<_, _>>()?;
+        let verdicts = (0..Verdict::ALL.len() as u32).map(|index| self.verdict(index)).collect::<Result<_, _>>()?;
         let services = (0..services.min(self.services.len()))
-            .map(|index| {
-                sum(&self.services, object::SERVICES, index, |sum: &mut ServiceCount, part| {
-                    sum.queries += part.queries;
-                    sum.answered += part.answered;
-                    sum.quiet += part.quiet;
-                })
-            })
+            .map(|index| self.service(index))
             .collect::<Result<_, _>>()?;
         Ok(Counters { epoch: self.settings().epoch, verdicts, services })
+    }
+
+    fn verdict(&self, index: u32) -> Result<u64, Error> {
+        let mut total = sum(&self.verdicts, object::VERDICTS, index, |sum: &mut u64, part| *sum += part)?;
+        for carried in &self.carried {
+            total += carried.verdict(index)?;
+        }
+        Ok(total)
+    }
+
+    fn service(&self, index: u32) -> Result<ServiceCount, Error> {
+        let add = |sum: &mut ServiceCount, part: &ServiceCount| {
+            sum.queries += part.queries;
+            sum.answered += part.answered;
+            sum.quiet += part.quiet;
+        };
+        let mut total = sum(&self.services, object::SERVICES, index, add)?;
+        for carried in &self.carried {
+            add(&mut total, &carried.service(index)?);
+        }
+        Ok(total)
     }
 }
 
@@ -98,6 +111,7 @@ impl Dataplane {
     }
 
     fn end_flow(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.counted.remove(&ifindex);
         match self.maps.flows.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -116,6 +130,7 @@ impl Dataplane {
 
     /// Makes an interface's counters, if they are not there.
     pub(crate) fn make_flow(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.counted.insert(ifindex);
         const BPF_NOEXIST: u64 = 1;
         let cpus = nr_cpus().map_err(|(path, error)| Error::system("read", path)(error))?;
         let zero =

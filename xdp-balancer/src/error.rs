@@ -107,6 +107,14 @@ pub enum Error {
         /// Mode asked for.
         wanted: &'static str,
     },
+    /// The program of another version answers there, and goes on until ours has something to answer.
+    #[error("{interface} runs the program of another layout ({layout}), which stays until tables are published")]
+    Unpublished {
+        /// Name of the interface.
+        interface: String,
+        /// Directory of the other layout.
+        layout: String,
+    },
     /// Tables may only get newer.
     #[error("generation {offered} is not newer than {current}")]
     StaleGeneration {
@@ -216,6 +224,7 @@ impl Error {
             Self::NoInterface { .. } => "no_interface",
             Self::Foreign { .. } => "foreign",
             Self::OtherMode { .. } => "other_mode",
+            Self::Unpublished { .. } => "unpublished",
             Self::StaleGeneration { .. } => "stale_generation",
             Self::Full { .. } => "full",
             Self::Bench { .. } => "bench",

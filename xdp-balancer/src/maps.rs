@@ -10,8 +10,9 @@ use xdp_balancer_common::{
     ServiceCount, Settings, TableHead, Verdict, object,
 };
 
+use crate::carried::Carried;
 use crate::error::Error;
-use crate::pins::Pins;
+use crate::pins::{self, Pins};
 use crate::plan::{Placed, Writes};
 use crate::slots::Places;
 use crate::sys::{self, Memory};
@@ -138,6 +139,8 @@ pub(crate) struct Maps {
     pub flows: PerCpuHashMap<MapData, u32, FlowCount>,
     pub flows_capacity: u32,
     pub connections: MapData,
+    /// Counters of other layouts.
+    pub carried: Vec<Carried>,
 }
 
 /// The settings in a mapped pool.
@@ -171,6 +174,7 @@ impl Maps {
             flows: typed(pins, object::FLOWS)?,
             flows_capacity: entries(object::FLOWS)?,
             connections: require(pins, object::CONNECTIONS)?,
+            carried: Carried::open(pins)?,
         })
     }
 
@@ -248,6 +252,29 @@ impl Maps {
             self.pool.store(*grain as usize * GRAIN, word.0);
         }
     }
+}
+
+/// The number of this set of counters, which all layouts share; `None` before there was one.
+pub(crate) fn pinned_epoch(pins: &Pins) -> Result<Option<u64>, Error> {
+    let object = || pins.epoch().display().to_string();
+    match sys::get(&pins.epoch()) {
+        Ok(map) => {
+            let word = Memory::map(map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
+            Ok(word.get(0))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::system("open the pinned map", object())(error)),
+    }
+}
+
+/// Pins such a number, in the place of another one.
+pub(crate) fn pin_epoch(pins: &Pins, epoch: u64) -> Result<(), Error> {
+    let object = || pins.epoch().display().to_string();
+    let map = sys::create_array(size_of::<u64>(), 1, BPF_F_MMAPABLE).map_err(Error::system("create", object()))?;
+    let word = Memory::map(&map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
+    word.store(0, epoch);
+    pins::remove(&pins.epoch())?;
+    sys::pin(map.as_fd(), &pins.epoch()).map_err(Error::system("pin", object()))
 }
 
 /// A random secret or epoch.
