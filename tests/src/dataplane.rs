@@ -4,8 +4,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use crate::edge::clean_up;
 use crate::lab::netns::veth;
-use crate::lab::record::{Record, Thing, clean_up};
+use crate::lab::record::{Record, Thing};
 use crate::lab::{LabError, Lock, Namespace, Result};
 
 /// The node's address.
@@ -111,8 +112,8 @@ data = "192.0.2.80"
     /// Removes all of it; a daemon must have ended.
     ///
     /// # Errors
-    /// [`LabError`].
-    pub fn remove(self) -> Result<()> {
+    /// What could not be removed.
+    pub fn remove(self) -> std::result::Result<(), Vec<LabError>> {
         let Self { record, edge, client, .. } = self;
         let removed = record.remove();
         drop((edge, client));

@@ -87,7 +87,14 @@ pub async fn verify(config: &Path) -> Result<Vec<String>, BreakGlassError> {
                 let outcome = drift.problem.map_or_else(|| "put right".to_owned(), |problem| format!("stays: {problem}"));
                 format!("{} {}: {} ({outcome})", drift.kind, drift.object, drift.what)
             };
-            return Ok(found.into_iter().map(words).collect());
+            let mut lines: Vec<String> = found.into_iter().map(words).collect();
+            let status = client::status(&config.control.socket).await?;
+            // What is off for another reason than somebody's hands differs from the configuration all the same.
+            for interface in status.interfaces.into_iter().filter(|interface| interface.program_id.is_none()) {
+                let why = interface.problem.unwrap_or_else(|| "no program is attached".to_owned());
+                lines.push(format!("link {}: {why}", interface.interface));
+            }
+            return Ok(lines);
         }
         Err(ClientError::Connect { .. }) => {}
         Err(error) => return Err(error.into()),
