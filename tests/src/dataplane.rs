@@ -50,7 +50,8 @@ impl DataplaneLab {
         let client = Namespace::create(&format!("{name}-client"))?;
         veth((&client, "c0"), (&edge, "e0"))?;
         for (place, interface, address) in [(&client, "c0", CLIENT), (&edge, "e0", EDGE)] {
-            let address: IpAddr = address.parse().map_err(|e| LabError::system("read", address)(std::io::Error::other(e)))?;
+            let address: IpAddr =
+                address.parse().map_err(|e| LabError::system("read", address)(std::io::Error::other(e)))?;
             place.add_address(interface, address, 24)?;
         }
         let passed = client.run_in(|| xdp_balancer::attach_pass("c0"))?;

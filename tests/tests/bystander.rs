@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tests::dataplane::{DataplaneLab, EDGE};
 use tests::lab::is_root;
-use xdp_balancer::{Dataplane, Mode, Name, Options, Rendered, Ring, Rrset, Sizes, Table, attach_pass, detach};
 use xdp_balancer::testing::{address_record, wire};
+use xdp_balancer::{Dataplane, Mode, Name, Options, Rendered, Ring, Rrset, Sizes, Table, attach_pass, detach};
 
 /// Bytes of a request and of its reply.
 const MESSAGE: usize = 100;
@@ -158,7 +158,8 @@ fn others_traffic_goes_on() {
     };
     let mut lines = Vec::new();
     for program in Program::ALL {
-        let (bits, middle, late) = (of(program, |f| f.bits_per_s), of(program, |f| f.median_us), of(program, |f| f.late_us));
+        let (bits, middle, late) =
+            (of(program, |f| f.bits_per_s), of(program, |f| f.median_us), of(program, |f| f.late_us));
         println!(
             "{:5} {:7.2} Gbit/s   request {middle:6.1} us median, {late:6.1} us 99 %",
             program.label(),
@@ -167,7 +168,11 @@ fn others_traffic_goes_on() {
         lines.push((bits, middle));
     }
     let [_, pass, ours] = lines[..] else { panic!("three programs") };
-    println!("rounds={rounds} throughput={:.3} latency={:.3} (ours to pass; latency: below 1 is faster)", ours.0 / pass.0, ours.1 / pass.1);
+    println!(
+        "rounds={rounds} throughput={:.3} latency={:.3} (ours to pass; latency: below 1 is faster)",
+        ours.0 / pass.0,
+        ours.1 / pass.1
+    );
     drop(plane);
     xdp_balancer::remove_all(&pins).unwrap();
     lab.remove().unwrap();

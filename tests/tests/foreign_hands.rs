@@ -85,8 +85,9 @@ fn what_others_do_is_counted_named_and_put_right() {
     assert_eq!(status.audit.recent.back().unwrap().object, "e0");
     assert!(is_answered(&lab));
     let mut bytes = hands::Bytes::open(&pin(&lab, "POOL")).unwrap();
+    // Answers may hold it too; the settings lie behind them.
     let local = bytes.find(&[10, 61, 0, 1]);
-    bytes.write(local[0], &[10, 61, 0, 9]);
+    bytes.write(*local.last().unwrap(), &[10, 61, 0, 9]);
     daemon.wait_for("the settings", PATIENCE, |s| seen(s, "settings", 1)).unwrap();
 
     // What only the long look sees, on demand.
@@ -94,12 +95,13 @@ fn what_others_do_is_counted_named_and_put_right() {
         bytes.write(at, &[192, 0, 2, 66]);
     }
     let (code, said) = verify(&lab);
-    assert_eq!((code, said.trim()), (Some(1), "table www.edge.test.: A: answers differ (put right)"));
+    assert!(code == Some(1) && said.starts_with("table www.edge.test.: A: answers differ"), "{said}");
+    assert!(said.trim_end().ends_with("(put right)"), "{said}");
     for at in bytes.find(b"\x03www\x04edge") {
         bytes.write(at - 4, &[0; 4]);
     }
     let (code, said) = verify(&lab);
-    assert_eq!((code, said.trim()), (Some(1), "table www.edge.test.: is not in the tables (put right)"));
+    assert!(code == Some(1) && said.contains("table www.edge.test.: is not in the tables (put right)"), "{said}");
     assert_eq!(verify(&lab), (Some(0), "nothing differs\n".to_owned()));
     assert!(is_answered(&lab));
 
@@ -143,7 +145,7 @@ fn without_a_daemon_it_is_checked_taken_off_and_put_on() {
         bytes.write(at, &[192, 0, 2, 66]);
     }
     let (code, said) = verify(&lab);
-    assert_eq!((code, said.trim()), (Some(1), "table www.edge.test.: A: answers differ"));
+    assert!(code == Some(1) && said.starts_with("table www.edge.test.: A: answers differ"), "{said}");
     assert!(!is_answered(&lab), "nothing was changed");
     // Tables and all: then the last published one is made anew.
     assert_eq!(command(&lab, &["detach", "--tables", "--pin-dir", pins]).0, Some(0));
@@ -183,7 +185,7 @@ fn beside_xdp_tools_whoever_is_second_is_refused() {
     };
 
     // They first: named, left alone, and the daemon answers.
-    assert_eq!(filter(&lab, &["load", "--mode", "skb", "e0"]).0, true);
+    assert!(filter(&lab, &["load", "--mode", "skb", "e0"]).0);
     let theirs = programs(&lab).0.unwrap();
     let mut daemon = start(&mut lab);
     let status = daemon.wait_for("the refusal", PATIENCE, |s| s.interfaces[0].problem.is_some()).unwrap();
@@ -195,7 +197,7 @@ fn beside_xdp_tools_whoever_is_second_is_refused() {
     let pins = lab.pins();
     let (code, _, error) = command(&lab, &["attach", "e0", "--pin-dir", pins.to_str().unwrap()]);
     assert!(code == Some(1) && error.contains(&format!("id {theirs}")), "{error}");
-    assert_eq!(filter(&lab, &["unload", "e0"]).0, true, "theirs works on");
+    assert!(filter(&lab, &["unload", "e0"]).0, "theirs works on");
 
     // We first.
     daemon.terminate().unwrap();

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, MAX_NAME_BYTES, MAX_NAMES, NameEntry, PILOTS_AT, Rrset, SLOT_HEAD,
-    SLOT_SHIFTS, TYPE_SLOTS, TableHead, TypeSet, TypeSlot, grains_of, object,
+    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, MAX_NAME_BYTES, MAX_NAMES, NameEntry, PILOTS_AT, Rrset,
+    SLOT_HEAD, SLOT_SHIFTS, TYPE_SLOTS, TableHead, TypeSet, TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;

@@ -40,7 +40,8 @@ impl Dataplane {
     /// How many connections are known, of how many that can be.
     pub(crate) fn connections_fill(&self) -> Result<Fill, Error> {
         let map = self.maps.connections.fd().as_fd();
-        let all = sys::lookup_batch::<ConnectionKey, Connection>(map).map_err(Error::system("read", object::CONNECTIONS))?;
+        let all =
+            sys::lookup_batch::<ConnectionKey, Connection>(map).map_err(Error::system("read", object::CONNECTIONS))?;
         let [_, _, capacity] = sys::map_size(map).map_err(Error::system("inspect the map", object::CONNECTIONS))?;
         Ok(Fill { map: object::CONNECTIONS, used: all.len() as u32, capacity })
     }

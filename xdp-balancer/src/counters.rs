@@ -38,9 +38,8 @@ impl Maps {
     /// Sums the counters of all CPUs.
     pub(crate) fn counters(&self, services: u32) -> Result<Counters, Error> {
         let verdicts = (0..Verdict::ALL.len() as u32).map(|index| self.verdict(index)).collect::<Result<_, _>>()?;
-        let services = (0..services.min(self.services.len()))
-            .map(|index| self.service(index))
-            .collect::<Result<_, _>>()?;
+        let services =
+            (0..services.min(self.services.len())).map(|index| self.service(index)).collect::<Result<_, _>>()?;
         Ok(Counters { epoch: self.settings().epoch, verdicts, services })
     }
 

@@ -22,13 +22,15 @@ pub enum Error {
         source: Source,
     },
     /// The kernel's verifier refused a program.
-    #[error("the kernel refused the program {program}: {source}")]
+    #[error("the kernel's verifier refused the program {program} ({source}): {why}")]
     Rejected {
         /// Name of the program.
         program: &'static str,
-        /// The reason with the verifier's log.
+        /// The last words of its log, which say why.
+        why: String,
+        /// The system call's error.
         #[source]
-        source: Source,
+        source: io::Error,
     },
     /// Pins belong on a BPF file system.
     #[error("{} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf", .path.display())]

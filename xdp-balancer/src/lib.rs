@@ -54,9 +54,9 @@ mod slots;
 mod sys;
 mod table;
 mod takeover;
-mod verify;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod verify;
 
 pub use attach::{
     AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, Settings, TypeSet, TypeSlot, grains_of, object,
+    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, Settings, TypeSet, TypeSlot, grains_of,
+    object,
 };
 
 use crate::error::Error;

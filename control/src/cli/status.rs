@@ -124,7 +124,14 @@ fn interfaces(status: &Status, paint: Paint) -> String {
     let total: u64 = status.verdicts.values().sum();
     for drift in &status.audit.open {
         let problem = drift.problem.as_deref().unwrap_or_default();
-        let _ = writeln!(out, "{}: {} {}: {} ({problem})", paint.text(Tone::Bad, "drift"), drift.kind, drift.object, drift.what);
+        let _ = writeln!(
+            out,
+            "{}: {} {}: {} ({problem})",
+            paint.text(Tone::Bad, "drift"),
+            drift.kind,
+            drift.object,
+            drift.what
+        );
     }
     let drifts: u64 = status.audit.drifts.values().sum();
     if let Some(last) = status.audit.recent.back().filter(|_| drifts > 0) {

@@ -84,7 +84,8 @@ pub async fn verify(config: &Path) -> Result<Vec<String>, BreakGlassError> {
     match client::audit(&config.control.socket).await {
         Ok(found) => {
             let words = |drift: crate::datapath::audit::DriftReport| {
-                let outcome = drift.problem.map_or_else(|| "put right".to_owned(), |problem| format!("stays: {problem}"));
+                let outcome =
+                    drift.problem.map_or_else(|| "put right".to_owned(), |problem| format!("stays: {problem}"));
                 format!("{} {}: {} ({outcome})", drift.kind, drift.object, drift.what)
             };
             let mut lines: Vec<String> = found.into_iter().map(words).collect();

@@ -77,7 +77,9 @@ impl AuditReport {
             let DriftReport { kind, object, what, problem, .. } = drift;
             match problem {
                 None => warn!(kind, object, what, "the dataplane was changed by others; put right"),
-                Some(problem) => error!(kind, object, what, problem, "the dataplane was changed by others; it stays so"),
+                Some(problem) => {
+                    error!(kind, object, what, problem, "the dataplane was changed by others; it stays so")
+                }
             }
             *self.drifts.entry(kind.clone()).or_default() += 1;
             self.recent.push_back(drift.clone());

@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit::AuditReport;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
-use audit::AuditReport;
 pub use xdp_balancer::OpenConnection;
 pub use xdp_balancer::RunAction;
 use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
@@ -136,7 +136,10 @@ impl Datapath {
                     && plane.takes_over()?
                 {
                     plane.publish(&table(snapshot, index, &terms))?;
-                    info!(generation = snapshot.generation, "tables of another layout are there; published anew in ours");
+                    info!(
+                        generation = snapshot.generation,
+                        "tables of another layout are there; published anew in ours"
+                    );
                 }
                 state.plane = Some(plane);
             }
