@@ -11,8 +11,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-technologies \
-	soak-technologies fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-technologies bench-bystander \
+	soak-technologies soak-dataplane other-layout fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -81,6 +81,10 @@ bench-technologies: ## Measure: instances of each technology, side by side; RUNS
 	@cargo build --release --locked
 	@RUNS=$(RUNS) COUNT=$(COUNT) cargo test --release --locked --quiet -p tests --test technologies side_by_side -- --nocapture
 
+bench-bystander: ## Measure: TCP beside our program, beside a bare XDP_PASS, and beside none (as root)
+	@tests/setup.sh build lab
+	@ROUNDS=9 cargo test --release --locked --quiet -p tests --test bystander -- --nocapture
+
 ROUNDS ?= 1000
 soak-technologies: ## Instances come and go with something killed at every step; ROUNDS=1000 SEED=1 (as root)
 	@tests/setup.sh build lab
@@ -89,6 +93,21 @@ soak-technologies: ## Instances come and go with something killed at every step;
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	ROUNDS=$(ROUNDS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test soak -- --nocapture | tee "$$log"; \
 	grep '^cycles=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
+
+# In the same directory, so that only what differs is built anew; then the real one is put back.
+other-layout: ## Build the daemon with other table layouts beside the real one, for tests of upgrades
+	@tests/setup.sh build
+	@cargo build --release --locked --bin selvedged --features control/other-layout
+	@install -D "$(RELEASE)/selvedged" "$(RELEASE)/other-layout/selvedged"
+	@cargo build --release --locked --bin selvedged
+
+soak-dataplane: ROUNDS := $(if $(filter command environment,$(firstword $(origin ROUNDS))),$(ROUNDS),100)
+soak-dataplane: ## The daemon killed, stopped, up- and downgraded under constant queries; ROUNDS=100 SEED=1 (as root)
+	@tests/setup.sh build lab
+	@$(MAKE) other-layout
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	ROUNDS=$(ROUNDS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test soak_dataplane -- --nocapture | tee "$$log"; \
+	grep '^rounds=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
 
 FRAMES ?= 10000000
 fuzz-dataplane: ## Mutated queries through the program, held against the daemon; FRAMES=10000000 SEED=1 (as root)

@@ -195,6 +195,8 @@ step_lab() {
     /usr/bin/python3 -c 'import flask' 2>/dev/null || install_packages python3-flask
     has openssl || install_packages openssl
     has wrk || install_packages wrk
+    # XDP programs that are not ours.
+    installed xdp-tools || install_packages xdp-tools
     # A clock that is moved under a running program.
     has faketime || install_packages faketime
     has python3 || install_packages python3-minimal

@@ -17,6 +17,9 @@ pub struct ServiceCount {
     /// Answers by what they said, the first [`Verdict`](crate::Verdict)s. A name that does not exist is none of the
     /// service's queries; its answer is counted where its zone's or its nearest ancestor's are.
     pub answers: [u64; ANSWER_VERDICTS],
+    /// A word that other versions know nothing of.
+    #[cfg(feature = "other-layout")]
+    pub more: u64,
 }
 
 /// Verdicts that an answer can have (seven), and to spare; a power of two.

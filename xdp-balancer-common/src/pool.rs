@@ -21,6 +21,9 @@ pub const POOL_MARGIN: usize = 8192;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Root {
+    /// Moves all that follows.
+    #[cfg(feature = "other-layout")]
+    pub moved: [u64; 8],
     /// Grain of the table of names in force; changes in one store.
     pub table: u64,
     /// The wall clock in seconds, as user space says.

@@ -39,10 +39,18 @@ pub(crate) fn changed(before: &[u64], after: &[u64]) -> Option<Verdict> {
 impl Maps {
     /// Sums the counters of all CPUs.
     pub(crate) fn counters(&self, services: u32) -> Result<Counters, Error> {
-        let verdicts =
+        let mut verdicts =
             sums(self.verdicts.map().fd().as_fd(), object::VERDICTS, self.verdicts.len(), |a: &mut u64, b| *a += b)?;
         let services = services.min(self.services.len());
-        let services = sums(self.services.map().fd().as_fd(), object::SERVICES, services, ServiceCount::add)?;
+        let mut services = sums(self.services.map().fd().as_fd(), object::SERVICES, services, ServiceCount::add)?;
+        for carried in &self.carried {
+            for (index, total) in (0..).zip(&mut verdicts) {
+                *total += carried.verdict(index)?;
+            }
+            for (index, total) in (0..).zip(&mut services) {
+                total.add(&carried.service(index)?);
+            }
+        }
         Ok(Counters { epoch: self.settings().epoch, verdicts, services })
     }
 }
@@ -97,6 +105,7 @@ impl Dataplane {
     }
 
     fn end_flow(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.counted.remove(&ifindex);
         match self.maps.flows.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -115,6 +124,7 @@ impl Dataplane {
 
     /// Makes an interface's counters, if they are not there.
     pub(crate) fn make_flow(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.counted.insert(ifindex);
         const BPF_NOEXIST: u64 = 1;
         let cpus = nr_cpus().map_err(|(path, error)| Error::system("read", path)(error))?;
         let zero =

@@ -22,13 +22,15 @@ pub enum Error {
         source: Source,
     },
     /// The kernel's verifier refused a program.
-    #[error("the kernel refused the program {program}: {source}")]
+    #[error("the kernel's verifier refused the program {program} ({source}): {why}")]
     Rejected {
         /// Name of the program.
         program: &'static str,
-        /// The reason with the verifier's log.
+        /// The last words of its log, which say why.
+        why: String,
+        /// The system call's error.
         #[source]
-        source: Source,
+        source: io::Error,
     },
     /// Pins belong on a BPF file system.
     #[error("{} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf", .path.display())]
@@ -106,6 +108,14 @@ pub enum Error {
         found: &'static str,
         /// Mode asked for.
         wanted: &'static str,
+    },
+    /// The program of another version answers there, and goes on until ours has something to answer.
+    #[error("{interface} runs the program of another layout ({layout}), which stays until tables are published")]
+    Unpublished {
+        /// Name of the interface.
+        interface: String,
+        /// Directory of the other layout.
+        layout: String,
     },
     /// Tables may only get newer.
     #[error("generation {offered} is not newer than {current}")]
@@ -219,6 +229,7 @@ impl Error {
             Self::NoInterface { .. } => "no_interface",
             Self::Foreign { .. } => "foreign",
             Self::OtherMode { .. } => "other_mode",
+            Self::Unpublished { .. } => "unpublished",
             Self::StaleGeneration { .. } => "stale_generation",
             Self::Full { .. } => "full",
             Self::Bench { .. } => "bench",

@@ -32,8 +32,10 @@
 
 mod adopt;
 mod attach;
+mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod carried;
 mod connections;
 mod counters;
 mod dataplane;
@@ -52,12 +54,15 @@ mod runs;
 mod slots;
 mod sys;
 mod table;
+mod takeover;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod verify;
 
 pub use attach::{
     AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,
 };
+pub use audit::{Drift, DriftKind, Mended};
 pub use connections::OpenConnection;
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
@@ -68,4 +73,5 @@ pub use log::KernelLog;
 pub use maps::Sizes;
 pub use publish::{Fill, Published};
 pub use table::{Below, Name, Rendered, Ring, Rrset, Table};
+pub use verify::{attach, has_tables, program_on, running, verify};
 pub use xdp_balancer_common::{Action, FlowCount, ServiceCount, Verdict};

@@ -10,9 +10,10 @@ use xdp_balancer_common::{
     PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings, TableHead, Verdict, object,
 };
 
+use crate::carried::Carried;
 use crate::error::Error;
 use crate::guard::bare_answers;
-use crate::pins::Pins;
+use crate::pins::{self, Pins};
 use crate::plan::{Placed, Writes};
 use crate::slots::Places;
 use crate::sys::{self, Memory};
@@ -156,6 +157,8 @@ pub(crate) struct Maps {
     pub lists_capacity: u32,
     pub top_clients: MapData,
     pub top_names: MapData,
+    /// Counters of other layouts.
+    pub carried: Vec<Carried>,
 }
 
 /// The settings in a mapped pool.
@@ -203,6 +206,7 @@ impl Maps {
             lists_capacity: entries(object::LISTS)?,
             top_clients: require(pins, object::TOP_CLIENTS)?,
             top_names: require(pins, object::TOP_NAMES)?,
+            carried: Carried::open(pins)?,
         })
     }
 
@@ -307,6 +311,29 @@ impl Maps {
             self.pool.store(*grain as usize * GRAIN, word.0);
         }
     }
+}
+
+/// The number of this set of counters, which all layouts share; `None` before there was one.
+pub(crate) fn pinned_epoch(pins: &Pins) -> Result<Option<u64>, Error> {
+    let object = || pins.epoch().display().to_string();
+    match sys::get(&pins.epoch()) {
+        Ok(map) => {
+            let word = Memory::map(map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
+            Ok(word.get(0))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::system("open the pinned map", object())(error)),
+    }
+}
+
+/// Pins such a number, in the place of another one.
+pub(crate) fn pin_epoch(pins: &Pins, epoch: u64) -> Result<(), Error> {
+    let object = || pins.epoch().display().to_string();
+    let map = sys::create_array(size_of::<u64>(), 1, BPF_F_MMAPABLE).map_err(Error::system("create", object()))?;
+    let word = Memory::map(&map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
+    word.store(0, epoch);
+    pins::remove(&pins.epoch())?;
+    sys::pin(map.as_fd(), &pins.epoch()).map_err(Error::system("pin", object()))
 }
 
 /// A random secret or epoch.

@@ -157,3 +157,33 @@ fn layouts_are_those_of_their_number() {
     let offsets = [offset_of!(FlowCount, connections), offset_of!(FlowCount, quiet_to)];
     assert_eq!((size_of::<FlowCount>(), offsets), (48, [32, 40]));
 }
+
+/// One line that says why, whatever the verifier writes of its way; needs root.
+#[test]
+fn a_program_that_the_verifier_refuses_is_one_clear_error() {
+    // SAFETY: a plain call.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("SKIPPED (needs root): a_program_that_the_verifier_refuses_is_one_clear_error");
+        return;
+    }
+    // The program that passes everything ends without having said so: its first instruction is now its last.
+    const SET_RESULT: [u8; 8] = [0xb7, 0, 0, 0, 2, 0, 0, 0];
+    const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    let pass = [SET_RESULT, EXIT].concat();
+    let mut bytes = OBJECT.to_vec();
+    let found: Vec<usize> = (0..bytes.len() - pass.len()).filter(|at| bytes[*at..].starts_with(&pass)).collect();
+    assert!(!found.is_empty(), "the program's two instructions");
+    for at in found {
+        bytes[at..at + EXIT.len()].copy_from_slice(&EXIT);
+    }
+    let mut loader = EbpfLoader::new();
+    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1, lists: 1, top: 1 })
+    {
+        loader.map_max_entries(shape.name, shape.entries);
+    }
+    let mut object = loader.load(&bytes).unwrap();
+    let error = xdp(&mut object, object::PASS).map(drop).unwrap_err();
+    let said = error.to_string();
+    assert_eq!(error.label(), "rejected");
+    assert!(said.contains("selvedge_pass") && said.contains("R0 !read_ok") && said.lines().count() == 1, "{said}");
+}

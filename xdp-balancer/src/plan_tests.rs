@@ -302,14 +302,14 @@ impl World {
             let seen = self.begin_programs();
             assert!(seen.iter().all(|(wire, seen)| of_either(seen, &old[wire], &new[wire])), "{seen:?}");
         }
-        if let Plan::Rebuild(_, placed, next) = &plan {
+        if let Plan::Rebuild(_, next) = &plan {
             assert!(writes.words.is_empty() && writes.cursors.is_empty());
             assert_eq!(self.kernel.read().0, old, "the old table says something else before the swap");
             for grain in next.table.0..next.table.0 + next.table.1 {
                 assert!(written.insert(grain), "grain {grain} is written twice");
                 assert!(!self.readable.contains(&grain), "grain {grain} is written while it may be read");
             }
-            (self.kernel.table, self.kernel.run) = (placed.clone(), next.table);
+            (self.kernel.table, self.kernel.run) = (next.placed(), next.table);
             self.kernel.slot_shift = next.slot_shift;
             self.installed = (**next).clone();
             self.grace();

@@ -194,6 +194,14 @@ pub async fn apply_network(path: &Path) -> Result<NetPlan, ClientError> {
     give(path, Method::POST, "/v1/networks/apply", NOTHING, Terms::default()).await
 }
 
+/// Has the daemon look at the kernel's side; what it found, and whether it was put right.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn audit(path: &Path) -> Result<Vec<crate::datapath::audit::DriftReport>, ClientError> {
+    give(path, Method::POST, "/v1/dataplane/audit", NOTHING, Terms::default()).await
+}
+
 /// Orders how many instances a service has; `None` takes the order back.
 ///
 /// # Errors

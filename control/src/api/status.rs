@@ -12,6 +12,7 @@ use super::configuration::{ConfigRequest, Configuration, Origin};
 use super::feed::Feed;
 use super::store::StoreHealth;
 use crate::config::Config;
+use crate::datapath::audit::AuditReport;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill};
 use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Transport};
 use crate::model::{
@@ -55,6 +56,9 @@ pub struct Status {
     pub dataplane_problem: Option<String>,
     /// Interfaces, as attached.
     pub interfaces: Vec<InterfaceStatus>,
+    /// What others did to the kernel's side, and what became of it.
+    #[serde(default)]
+    pub audit: AuditReport,
     /// Packets by verdict.
     pub verdicts: BTreeMap<String, u64>,
     /// How full the kernel's maps are.
@@ -283,6 +287,7 @@ impl Sources {
             store: StoreHealth::of(&self.store_health),
             dataplane_problem: self.datapath.problem(),
             interfaces: self.datapath.interfaces(),
+            audit: self.datapath.audited(),
             verdicts: counts.verdicts.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect(),
             maps: self.datapath.fill(),
             heartbeat_age_ms: self

@@ -1,11 +1,54 @@
-//! `selvedge dataplane`: break-glass. Needs neither the daemon nor its configuration.
+//! `selvedge dataplane`: break-glass. Needs no daemon, and its configuration only to know the last table.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use super::Done;
 use super::paint::age;
+use crate::config::AttachMode;
 use crate::datapath::offline;
+
+/// Something differs.
+const DIFFERS: u8 = 1;
+/// It could not be found out.
+const TROUBLE: u8 = 3;
+
+pub(super) async fn verify(config: PathBuf, json: bool) -> ExitCode {
+    let drifts = match crate::daemon::verify(&config).await {
+        Ok(drifts) => drifts,
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    if json {
+        match serde_json::to_string_pretty(&serde_json::json!({ "drifts": drifts })) {
+            Ok(text) => println!("{text}"),
+            Err(error) => {
+                eprintln!("selvedge: verify: {error}");
+                return ExitCode::from(TROUBLE);
+            }
+        }
+    } else if drifts.is_empty() {
+        println!("nothing differs");
+    } else {
+        drifts.iter().for_each(|drift| println!("{drift}"));
+    }
+    if drifts.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) }
+}
+
+pub(super) fn attach(pin_dir: &Path, interface: &str, mode: &str, config: &Path) -> Done {
+    let mode = match mode {
+        "native" => AttachMode::Native,
+        "generic" => AttachMode::Generic,
+        _ => AttachMode::Auto,
+    };
+    let status = crate::daemon::attach(pin_dir, interface, mode, config).map_err(|e| e.to_string())?;
+    let id = status.program_id.map_or("-".to_owned(), |id| id.to_string());
+    println!("attached to {interface}: {} (program {id})", status.mode);
+    Ok(())
+}
 
 pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
     let found = offline::show(pin_dir).map_err(|e| e.to_string())?;

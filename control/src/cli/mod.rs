@@ -111,8 +111,9 @@ enum Command {
     /// Print the OpenAPI document of the daemon's interface; needs no daemon
     #[command(after_help = "Example:\n  selvedge openapi | jq -r '.paths | keys[]'")]
     Openapi,
-    /// Look at or take off the program in the kernel; works without the daemon
-    #[command(after_help = "Examples:\n  selvedge dataplane show\n  selvedge dataplane detach eth0")]
+    /// Look at, check, put on or take off the program in the kernel; works without the daemon
+    #[command(after_help = "Examples:\n  selvedge dataplane show\n  selvedge dataplane verify\n  \
+        selvedge dataplane detach eth0\n  selvedge dataplane attach eth0")]
     Dataplane {
         #[command(subcommand)]
         command: DataplaneCommand,
@@ -284,9 +285,41 @@ enum DataplaneCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Compare tables, links and pins in the kernel with what they shall be
+    ///
+    /// Where the daemon runs it is the one that looks, and it puts right what it can. Else nothing is changed. Exit code 0:
+    /// nothing differs; 1: what is printed does; 2: wrong configuration; 3: it could not be found out.
+    #[command(after_help = "Examples:\n  selvedge dataplane verify\n  \
+        selvedge dataplane verify --json | jq -r '.drifts[]'")]
+    Verify {
+        /// The daemon's configuration
+        #[arg(long, value_name = "FILE", default_value = "/etc/selvedge/selvedge.toml")]
+        config: PathBuf,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put the program on, with the tables that are in the kernel or, where none are, the last published ones
+    ///
+    /// Needs neither the daemon nor its API. A daemon that runs takes the attachment over. A program of others is never
+    /// replaced.
+    #[command(after_help = "Examples:\n  selvedge dataplane attach eth0\n  \
+        selvedge dataplane attach eth0 --mode generic")]
+    Attach {
+        /// The interface
+        interface: String,
+        /// In the driver, in the network stack, or where it can be
+        #[arg(long, default_value = "auto", value_parser = ["auto", "native", "generic"])]
+        mode: String,
+        /// The daemon's configuration; read only where there are no tables in the kernel
+        #[arg(long, value_name = "FILE", default_value = "/etc/selvedge/selvedge.toml")]
+        config: PathBuf,
+        #[command(flatten)]
+        pins: PinArg,
+    },
     /// Take the program off; queries then reach the daemon or whoever listens
     ///
-    /// A daemon that runs goes on and attaches it again at its next start.
+    /// A daemon that runs leaves it off, until `attach` or its next start.
     #[command(after_help = "Examples:\n  selvedge dataplane detach eth0\n  \
         selvedge dataplane detach --tables    # nothing of ours is left in the kernel")]
     Detach {
@@ -373,6 +406,12 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
+        }
+        Command::Dataplane { command: DataplaneCommand::Verify { config, json } } => {
+            return coded(Box::pin(dataplane::verify(config, json)));
+        }
+        Command::Dataplane { command: DataplaneCommand::Attach { interface, mode, config, pins } } => {
+            dataplane::attach(&pins.pin_dir, &interface, &mode, &config)
         }
         Command::Table { command } => return coded(table::run(command)),
         Command::Net { command } => return coded(Box::pin(net::run(command))),

@@ -122,6 +122,21 @@ fn interfaces(status: &Status, paint: Paint) -> String {
     }
     let answered = crate::datapath::answered(&status.verdicts);
     let total: u64 = status.verdicts.values().sum();
+    for drift in &status.audit.open {
+        let problem = drift.problem.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{}: {} {}: {} ({problem})",
+            paint.text(Tone::Bad, "drift"),
+            drift.kind,
+            drift.object,
+            drift.what
+        );
+    }
+    let drifts: u64 = status.audit.drifts.values().sum();
+    if let Some(last) = status.audit.recent.back().filter(|_| drifts > 0) {
+        let _ = writeln!(out, "changed by others: {drifts} times, last {} {}: {}", last.kind, last.object, last.what);
+    }
     let dropped = crate::datapath::dropped(&status.verdicts);
     let dropped = if dropped == 0 { String::new() } else { format!(", {dropped} dropped by limits and lists") };
     let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel{dropped}");

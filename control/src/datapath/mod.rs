@@ -3,6 +3,7 @@
 //! The daemon works without it: where the program cannot be loaded or attached, the daemon's own DNS
 //! answers alone, and status, metrics and log say why.
 
+pub mod audit;
 pub mod bench;
 pub mod explain;
 pub mod offline;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit::AuditReport;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -93,19 +95,34 @@ struct State {
     /// Why there is no plane.
     problem: Option<String>,
     interfaces: Vec<InterfaceStatus>,
+    /// Interfaces on which a program of another layout goes on until there is a table.
+    waiting: Vec<(String, AttachMode)>,
+    audit: AuditReport,
 }
 
 impl Datapath {
     /// Must be called in a tokio runtime, which then carries the program's messages to the log.
     ///
     /// Loads or adopts the program and attaches it where the configuration says. Failure is not the end:
-    /// what could not be had is in [`Datapath::interfaces`].
+    /// what could not be had is in [`Datapath::interfaces`]. Where a program of another layout is attached, `last`, which
+    /// was published last, is published first, so that answers go on when ours takes its place.
     ///
     /// # Errors
     /// [`DatapathError::Required`] where the configuration demands driver mode and it cannot be had.
-    pub fn open(settings: &config::Dataplane, terms: Terms, has_services: bool) -> Result<Self, DatapathError> {
+    pub fn open(
+        settings: &config::Dataplane,
+        terms: Terms,
+        has_services: bool,
+        last: Option<(&Snapshot, &Index)>,
+    ) -> Result<Self, DatapathError> {
         let terms = Arc::new(terms);
-        let mut state = State { plane: None, problem: None, interfaces: Vec::new() };
+        let mut state = State {
+            plane: None,
+            problem: None,
+            interfaces: Vec::new(),
+            waiting: Vec::new(),
+            audit: AuditReport::new(),
+        };
         if settings.interfaces.is_empty() && !has_services {
             info!("no interface and no service is configured; nothing is loaded into the kernel");
             return Ok(Self { state: Arc::new(Mutex::new(state)), terms });
@@ -114,6 +131,16 @@ impl Datapath {
             Ok(mut plane) => {
                 if let Some(messages) = plane.take_log() {
                     tokio::spawn(carry_log(messages));
+                }
+                if let Some((snapshot, index)) = last
+                    && plane.generation()? == 0
+                    && plane.takes_over()?
+                {
+                    plane.publish(&table(snapshot, index, &terms))?;
+                    info!(
+                        generation = snapshot.generation,
+                        "tables of another layout are there; published anew in ours"
+                    );
                 }
                 state.plane = Some(plane);
             }
@@ -149,6 +176,11 @@ impl Datapath {
         let mut state = self.lock();
         let Some(plane) = state.plane.as_mut() else { return Ok(()) };
         plane.publish(&table(snapshot, index, &self.terms))?;
+        for (interface, mode) in std::mem::take(&mut state.waiting) {
+            let status = state.attach(&interface, mode)?;
+            state.interfaces.retain(|known| known.interface != interface);
+            state.interfaces.push(status);
+        }
         Ok(())
     }
 
@@ -212,7 +244,7 @@ impl Datapath {
             None => InterfaceStatus {
                 mode: "none".to_owned(),
                 program_id: None,
-                problem: Some("the program was taken off; restart selvedged to attach it again".to_owned()),
+                problem: Some("the program was taken off; `selvedge dataplane attach` puts it on again".to_owned()),
                 ..known.clone()
             },
         };
@@ -330,13 +362,13 @@ impl State {
             problem,
         };
         let Some(plane) = self.plane.as_mut() else { return Ok(none(self.problem.clone())) };
-        let asked = match mode {
-            AttachMode::Auto => Mode::Auto,
-            AttachMode::Native => Mode::Native,
-            AttachMode::Generic => Mode::Generic,
-        };
-        match plane.attach(interface, asked) {
+        match plane.attach(interface, mode_of(mode)) {
             Ok(attachment) => Ok(attached(&attachment, mode)),
+            Err(source @ xdp_balancer::Error::Unpublished { .. }) => {
+                info!(interface, "{source}");
+                self.waiting.push((interface.to_owned(), mode));
+                Ok(none(Some(source.to_string())))
+            }
             Err(source) if mode == AttachMode::Native => {
                 Err(DatapathError::Required { interface: interface.to_owned(), source })
             }
@@ -346,6 +378,14 @@ impl State {
                 Ok(none(Some(problem)))
             }
         }
+    }
+}
+
+fn mode_of(mode: AttachMode) -> Mode {
+    match mode {
+        AttachMode::Auto => Mode::Auto,
+        AttachMode::Native => Mode::Native,
+        AttachMode::Generic => Mode::Generic,
     }
 }
 

@@ -66,6 +66,16 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         let is = i64::from(interface.program_id.is_some());
         attached.with_label_values(&[&interface.interface, &interface.mode]).set(is);
     }
+    let drifts = counter(
+        "selvedge_dataplane_drifts_total",
+        "Things in the kernel that others changed, by kind (pin, link, program, table, settings, counter).",
+        &["kind"],
+    )?;
+    for (kind, count) in &status.audit.drifts {
+        drifts.with_label_values(&[kind]).inc_by(*count);
+    }
+    let open = status.audit.open.len() as f64;
+    single("selvedge_dataplane_drifts_open", "Such changes that could not be put right and stand.", open)?;
     let verdicts = counter("selvedge_xdp_packets_total", "Packets seen by the XDP program, by verdict.", &["verdict"])?;
     for (verdict, count) in &status.verdicts {
         verdicts.with_label_values(&[verdict]).inc_by(*count);
