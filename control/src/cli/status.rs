@@ -62,7 +62,10 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
     out.push_str(&instances(status, paint));
     for (name, service) in &status.services {
         if !service.decision.is_empty() {
-            let _ = writeln!(out, "\n{name}: {}", service.decision);
+            let _ = match service.fitness.braked {
+                true => writeln!(out, "\n{name}: {}", paint.text(Tone::Bad, &service.decision)),
+                false => writeln!(out, "\n{name}: {}", service.decision),
+            };
         }
         if service.basis != "serving" {
             let tone = if service.basis == "cold" { Tone::Quiet } else { Tone::Bad };
