@@ -99,6 +99,6 @@ fn decisions_are_bounded_and_told() {
     assert_eq!((steady.wanted, steady.serving), (1, 1));
     let uncounted: Vec<u32> = steady.history.iter().filter(|w| w.observed.is_none()).map(|w| w.wanted).collect();
     assert!(uncounted.iter().all(|wanted| *wanted == 1), "{uncounted:?}");
-    daemon.stop().unwrap();
+    daemon.terminate().unwrap();
     lab.remove().unwrap();
 }
