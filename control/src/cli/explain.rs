@@ -96,14 +96,17 @@ async fn explain_service(args: &ExplainArgs, service: &ServiceName) -> Option<u8
             return Some(TROUBLE);
         }
     };
-    match if args.json { serde_json::to_string_pretty(&decision) } else { Ok(sentence(&decision)) } {
-        Ok(text) => println!("{text}"),
+    let text = if args.json { serde_json::to_string_pretty(&decision) } else { Ok(sentence(&decision)) };
+    match text {
+        Ok(text) => {
+            println!("{text}");
+            Some(0)
+        }
         Err(error) => {
             eprintln!("selvedge: explain: {error}");
-            return Some(TROUBLE);
+            Some(TROUBLE)
         }
     }
-    Some(0)
 }
 
 fn sentence(decision: &DecisionResource) -> String {

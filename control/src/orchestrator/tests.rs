@@ -207,7 +207,7 @@ fn each_situation_is_told() {
     for (case, scaling, service, loads, wanted, said) in cases {
         let own: Vec<&str> = scaling.lines().filter_map(|line| line.split(' ').next()).collect();
         let plain = PLAIN.lines().filter(|line| !own.contains(&line.split(' ').next().unwrap()));
-        let scaling = plain.map(|line| format!("{line}\n")).collect::<String>() + scaling;
+        let scaling = plain.fold(String::new(), |all, line| all + line + "\n") + scaling;
         let mut stage = Stage::new(&scaling, service);
         loads.iter().for_each(|requests| stage.load(*requests));
         stage.is(case, *wanted, said);
