@@ -131,7 +131,7 @@ pub fn plan(policy: &Policy, state: &PlanState, input: &Input) -> (Decision, Pla
     let mut path = Path { wanted: raw, reasons: Vec::new() };
     // What was or will be needed within the stabilisation window.
     let soon = input.ahead.iter().filter_map(|demand| instances_for(*demand, capacity)).max().unwrap_or(0);
-    let kept = state.needs.iter().copied().max().unwrap_or(0).max(soon).min(current);
+    let kept = state.most_needed().max(soon).min(current);
     if raw < current {
         path.at_least(Bound::Stabilisation, kept);
         if path.wanted < current && f64::from(path.wanted) > f64::from(current) * (1.0 - policy.tolerance) {
@@ -171,6 +171,12 @@ pub fn plan(policy: &Policy, state: &PlanState, input: &Input) -> (Decision, Pla
 }
 
 impl PlanState {
+    /// Most instances that one of the newest windows needed.
+    #[must_use]
+    pub fn most_needed(&self) -> u32 {
+        self.needs.iter().copied().max().unwrap_or(0)
+    }
+
     fn remember(&mut self, policy: &Policy, need: u32, change: u32) {
         self.panic = self.panic.saturating_sub(1);
         for (queue, value, most) in [

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::{
-    ConfigurationOrder, ConfigurationResource, DrainOrder, DryRun, InstanceList, InstanceResource, Outcome,
-    OverrideOrder, Pair, RollbackOrder, ServiceList, ServiceResource, Status, StoreResource, TableContent,
+    ConfigurationOrder, ConfigurationResource, DecisionResource, DrainOrder, DryRun, InstanceList, InstanceResource,
+    Outcome, OverrideOrder, Pair, RollbackOrder, ServiceList, ServiceResource, Status, StoreResource, TableContent,
     TableDifference, TableList, TableOrdered,
 };
 use crate::model::{InstanceId, NetPlan, NetReport, ServiceName};
@@ -142,6 +142,8 @@ reads! {
     services() -> ServiceList = "/v1/services";
     /// One service.
     service(name: &ServiceName) -> ServiceResource = format!("/v1/services/{name}");
+    /// What was decided for one service.
+    decision(name: &ServiceName) -> DecisionResource = format!("/v1/decisions/{name}");
     /// All instances.
     instances() -> InstanceList = "/v1/instances";
     /// One instance.

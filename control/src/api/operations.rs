@@ -205,7 +205,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
             "getDecision",
             ("get", "/v1/decisions/{service}"),
             handler!(get, inspect::decision),
-            "What was decided for one service: the last decision, and the windows before.",
+            "What was decided for one service: the last decisions, and the windows before.",
         )
         .gives::<inspect::DecisionResource>()
         .may(&[NotFound]),

@@ -18,7 +18,7 @@ use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Tra
 use crate::model::{
     Basis, Forecast, Guard, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition,
 };
-use crate::orchestrator::{OrchestratorView, WindowRecord};
+use crate::orchestrator::{Fitness, OrchestratorView, WindowRecord};
 use crate::orders::Book;
 use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
 use crate::store::{Health, Store};
@@ -166,6 +166,12 @@ pub struct ServiceStatus {
     pub decision: String,
     /// How the forecast comes about.
     pub model: String,
+    /// How the forecasts fare.
+    #[serde(default)]
+    pub fitness: Fitness,
+    /// Decisions since the daemon started, by what they rest on and by the bounds that changed them.
+    #[serde(default)]
+    pub decisions: BTreeMap<String, u64>,
     /// Newest windows, oldest first.
     pub history: Vec<WindowRecord>,
     /// Its instances that are not stopped.
@@ -267,6 +273,8 @@ impl Sources {
                 ordered: outlook.ordered,
                 decision: outlook.decision,
                 model: outlook.model,
+                fitness: outlook.fitness,
+                decisions: outlook.counts,
                 history: outlook.history.into(),
                 instances,
                 summon: self.summons.report(&spec.name),

@@ -138,7 +138,8 @@ enum Command {
     ///
     /// Runs the program on the live tables without leaving a trace in them: nothing is counted, no turn is used up.
     /// Exit codes: 0 answered in the kernel, 1 passed on to the daemon, 2 trouble.
-    #[command(after_help = "Examples:\n  selvedge explain video.edge.example --client 192.0.2.7 --type AAAA\n  \
+    #[command(after_help = "Examples:\n  selvedge explain video        # a service: why it has as many instances\n  \
+                      selvedge explain video.edge.example --client 192.0.2.7 --type AAAA\n  \
                       selvedge explain @frame.bin\n  tcpdump -c 1 -XX udp port 53 2>/dev/null | sed 1d > frame; selvedge explain @frame")]
     Explain(explain::ExplainArgs),
     /// Remove everything that Selvedge made on this node: program, tables, instances, ports, bridges, settings

@@ -62,7 +62,9 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
     out.push_str(&instances(status, paint));
     for (name, service) in &status.services {
         if !service.decision.is_empty() {
-            let _ = writeln!(out, "\n{name}: {}", service.decision);
+            let decision = &service.decision;
+            let braked = service.fitness.braked.then(|| paint.text(Tone::Bad, decision));
+            let _ = writeln!(out, "\n{name}: {}", braked.as_deref().unwrap_or(decision));
         }
         if service.basis != "serving" {
             let tone = if service.basis == "cold" { Tone::Quiet } else { Tone::Bad };

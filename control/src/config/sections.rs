@@ -10,8 +10,8 @@ use super::guard;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
-use super::types::{AttachMode, Control, Dataplane, Dns, LogLevel};
-use super::values::{absolute_path, boolean, duration, identifier, interface, prefix, socket_address};
+use super::types::{AttachMode, Caps, Control, Dataplane, Dns, LogLevel};
+use super::values::{absolute_path, boolean, duration, identifier, interface, number, prefix, socket_address, whole};
 use super::values::{socket_path, unicast, whole32, word};
 use super::zone_file;
 use crate::model::{NodeName, Zone};
@@ -112,8 +112,16 @@ pub(super) fn control(section: &Section<'_, '_>) -> Control {
 }
 
 pub(super) fn limits(section: &Section<'_, '_>) -> Field<u32> {
-    section.allow(&["instances"]);
+    section.allow(&["instances", "vcpus", "memory_mib"]);
     section.or("instances", 32, |v| whole32(v, 1, MOST_INSTANCES))
+}
+
+/// What the instances of this node may use together.
+pub(super) fn caps(section: &Section<'_, '_>) -> Caps {
+    Caps {
+        vcpus: section.optional("vcpus", 1.0, |v| number(v, 0.01, 65_536.0)).map(|f| f.value),
+        memory_mib: section.optional("memory_mib", 6, |v| whole(v, 6, 1 << 30)).map(|f| f.value),
+    }
 }
 
 /// A zone, with the place of its apex. `None` where it has no usable name.

@@ -405,6 +405,7 @@ fn unsettled(config: &Config) -> crate::model::Observed {
         desired_revision: 0,
         services: BTreeMap::new(),
         window: None,
+        running_window: None,
         generation: 0,
         settled: false,
     }

@@ -3,6 +3,7 @@
 //! A registry per scrape: every value has its one home elsewhere and is copied here, so metrics and
 //! status cannot disagree.
 
+mod forecasts;
 mod stages;
 
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -212,6 +213,7 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
             load.with_label_values(&[name, "forecast"]).set(forecast.mean);
         }
     }
+    forecasts::register(&registry, status)?;
     single("selvedge_allocation_last_seconds", "Last time from trigger to ready.", last_s(&status.allocation_ms))?;
     single("selvedge_removal_last_seconds", "Last time from stop to gone.", last_s(&status.removal_ms))?;
     Ok(registry)

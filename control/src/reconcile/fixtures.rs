@@ -57,6 +57,7 @@ pub(super) fn fixture(dir: &Path, text: &str) -> Fixture {
         desired_revision: 0,
         services: BTreeMap::new(),
         window: None,
+        running_window: None,
         generation: 0,
         settled: false,
     };

@@ -130,6 +130,7 @@ impl Node {
             desired_revision: 0,
             services: BTreeMap::new(),
             window: None,
+            running_window: None,
             generation: 0,
             settled: false,
         };
