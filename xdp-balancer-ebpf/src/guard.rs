@@ -18,7 +18,7 @@ use crate::age::selvedge_age;
 use crate::cookie::selvedge_cookie_hash;
 use crate::family::{Family, V4, V6};
 use crate::maps::{BUCKETS, CEILINGS, LISTS, TOP_CLIENTS, TOP_NAMES, VERDICTS};
-use crate::packet::{Frame, load};
+use crate::packet::{Frame, load, unlinked};
 use crate::parse::{DNS, LINK_MASK, Message, UDP, headers};
 use crate::pool::Base;
 use crate::question::{Question, TYPE_CLASS};
@@ -125,10 +125,12 @@ fn note(ctx: &XdpContext, place: u64, key: u64) {
     let at = (place as usize & LINK_MASK) + dns + DNS;
     let mut name = NotedName([0; NOTED_NAME_BYTES]);
     let left = Frame::of(ctx).len().wrapping_sub(at);
-    let len = if left < NOTED_NAME_BYTES { left & (NOTED_NAME_BYTES - 1) } else { NOTED_NAME_BYTES };
-    if len == 0 {
-        return;
-    }
+    // One at least by its form: Linux 6.1 does not see it by a comparison.
+    let len = if left > NOTED_NAME_BYTES {
+        NOTED_NAME_BYTES
+    } else {
+        unlinked::<{ NOTED_NAME_BYTES - 1 }>(left.wrapping_sub(1)) + 1
+    };
     // SAFETY: a buffer that is as long; the context is the kernel's.
     if unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, name.0.as_mut_ptr().cast(), len as u32) } != 0 {
         return;
