@@ -55,7 +55,8 @@ fn refused(program: &'static str, error: ProgramError) -> Error {
 
 /// What the verifier says last, but for its statistics; before that is its way through the program.
 fn last_words(log: &str) -> String {
-    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("processed ");
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let said = |line: &&str| !line.trim().is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word));
     log.lines().rev().find(said).unwrap_or("it said nothing").trim().to_owned()
 }
 
