@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 
-use autoscale::plan::Policy;
 use autoscale::predict::{Predictor, PredictorKind, Settings};
 use autoscale::replay::{Options, PolicyKind, Row, Trace, outlook, score};
 use serde_json::Value;
@@ -27,8 +26,7 @@ fn reference(test: &str) -> Option<Vec<(Value, Trace)>> {
 }
 
 fn options(trace: &Trace, season: Option<usize>, delay: usize, headroom: Option<f64>) -> Options {
-    let policy = Policy::default();
-    Options { start: trace.values.len() / 2, capacity: 20.0, delay, headroom, season, policy, look_ahead: 0 }
+    Options { delay, headroom, season, ..Options::usual(trace, 20.0) }
 }
 
 fn row(trace: &Trace, kind: PredictorKind, options: &Options) -> Row {

@@ -25,7 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Crates that are named in one place only. Tests look from outside and may name all.
 const NAMED_ONLY: &[(&str, &[&str])] = &[
     // The daemon still plans with its own modules; the command replays with this.
-    ("autoscale", &["control/src/cli/replay.rs", "autoscale/"]),
+    ("autoscale", &["control/src/cli/replay.rs", "control/src/cli/tune.rs", "autoscale/"]),
     // The orphan rule puts the loader's trait impls into the common crate.
     ("aya", &["xdp-balancer/", "xdp-balancer-common/"]),
     ("aya_log", &["xdp-balancer/"]),
