@@ -163,7 +163,7 @@ fn for_people(report: &Report<'_>, at: usize) -> String {
     text.push_str(&table(&head, &lines, Paint::detect()));
     let goal = report.goal.tau_u;
     text.push_str(&if report.reached {
-        format!("\n* takes the fewest instance-seconds of those with at most {goal} % of the windows short:\n\n")
+        format!("\n* takes the fewest instance-seconds (within 1 %, then fewest changes) of those with at most {goal} % of the windows short:\n\n")
     } else {
         format!("\nNo policy leaves at most {goal} % of the windows short; * leaves the fewest:\n\n")
     });
