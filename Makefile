@@ -11,8 +11,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-technologies bench-bystander \
-	soak-technologies soak-dataplane other-layout fuzz-dataplane lint deny deb clean
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-bystander bench-forecast \
+	bench-technologies plots soak-technologies soak-dataplane other-layout fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -62,6 +62,7 @@ test-crash: ## Kill the operator's loop at KILLS=300 points, the daemon with a r
 	@KILLS=$(KILLS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test crash -- --nocapture
 	@KILLS=30 SEED=$(SEED) cargo test --release --locked --quiet -p tests --test orders killed_again -- --nocapture
 
+TRACES ?= ../shared/traces
 # The lab that measures other servers beside ours is no part of this repository.
 DNS_PEERS ?= ../shared/lab/dns-peers
 bench: ## Measure: the program in the kernel, then other DNS servers beside it (as root)
@@ -72,6 +73,21 @@ bench: ## Measure: the program in the kernel, then other DNS servers beside it (
 		"$(DNS_PEERS)" run --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate" && \
 		"$(DNS_PEERS)" stress --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate"; \
 	else echo "SKIPPED (no $(DNS_PEERS)): other servers beside ours; DNS_PEERS=PATH names the lab"; fi
+
+JSON ?=
+bench-forecast: ## Measure: fits and forecasts beside statsmodels, 10,000 services; JSON=1 for figures only (no root)
+	@tests/setup.sh build forecast >&2
+	@cargo build --release --locked --quiet -p autoscale --example bench
+	@"$(TARGET)/statsmodels/bin/python" tests/bench/forecast.py "$(RELEASE)/examples/bench" $(if $(JSON),--json)
+
+plots: ## Draw the loads in TRACES=../shared/traces into docs/plots, with forecast and supply
+	@mkdir -p docs/plots
+	@cargo build --release --locked --quiet
+	@for trace in $(TRACES)/*.csv; do \
+		capacity=20; case "$$trace" in *taxi*) capacity=1000;; esac; \
+		"$(RELEASE)/selvedge" replay "$$trace" --predictor select --policy plan --capacity $$capacity \
+			--svg "docs/plots/$$(basename "$$trace" .csv).svg" >/dev/null; \
+	done
 
 RUNS ?= 30
 COUNT ?= 500

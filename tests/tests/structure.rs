@@ -24,7 +24,16 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Crates that are named in one place only. Tests look from outside and may name all.
 const NAMED_ONLY: &[(&str, &[&str])] = &[
-    ("autoscale", &["control/src/cli/replay.rs", "control/src/config/", "control/src/orchestrator/", "autoscale/"]),
+    (
+        "autoscale",
+        &[
+            "control/src/cli/replay.rs",
+            "control/src/cli/tune.rs",
+            "control/src/config/",
+            "control/src/orchestrator/",
+            "autoscale/",
+        ],
+    ),
     // The orphan rule puts the loader's trait impls into the common crate.
     ("aya", &["xdp-balancer/", "xdp-balancer-common/"]),
     ("aya_log", &["xdp-balancer/"]),

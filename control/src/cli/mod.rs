@@ -17,6 +17,7 @@ mod status;
 mod store;
 mod table;
 mod top;
+mod tune;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -180,6 +181,13 @@ enum Command {
         selvedge replay load.csv --json | jq .predictors.select.rmse\n  \
         selvedge replay load.csv --predictor 'ema3,sarima(1,1,1)(0,1,1)48' --capacity 50 --svg load.svg")]
     Replay(replay::ReplayArgs),
+    /// Try policies on a recorded load and propose one, with what the others would have cost; needs no daemon
+    ///
+    /// Exit codes: 0 done, 1 a file could not be read, 2 wrong usage or a file that is no recorded load.
+    #[command(after_help = "Examples:\n  selvedge tune load.csv\n  \
+        selvedge tune load.csv --capacity 50 --short 1\n  \
+        selvedge tune load.csv --json | jq .proposed")]
+    Tune(tune::TuneArgs),
     /// Measure on this machine; needs root, touches nothing that is in force
     Bench {
         #[command(subcommand)]
@@ -422,6 +430,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Catalog(args) => return catalogue::show(&args),
         Command::Select(args) => return catalogue::choose(args),
         Command::Replay(args) => return replay::run(&args),
+        Command::Tune(args) => return tune::run(&args),
         Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
         Command::Bench { command: BenchCommand::Lifecycle { of, lifecycle } } => bench::lifecycle(of, &lifecycle),
         Command::Bench { command: BenchCommand::Density { of, count } } => bench::density(of, count),

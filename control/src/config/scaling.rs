@@ -68,14 +68,8 @@ impl Scaling {
     /// The rules of a service's plan in counting periods of `window`.
     #[must_use]
     pub fn policy(&self, service: &ServiceSpec, window: Duration) -> Policy {
-        let windows = self.stabilisation.as_secs_f64() / window.as_secs_f64().max(1e-3);
-        Policy {
-            min: service.min,
-            max: service.max,
-            capacity: service.capacity,
-            stabilisation: windows.ceil() as u32,
-            ..self.rules.clone()
-        }
+        let stabilisation = Policy::stabilisation_within(self.stabilisation.as_secs_f64(), window.as_secs_f64());
+        Policy { min: service.min, max: service.max, capacity: service.capacity, stabilisation, ..self.rules.clone() }
     }
 }
 

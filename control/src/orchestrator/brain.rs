@@ -198,7 +198,8 @@ impl Brain {
         let input = Input {
             forecast: self.forecast(service, horizon),
             demand: demand(horizon),
-            ahead: (1..=horizon + LOOK_AHEAD).filter(|h| *h != horizon).filter_map(demand).collect(),
+            ahead: (1..=LOOK_AHEAD).filter_map(|h| demand(horizon + h)).collect(),
+            before: (1..horizon).filter_map(demand).collect(),
             trust: self.predictor.trust(horizon),
             observed: count,
             complete: report.is_some_and(|r| r.complete) && count.is_some(),
