@@ -11,8 +11,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-technologies \
-	soak-technologies fuzz-dataplane fuzz-transit lint deny deb clean
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-bystander bench-forecast \
+	bench-technologies plots soak-technologies soak-dataplane other-layout fuzz-dataplane fuzz-transit lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -62,6 +62,7 @@ test-crash: ## Kill the operator's loop at KILLS=300 points, the daemon with a r
 	@KILLS=$(KILLS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test crash -- --nocapture
 	@KILLS=30 SEED=$(SEED) cargo test --release --locked --quiet -p tests --test orders killed_again -- --nocapture
 
+TRACES ?= ../shared/traces
 # The lab that measures other servers beside ours is no part of this repository.
 DNS_PEERS ?= ../shared/lab/dns-peers
 bench: ## Measure: the program in the kernel, then other DNS servers beside it (as root)
@@ -73,6 +74,21 @@ bench: ## Measure: the program in the kernel, then other DNS servers beside it (
 		"$(DNS_PEERS)" stress --rounds 3 --seconds 3 --candidate "$(CURDIR)/tests/bench/candidate"; \
 	else echo "SKIPPED (no $(DNS_PEERS)): other servers beside ours; DNS_PEERS=PATH names the lab"; fi
 
+JSON ?=
+bench-forecast: ## Measure: fits and forecasts beside statsmodels, 10,000 services; JSON=1 for figures only (no root)
+	@tests/setup.sh build forecast >&2
+	@cargo build --release --locked --quiet -p autoscale --example bench
+	@"$(TARGET)/statsmodels/bin/python" tests/bench/forecast.py "$(RELEASE)/examples/bench" $(if $(JSON),--json)
+
+plots: ## Draw the loads in TRACES=../shared/traces into docs/plots, with forecast and supply
+	@mkdir -p docs/plots
+	@cargo build --release --locked --quiet
+	@for trace in $(TRACES)/*.csv; do \
+		capacity=20; case "$$trace" in *taxi*) capacity=1000;; esac; \
+		"$(RELEASE)/selvedge" replay "$$trace" --predictor select --policy plan --capacity $$capacity \
+			--svg "docs/plots/$$(basename "$$trace" .csv).svg" >/dev/null; \
+	done
+
 RUNS ?= 30
 COUNT ?= 500
 bench-technologies: ## Measure: instances of each technology, side by side; RUNS=30 COUNT=500 (as root)
@@ -80,6 +96,10 @@ bench-technologies: ## Measure: instances of each technology, side by side; RUNS
 	@$(MAKE) unikernel
 	@cargo build --release --locked
 	@RUNS=$(RUNS) COUNT=$(COUNT) cargo test --release --locked --quiet -p tests --test technologies side_by_side -- --nocapture
+
+bench-bystander: ## Measure: TCP beside our program, beside a bare XDP_PASS, and beside none (as root)
+	@tests/setup.sh build lab
+	@ROUNDS=9 cargo test --release --locked --quiet -p tests --test bystander -- --nocapture
 
 ROUNDS ?= 1000
 soak-technologies: ## Instances come and go with something killed at every step; ROUNDS=1000 SEED=1 (as root)
@@ -89,6 +109,21 @@ soak-technologies: ## Instances come and go with something killed at every step;
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	ROUNDS=$(ROUNDS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test soak -- --nocapture | tee "$$log"; \
 	grep '^cycles=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
+
+# In the same directory, so that only what differs is built anew; then the real one is put back.
+other-layout: ## Build the daemon with other table layouts beside the real one, for tests of upgrades
+	@tests/setup.sh build
+	@cargo build --release --locked --bin selvedged --features control/other-layout
+	@install -D "$(RELEASE)/selvedged" "$(RELEASE)/other-layout/selvedged"
+	@cargo build --release --locked --bin selvedged
+
+soak-dataplane: ROUNDS := $(if $(filter command environment,$(firstword $(origin ROUNDS))),$(ROUNDS),100)
+soak-dataplane: ## The daemon killed, stopped, up- and downgraded under constant queries; ROUNDS=100 SEED=1 (as root)
+	@tests/setup.sh build lab
+	@$(MAKE) other-layout
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	ROUNDS=$(ROUNDS) SEED=$(SEED) cargo test --release --locked --quiet -p tests --test soak_dataplane -- --nocapture | tee "$$log"; \
+	grep '^rounds=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
 
 FRAMES ?= 10000000
 fuzz-dataplane: ## Mutated queries through the program, held against the daemon; FRAMES=10000000 SEED=1 (as root)

@@ -10,6 +10,8 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 log=$target/test.log
 mkdir -p "$target"
 
+# The build that upgrades are tested with.
+make other-layout
 # End-to-end tests drive the binaries that users get.
 cargo build --release --locked
 

@@ -11,11 +11,12 @@
 #   deb     cargo-deb
 #   check   cargo-deny, and mmdebstrap in which the package is tried
 #   api     schemathesis, in target/schemathesis
+#   forecast  statsmodels, in target/statsmodels
 #   peers   other DNS software, for tests/conformance/run.sh and `make bench` only
 #   all     all of these but peers
 set -euo pipefail
 
-readonly BPF_LINKER=0.13.0 CARGO_DEB=3.8.0 CARGO_DENY=0.20.2 SCHEMATHESIS=4.32.5
+readonly BPF_LINKER=0.13.0 CARGO_DEB=3.8.0 CARGO_DENY=0.20.2 SCHEMATHESIS=4.32.5 STATSMODELS=0.15.0
 # The LLVMs that this bpf-linker can be built with; it must not be older than the compiler's own.
 readonly LLVMS=(21 22 23)
 
@@ -204,6 +205,8 @@ step_lab() {
     /usr/bin/python3 -c 'import flask' 2>/dev/null || install_packages python3-flask
     has openssl || install_packages openssl
     has wrk || install_packages wrk
+    # XDP programs that are not ours.
+    installed xdp-tools || install_packages xdp-tools
     # A clock that is moved under a running program.
     has faketime || install_packages faketime
     has python3 || install_packages python3-minimal
@@ -303,6 +306,20 @@ step_api() {
         fail "schemathesis $SCHEMATHESIS could not be installed from PyPI"
 }
 
+# What forecasts are measured beside; in an environment of its own below target.
+step_forecast() {
+    local venv="${CARGO_TARGET_DIR:-$root/target}/statsmodels"
+    if [ "$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("statsmodels"))' 2>/dev/null)" = "$STATSMODELS" ]; then
+        return 0
+    fi
+    has python3 || install_packages python3-minimal
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    say "installing statsmodels $STATSMODELS"
+    rm -rf "$venv"
+    python3 -m venv "$venv" && "$venv/bin/pip" -q install "statsmodels==$STATSMODELS" >&2 ||
+        fail "statsmodels $STATSMODELS could not be installed from PyPI"
+}
+
 # Servers to compare with, resolvers and forwarders in front of us, tools that look at us. Each is in Debian; what
 # an archive lacks is left out, and the conformance run says so.
 step_peers() {
@@ -325,7 +342,7 @@ step_peers() {
 
 for step in "${@:-all}"; do
     case $step in
-    build | lab | unikernel | kernels | xen | lint | deb | check | api | peers) "step_$step" ;;
+    build | lab | unikernel | kernels | xen | lint | deb | check | api | forecast | peers) "step_$step" ;;
     all)
         step_build
         step_lab
@@ -338,7 +355,7 @@ for step in "${@:-all}"; do
         step_api
         ;;
     *)
-        say "no such step: $step; there are build, lab, unikernel, kernels, xen, lint, deb, check, api, peers, all"
+        say "no such step: $step; there are build, lab, unikernel, kernels, xen, lint, deb, check, api, forecast, peers, all"
         exit 2
         ;;
     esac

@@ -46,8 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
     let package = root.join(PACKAGE);
     let package = package.to_str().ok_or("the path of the sources is not UTF-8")?;
+    let other_layout = env::var_os("CARGO_FEATURE_OTHER_LAYOUT").is_some();
+    let features: &[&str] = if other_layout { &["other-layout"] } else { &[] };
     aya_build::build_ebpf(
-        [aya_build::Package { name: PACKAGE, root_dir: package, ..Default::default() }],
+        [aya_build::Package { name: PACKAGE, root_dir: package, features, ..Default::default() }],
         aya_build::Toolchain::Custom(&toolchain),
     )
     .map_err(|error| format!("{error:#} (toolchain {toolchain}; `make setup` installs what is needed)"))?;

@@ -2,7 +2,6 @@
 //! best, which nobody tells it. And loads with holes and absurd values.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use autoscale::plan::Policy;
 use autoscale::predict::{Predictor, PredictorKind, Settings, Trust};
 use autoscale::replay::{Options, Trace, outlook};
 use autoscale::score::forecasts;
@@ -27,15 +26,7 @@ impl Noise {
 
 fn rmse(values: &[f64], kind: PredictorKind) -> f64 {
     let trace = Trace { name: String::new(), window_s: 60.0, values: values.iter().copied().map(Some).collect() };
-    let options = Options {
-        start: values.len() / 2,
-        capacity: 20.0,
-        delay: 0,
-        headroom: Some(0.9),
-        season: None,
-        policy: Policy::default(),
-        look_ahead: 0,
-    };
+    let options = Options { delay: 0, look_ahead: 0, ..Options::usual(&trace, 20.0) };
     forecasts(&trace.values, &outlook(&trace, kind, &options, &|| 0.0, &mut |_| {}).next, options.start).rmse
 }
 

@@ -14,6 +14,7 @@ fn input() -> Input {
         forecast: Some(Forecast { mean: 90.0, quantiles: Vec::new(), model: "select".to_owned() }),
         demand: Some(100.0),
         ahead: Vec::new(),
+        before: Vec::new(),
         trust: Trust::Earned,
         observed: Some(90.0),
         complete: true,
@@ -260,4 +261,38 @@ fn instances_are_what_serves_the_requests() {
     for (requests, capacity) in [(f64::NAN, 20.0), (-1.0, 20.0), (1.0, 0.0), (f64::INFINITY, 1.0), (1.0, f64::NAN)] {
         assert_eq!(instances_for(requests, capacity), None);
     }
+}
+
+/// Neither up nor down where what runs is about as likely to be enough; once it is not, at once, and for what comes next too.
+#[test]
+fn what_is_about_as_likely_to_be_enough_stays() {
+    let policy = Policy { stabilisation: 0, tolerance: 0.0, ..Policy::default() };
+    let quantiles = vec![(0.5, 100.0), (0.86, 175.0), (0.9, 190.0), (0.92, 205.0), (0.95, 250.0)];
+    let forecast = Forecast { mean: 100.0, quantiles, model: "test".to_owned() };
+    let wanted = |running: u32, trust: Trust| {
+        let input = Input {
+            forecast: Some(forecast.clone()),
+            demand: Some(190.0),
+            ahead: vec![230.0],
+            trust,
+            running,
+            last_wanted: Some(running),
+            observed: Some(100.0),
+            complete: true,
+            surge: None,
+            ready: running,
+            never_ready: 0,
+            measured_capacity: None,
+            node_limit: u32::MAX,
+            cpu_limit: None,
+            memory_limit: None,
+        };
+        plan(&policy, &PlanState::default(), &input).0.wanted
+    };
+    // 9 serve 180: between the quantiles alike, 175 and 205.
+    assert_eq!([8, 9, 10, 11].map(|running| wanted(running, Trust::Earned)), [12, 9, 10, 11]);
+    // 14 are more than any of that, and what comes next needs 12.
+    assert_eq!(wanted(14, Trust::Earned), 12);
+    // A forecast that is not trusted has no say in what is alike.
+    assert_eq!(wanted(9, Trust::TooYoung), 10);
 }

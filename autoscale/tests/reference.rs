@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 
-use autoscale::plan::Policy;
 use autoscale::predict::{Predictor, PredictorKind, Settings};
 use autoscale::replay::{Options, PolicyKind, Row, Trace, outlook, score};
 use serde_json::Value;
@@ -27,8 +26,7 @@ fn reference(test: &str) -> Option<Vec<(Value, Trace)>> {
 }
 
 fn options(trace: &Trace, season: Option<usize>, delay: usize, headroom: Option<f64>) -> Options {
-    let policy = Policy::default();
-    Options { start: trace.values.len() / 2, capacity: 20.0, delay, headroom, season, policy, look_ahead: 0 }
+    Options { delay, headroom, season, ..Options::usual(trace, 20.0) }
 }
 
 fn row(trace: &Trace, kind: PredictorKind, options: &Options) -> Row {
@@ -133,6 +131,38 @@ fn the_combination_is_about_as_good_as_the_best_reference() {
         let ours = row(trace, PredictorKind::Select, &options(trace, None, 1, Some(0.9))).forecast.rmse;
         println!("{}: {ours:.3}, best reference {best:.3}", trace.name);
         assert!(ours <= 1.03 * best + 1e-6, "{}: {ours} {best}", trace.name);
+    };
+    std::thread::scope(|scope| {
+        for (theirs, trace) in &all {
+            scope.spawn(|| check(theirs, trace));
+        }
+    });
+}
+
+/// Supply one window late: not worse than the moving average with headroom in windows with too few instances nor in
+/// instance-seconds, and no row is better than ours in both.
+#[test]
+fn the_plan_takes_less_and_leaves_less_short_than_the_references() {
+    let Some(all) = reference("the_plan_takes_less_and_leaves_less_short_than_the_references") else { return };
+    let check = |theirs: &Value, trace: &Trace| {
+        let capacity = if trace.name.contains("taxi") { 1000.0 } else { 20.0 };
+        let options = Options::usual(trace, capacity);
+        let outlook = outlook(trace, PredictorKind::Select, &options, &|| 0.0, &mut |_| {});
+        for policy in [PolicyKind::Direct, PolicyKind::Plan] {
+            let ours = score(trace, &outlook, &options, policy).elasticity;
+            for cell in theirs["autoscaling"].as_array().unwrap() {
+                if cell["delay"] != 1 || cell["capacity"].as_f64() != Some(capacity) || cell["predictor"] == "oracle" {
+                    continue;
+                }
+                let what = format!("{} {policy:?} {} {}", trace.name, cell["predictor"], cell["headroom"]);
+                let (short, taken) = (cell["tau_u"].as_f64().unwrap(), cell["inst_s_ratio"].as_f64().unwrap());
+                if cell["predictor"] == "ema3" && cell["headroom"] == "q90" {
+                    assert!(ours.tau_u <= short && ours.instance_seconds_ratio < taken, "{what}: {ours:?}");
+                }
+                let better = short < ours.tau_u && taken < ours.instance_seconds_ratio;
+                assert!(!better, "{what}: {ours:?} {short} {taken}");
+            }
+        }
     };
     std::thread::scope(|scope| {
         for (theirs, trace) in &all {

@@ -2,7 +2,7 @@
 //!
 //! One way of data through modules with one job each; `ARCHITECTURE.md` at the repository's top draws
 //! it. Two halves speak through [`model::documents`] only: the **orchestrator** (telemetry's windows →
-//! [`predict`] → [`placement`]) says what is wanted, the **operator** ([`reconcile`] with
+//! crate `autoscale` → [`placement`]) says what is wanted, the **operator** ([`reconcile`] with
 //! [`driver`], [`netlink`], [`datapath`], [`dns`]) makes this node so and reports what is.
 
 pub mod api;
@@ -23,7 +23,6 @@ pub mod netlink;
 pub mod orchestrator;
 pub mod orders;
 pub mod placement;
-pub mod predict;
 pub mod reconcile;
 pub mod stop;
 pub mod store;

@@ -160,6 +160,13 @@ state_dir = "{state}"
 socket = "{socket}"
 metrics = "127.0.0.1:9553"
 
+# As the paper plans: on the mean, at once.
+[scaling]
+predictor = "ema"
+headroom = 0
+stabilisation = "0s"
+tolerance = 0
+
 [technology.docker]
 socket = "{engine}"
 bridge = "sv-docker"

@@ -2,6 +2,7 @@
 //! and removed after it, whatever happened in between.
 
 pub mod contract;
+pub mod dataplane;
 pub mod demo;
 pub mod edge;
 pub mod lab;

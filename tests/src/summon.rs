@@ -108,6 +108,7 @@ impl SummonLab {
              [dns]\nlisten = [\"{EDGE}\"]\n[[zone]]\nname = \"edge.test\"\n\
              [control]\nwindow = \"1s\"\nstate_dir = \"{dir}/state\"\nsocket = \"{socket}\"\n\
              metrics = \"127.0.0.1:9553\"\n\
+             [scaling]\npredictor = \"ema\"\nheadroom = 0\nstabilisation = \"0s\"\ntolerance = 0\n\
              [technology.unikernel]\nbridge = \"sv-sum\"\npool = \"{POOL}\"\n[technology.spt]\nprogram = \"{tender}\"\n\
              {services}",
             name = self.name,

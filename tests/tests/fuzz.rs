@@ -412,7 +412,7 @@ fn the_kernel_answers_like_the_daemon_or_passes_unchanged() {
                 intact_answered += u64::from(intact.is_some());
                 judge(&frame, &result.frame, &listen, &index)
             }
-            RunAction::Other(action) => Some(format!("XDP action {action}")),
+            action => Some(format!("{action:?}")),
         };
         if let Some(problem) = problem {
             differences += 1;

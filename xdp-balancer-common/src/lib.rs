@@ -18,6 +18,7 @@ pub mod bench;
 mod client;
 mod cookie;
 mod counts;
+mod guard;
 mod name;
 mod pool;
 mod settings;
@@ -27,11 +28,15 @@ mod verdict;
 
 pub use client::{CLIENT_PREFIX_V4, CLIENT_PREFIX_V6, CLIENT_TURNS, client_turn_v4, client_turn_v6};
 pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, cookie_head, server_cookie};
-pub use counts::{Connection, ConnectionKey, FlowCount, ServiceCount};
+pub use counts::{ANSWER_VERDICTS, Connection, ConnectionKey, FlowCount, ServiceCount};
+pub use guard::{
+    Admission, BUCKET_SETS, BUCKETS_OF_SET, Bucket, BucketSet, Guard, LIST_ALLOW, LIST_DENY, ListKey, NOTED_NAME_BYTES,
+    NotedName, Rate, bucket_set, client_key_v4, client_key_v6, mask_v4, mask_v6,
+};
 pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameEntry, NameHash, keep_bytes, same_chunk};
 pub use pool::{
-    ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, ROOT_AT, RingWord,
-    Root, Rrset, TYPE_SLOTS, TypeSet, TypeSlot, grains_of,
+    ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, REFUSED_AT,
+    RESERVED_GRAINS, ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, TYPE_SLOTS, TypeSet, TypeSlot, UNPROVEN_AT, grains_of,
 };
 pub use settings::{LOCAL_ADDRESSES, QUIET_PREFIXES, QuietPrefix, Settings};
 pub use slots::{MAX_NAMES, MAX_SLOT_TEXT, MAX_SLOTS, PILOTS_AT, SLOT_HEAD, SLOT_SHIFTS, TableHead};
@@ -40,7 +45,10 @@ pub use verdict::{Action, Verdict};
 
 /// Number of these layouts. Part of the pin path, so tables of another layout are never reinterpreted.
 /// A test holds sizes and offsets against it: change one, raise the other.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 5 + OTHER_LAYOUT;
+
+/// Added to the number where the layouts are others, for tests of upgrades.
+const OTHER_LAYOUT: u32 = if cfg!(feature = "other-layout") { 1000 } else { 0 };
 
 /// UDP payload size that we advertise in OPT and never exceed (DNS flag day 2020).
 pub const EDNS_PAYLOAD: u16 = 1232;
@@ -75,6 +83,16 @@ pub mod object {
     pub const TRANSIT_INGRESS: &str = "selvedge_transit";
     /// The classifier that rewrites replies (egress).
     pub const TRANSIT_EGRESS: &str = "selvedge_transit_out";
+    /// Array of [`BucketSet`](crate::BucketSet).
+    pub const BUCKETS: &str = "BUCKETS";
+    /// Array of `u64`, when buckets will be full again: that of everything, then those of services by their index.
+    pub const CEILINGS: &str = "CEILINGS";
+    /// Trie of [`ListKey`](crate::ListKey) to what its clients are.
+    pub const LISTS: &str = "LISTS";
+    /// Of queries that were noted, how many came from a client prefix, by its key.
+    pub const TOP_CLIENTS: &str = "TOP_CLIENTS";
+    /// Of queries that were noted, how many asked for a [`NotedName`](crate::NotedName).
+    pub const TOP_NAMES: &str = "TOP_NAMES";
     /// The XDP program that answers.
     pub const XDP: &str = "selvedge_xdp";
     /// The XDP program that passes everything, for the far ends of lab links.

@@ -5,11 +5,12 @@
 //! Nothing in it changes while a program can reach it, but for the root, each word of which stands alone, and the
 //! [`RingWord`] of an RRset, which changes in one store.
 
-use crate::{Settings, TableHead};
+use crate::{Guard, Settings, TableHead};
 
 /// Bytes that are handed out together; everything in the pool begins at a multiple of it.
 pub const GRAIN: usize = 16;
-/// Grains of the pool. Number 0 is never handed out: it says "none".
+/// Grains of the pool. The first [`RESERVED_GRAINS`] are never handed out: number 0 says "none", in the others lie
+/// answers without records.
 pub const POOL_GRAINS: u32 = 1 << 21;
 /// Bytes in grains; a power of two, so that the program bounds an offset with a mask.
 pub const POOL_BYTES: usize = POOL_GRAINS as usize * GRAIN;
@@ -20,13 +21,29 @@ pub const POOL_MARGIN: usize = 8192;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Root {
+    /// Moves all that follows.
+    #[cfg(feature = "other-layout")]
+    pub moved: [u64; 8],
     /// Grain of the table of names in force; changes in one store.
     pub table: u64,
     /// The wall clock in seconds, as user space says.
     pub clock: u64,
+    /// When the daemon was last there to keep the tables right, nanoseconds on the monotonic clock.
+    pub heartbeat: u64,
+    /// Limits, lists and what becomes of stale tables.
+    pub guard: Guard,
     /// What to do besides.
     pub settings: Settings,
 }
+
+/// Grains that are never handed out.
+pub const RESERVED_GRAINS: u32 = 4;
+/// Offset in the pool of the answer to who is over a limit: truncated, so that it asks again over TCP.
+pub const SLIPPED_AT: usize = GRAIN;
+/// Offset of the answer where the true one would be too much for who has not proven its address.
+pub const UNPROVEN_AT: usize = 2 * GRAIN;
+/// Offset of the answer to who is denied.
+pub const REFUSED_AT: usize = 3 * GRAIN;
 
 /// Offset of the [`Root`] in the pool.
 pub const ROOT_AT: usize = POOL_BYTES + POOL_MARGIN;

@@ -8,6 +8,8 @@ pub enum Action {
     Pass,
     /// The frame was turned into its answer and goes back out.
     Answer,
+    /// The frame ends here.
+    Drop,
 }
 
 macro_rules! verdicts {
@@ -52,6 +54,14 @@ verdicts! {
     NoData = "nodata" => Answer,
     /// Answered that there is no such name.
     NxDomain = "nxdomain" => Answer,
+    /// Over a limit: told to ask again over TCP.
+    Slipped = "slipped" => Answer,
+    /// Told to ask again over TCP, for the answer would be too much to who has not proven its address.
+    Unproven = "unproven" => Answer,
+    /// From a client that is denied: told so.
+    Refused = "refused" => Answer,
+    /// Answered from stale tables, with TTLs made shorter.
+    Aged = "aged" => Answer,
     /// Neither IPv4 nor IPv6, behind at most two VLAN tags (ARP and the rest).
     NotIp = "not_ip" => Pass,
     /// Shorter than its headers say, or continued in further buffers.
@@ -96,12 +106,20 @@ verdicts! {
     UnknownType = "unknown_type" => Pass,
     /// The service has nothing published.
     NoBackend = "no_backend" => Pass,
+    /// The tables are stale, and not answered from.
+    Stale = "stale" => Pass,
     /// The answer does not fit what the client can take.
     TooLarge = "too_large" => Pass,
     /// The frame could not be resized for its answer.
     NoRoom = "no_room" => Pass,
     /// A table was missing or inconsistent; should not happen.
     Broken = "broken" => Pass,
+    /// From a client that is denied.
+    Denied = "denied" => Drop,
+    /// Over the limit of its client's prefix.
+    Limited = "limited" => Drop,
+    /// Over the limit of its service, or of everything.
+    Ceiling = "ceiling" => Drop,
 }
 
 #[cfg(test)]
@@ -112,6 +130,8 @@ mod tests {
     fn labels_are_unique_and_indices_dense() {
         for (i, verdict) in Verdict::ALL.iter().enumerate() {
             assert_eq!(*verdict as usize, i);
+            // What services count by what it said.
+            assert_eq!(verdict.action() == Action::Answer, i < 7);
             assert!(Verdict::ALL[i + 1..].iter().all(|other| other.label() != verdict.label()));
         }
     }

@@ -1,10 +1,10 @@
 //! The only way out of the program: verdict in, one count, XDP action out.
 
-use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use xdp_balancer_common::Verdict;
 use xdp_balancer_common::object::TAIL_TRANSIT;
+use xdp_balancer_common::{Action, Verdict};
 
 use crate::maps::{TAILS, VERDICTS};
 
@@ -15,18 +15,23 @@ pub fn answered(verdict: u32) -> u32 {
     XDP_TX
 }
 
-/// Counts the reason and lets the frame go on.
+/// Counts the reason, and lets the frame go on or ends it.
 #[inline(always)]
-pub fn passed(ctx: &XdpContext, verdict: Verdict) -> u32 {
+pub fn unanswered(ctx: &XdpContext, verdict: Verdict) -> u32 {
     add(verdict as u32);
     if matches!(verdict, Verdict::Reply) {
         // Comes back where replies in transit are not rewritten.
         // SAFETY: the program in the slot is one of ours and takes the frame as it is.
         unsafe { TAILS.tail_call(ctx, TAIL_TRANSIT) };
     }
-    if matches!(verdict, Verdict::Broken | Verdict::NoRoom) {
-        selvedge_report(ctx.ctx, verdict as u32);
+    // All that follow are rare or end the frame: one comparison for the rest.
+    if (verdict as u32) < Verdict::NoRoom as u32 {
+        return XDP_PASS;
     }
+    if matches!(verdict.action(), Action::Drop) {
+        return XDP_DROP;
+    }
+    selvedge_report(ctx.ctx, verdict as u32);
     XDP_PASS
 }
 

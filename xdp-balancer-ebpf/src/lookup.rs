@@ -1,22 +1,16 @@
 //! From a question to the answer in force: name, type, RRset, turn. Counts the service's query.
 
 use aya_ebpf::programs::XdpContext;
-use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Choice, GRAIN, Rrset, ServiceCount, TYPE_SLOTS, TypeSet, TypeSlot, Verdict,
-};
+use xdp_balancer_common::{ANSWER_BYTES, ANSWER_VERDICTS, AnswerHead, ServiceCount, TypeSet, Verdict};
 
 use crate::family::Family;
-use crate::maps::{CURSORS, SERVICES};
+use crate::guard;
+use crate::maps::SERVICES;
 use crate::names::{closest_encloser, same};
 use crate::packet::{Frame, load, opaque};
 use crate::parse::{DNS, Message, headers};
-use crate::pool::Base;
 use crate::question::Question;
-
-const TYPE_OPT: u16 = 41;
-/// Types that ask for something else than data of a type (RFC 6895, 3.1).
-const FIRST_META: u16 = 128;
-const LAST_META: u16 = 255;
+use crate::rrset::{is_meta, of_type, select};
 
 /// An answer to give.
 pub struct Found {
@@ -46,10 +40,14 @@ impl Found {
     #[inline(always)]
     pub fn answered(&self) -> u32 {
         let verdict = u32::from(self.head().verdict);
-        // A name that does not exist is no service's.
-        if verdict != Verdict::NxDomain as u32 {
-            // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-            unsafe { (*self.service).answered += 1 };
+        // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
+        unsafe {
+            // Apart, for the kernel's verifier walks an index that it does not know far longer.
+            if verdict == Verdict::Answered as u32 {
+                (*self.service).answers[0] += 1;
+            } else {
+                (*self.service).answers[verdict as usize & (ANSWER_VERDICTS - 1)] += 1;
+            }
         }
         verdict
     }
@@ -80,7 +78,12 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
     let service = SERVICES.get_ptr_mut(held.service.into()).ok_or(Verdict::Broken)?;
     let rrset = if denied == 0 {
         // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-        unsafe { (*service).queries += 1 };
+        unsafe {
+            (*service).queries += 1;
+            if !F::CHECKSUM_OPTIONAL {
+                (*service).queries_v6 += 1;
+            }
+        }
         let settings = &pool.root().settings;
         if settings.quiet_lens[0] != 0 {
             let ip = headers::<F>(Frame::of(ctx).cursor(message.link))?;
@@ -102,7 +105,8 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
         // SAFETY: taken above.
         Ok(unsafe { F::client_turn(ip) })
     };
-    let at = pool.byte(select(rrset, pool, client_turn)?);
+    let chosen = select(rrset, pool, client_turn)?;
+    let at = pool.byte(guard::limit::<F>(ctx, message, question, service, held.service, chosen)?);
     // SAFETY: inside the pool, and any bytes are a head.
     let len = usize::from(unsafe { load::<u16>(at) });
     if len > ANSWER_BYTES {
@@ -112,63 +116,3 @@ pub fn find<F: Family>(ctx: &XdpContext, message: &Message, question: &Question)
 }
 
 const _: () = assert!(core::mem::offset_of!(AnswerHead, len) == 0);
-
-/// Whether it asks for something else than data of a type.
-#[inline(always)]
-fn is_meta(qtype: u16) -> bool {
-    let qtype = u16::from_be(qtype);
-    qtype == TYPE_OPT || (FIRST_META..=LAST_META).contains(&qtype)
-}
-
-/// The RRset of a type, or the one that says that there is none.
-#[inline(always)]
-pub fn of_type(set: &TypeSet, qtype: u16) -> Result<u32, Verdict> {
-    let first = set as *const TypeSet as usize + size_of::<TypeSet>();
-    let mut i = 0;
-    while i < TYPE_SLOTS {
-        if i >= usize::from(set.types) {
-            break;
-        }
-        // SAFETY: inside the pool.
-        let held = unsafe { &*((first + i * size_of::<TypeSlot>()) as *const TypeSlot) };
-        if held.qtype == qtype {
-            return Ok(held.rrset);
-        }
-        i += 1;
-    }
-    if set.others == 0 || is_meta(qtype) { Err(Verdict::UnknownType) } else { Ok(set.others) }
-}
-
-/// Where in the pool the answer is whose turn it is. The client's turn is asked for only where it counts.
-#[inline(always)]
-pub fn select(rrset: u32, pool: Base, client_turn: impl FnOnce() -> Result<u16, Verdict>) -> Result<usize, Verdict> {
-    let rrset = pool.grain(rrset) as *const Rrset;
-    // SAFETY: inside the pool. Volatile: user space stores the word while we run, and it has to be
-    // read exactly once.
-    let ring = unsafe { (&raw const (*rrset).word).read_volatile() };
-    let first = ring.first() as usize * GRAIN;
-    let turn = match ring.choice() {
-        None => return Err(Verdict::NoBackend),
-        Some(Choice::Single) => return Ok(first),
-        Some(Choice::RoundRobin) => {
-            // SAFETY: inside the pool.
-            let cursor = CURSORS.get_ptr_mut(unsafe { (*rrset).cursor }).ok_or(Verdict::Broken)?;
-            // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
-            unsafe {
-                // Not a remainder: a division costs more than the lookups, and a shrunk ring starts over.
-                let position = if *cursor < u32::from(ring.len()) { *cursor } else { 0 };
-                *cursor = position + 1;
-                position
-            }
-        }
-        Some(Choice::Client) => {
-            let turn = client_turn()?;
-            if turn >= ring.len() {
-                return Err(Verdict::Broken);
-            }
-            turn.into()
-        }
-    };
-    // SAFETY: inside the pool.
-    Ok(unsafe { load::<u32>(pool.byte(first + turn as usize * size_of::<u32>())) } as usize * GRAIN)
-}

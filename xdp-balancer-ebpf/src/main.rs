@@ -1,13 +1,16 @@
 //! The kernel side: an XDP program that answers DNS queries from pre-rendered tables, and two
 //! classifiers that count an instance's traffic.
 //!
-//! A frame goes through [`parse`] (headers), [`question`] (name, type, OPT), [`lookup`] (by [`names`] and [`pool`])
+//! A frame goes through [`parse`] (headers), [`question`] (name, type, OPT), [`lookup`] (by [`names`], [`rrset`] and [`pool`]),
+//! [`guard`] (nothing, unless it is switched on)
 //! and [`answer`] (the only module that writes to it). Each step returns the verdict that ends the
 //! program early, so nothing has been written when a frame is passed on; [`count`] is the only way out. The crate is built for the BPF target by `xdp-balancer/build.rs`; for any other
 //! target it is empty, so that workspace-wide cargo commands do not trip over it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(target_arch = "bpf", allow(unstable_features, reason = "BPF inline assembly is unstable"))]
 
+#[cfg(target_arch = "bpf")]
+mod age;
 #[cfg(target_arch = "bpf")]
 mod answer;
 #[cfg(target_arch = "bpf")]
@@ -20,6 +23,8 @@ mod count;
 mod family;
 #[cfg(target_arch = "bpf")]
 mod flow;
+#[cfg(target_arch = "bpf")]
+mod guard;
 #[cfg(target_arch = "bpf")]
 mod lookup;
 #[cfg(target_arch = "bpf")]
@@ -35,6 +40,8 @@ mod pool;
 #[cfg(target_arch = "bpf")]
 mod question;
 #[cfg(target_arch = "bpf")]
+mod rrset;
+#[cfg(target_arch = "bpf")]
 mod runtime;
 
 #[cfg(target_arch = "bpf")]
@@ -46,7 +53,7 @@ mod entry {
 
     use crate::family::{Family, V4, V6};
     use crate::packet::Frame;
-    use crate::{answer, count, flow, lookup, parse, question};
+    use crate::{answer, count, flow, guard, lookup, parse, question};
 
     /// Answers what it fully understands and holds an answer for; passes the rest untouched.
     // Into the entry: a call and its return cost as much as a tenth of an answer.
@@ -55,7 +62,7 @@ mod entry {
     pub fn selvedge_xdp(ctx: XdpContext) -> u32 {
         match serve(&ctx) {
             Ok(verdict) => count::answered(verdict),
-            Err(verdict) => count::passed(&ctx, verdict),
+            Err(verdict) => count::unanswered(&ctx, verdict),
         }
     }
 
@@ -88,10 +95,12 @@ mod entry {
     fn serve_family<F: Family>(ctx: &XdpContext, link: usize) -> Result<u32, Verdict> {
         let frame = Frame::of(ctx);
         let message = parse::message::<F>(frame, link)?;
+        guard::enter::<F>(ctx, &message)?;
         let question = question::read::<F>(ctx, frame, &message)?;
         let found = lookup::find::<F>(ctx, &message, &question)?;
         answer::write::<F>(ctx, &message, &question, &found)?;
-        Ok(found.answered())
+        let verdict = found.answered();
+        Ok(if guard::aged(ctx, message.pool) { Verdict::Aged as u32 } else { verdict })
     }
 }
 

@@ -2,10 +2,12 @@
 //! [`xdp_balancer_common::object`], which user space looks them up by.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use xdp_balancer_common::object::TAIL_SLOTS;
-use xdp_balancer_common::{Connection, ConnectionKey, FlowCount, Pool, ServiceCount, Verdict};
+use xdp_balancer_common::{
+    BUCKET_SETS, BucketSet, Connection, ConnectionKey, FlowCount, NotedName, Pool, ServiceCount, Verdict,
+};
 
 /// All that the program reads.
 #[btf_map]
@@ -32,6 +34,26 @@ pub static FLOWS: PerCpuHashMap<u32, FlowCount, 1024> = PerCpuHashMap::new();
 /// have been left alone for longest.
 #[btf_map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, Connection, 65536> = LruHashMap::new();
+
+/// When the buckets of client prefixes will be full again.
+#[btf_map]
+pub static BUCKETS: Array<BucketSet, { BUCKET_SETS as usize }> = Array::new();
+
+/// The same of everything, then of each service.
+#[btf_map]
+pub static CEILINGS: Array<u64, 4097> = Array::new();
+
+/// Which clients are not limited, and which not answered.
+#[btf_map]
+pub static LISTS: LpmTrie<[u32; 4], u32, 16384> = LpmTrie::new();
+
+/// Who asks most, of the queries that are noted. Who has not been noted for longest goes where there is no room.
+#[btf_map]
+pub static TOP_CLIENTS: LruHashMap<u64, u64, 4096> = LruHashMap::new();
+
+/// What is asked for most, alike.
+#[btf_map]
+pub static TOP_NAMES: LruHashMap<NotedName, u64, 4096> = LruHashMap::new();
 
 /// Looked into by nobody: user space writes to it to wait for programs.
 #[btf_map]

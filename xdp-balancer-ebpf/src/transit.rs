@@ -14,9 +14,6 @@ mod checksum;
 mod family;
 #[cfg(target_arch = "bpf")]
 #[allow(dead_code, reason = "see above")]
-mod lookup;
-#[cfg(target_arch = "bpf")]
-#[allow(dead_code, reason = "see above")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 #[allow(dead_code, reason = "see above")]
@@ -35,6 +32,8 @@ mod pool;
 mod question;
 #[cfg(target_arch = "bpf")]
 mod reply;
+#[cfg(target_arch = "bpf")]
+mod rrset;
 #[cfg(target_arch = "bpf")]
 mod runtime;
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, MAX_NAME_BYTES, MAX_NAMES, NameEntry, Rrset, SLOT_HEAD,
-    SLOT_SHIFTS, TYPE_SLOTS, TableHead, TypeSet, TypeSlot, grains_of, object,
+    ANSWER_BYTES, AnswerHead, Bytes as _, Choice, GRAIN, MAX_NAME_BYTES, MAX_NAMES, NameEntry, PILOTS_AT, Rrset,
+    SLOT_HEAD, SLOT_SHIFTS, TYPE_SLOTS, TableHead, TypeSet, TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;
@@ -50,8 +50,8 @@ impl Maps {
         reader.claim(run.0, run.1)?;
         (reader.installed.table, reader.installed.slot_shift) = (run, head.slot_shift);
         let mut wildcards = Vec::new();
-        for slot in 0..head.slots() {
-            let slot = reader.read(table, head.slots_at as usize + (slot << head.slot_shift), 1 << head.slot_shift)?;
+        for place in 0..head.slots() {
+            let slot = reader.read(table, head.slots_at as usize + (place << head.slot_shift), 1 << head.slot_shift)?;
             let (set, text) = slot.split_at(SLOT_HEAD);
             let set = set.try_into().map_or(0, u32::from_ne_bytes);
             if set == 0 {
@@ -59,6 +59,9 @@ impl Maps {
             }
             let read = reader.set(set)?;
             let wire = reader.name(text, read.tail)?;
+            if reader.place(table, &head, &wire)? != place as u32 {
+                return Err(damaged(table, "a name where it is not looked for"));
+            }
             if let Some(wildcard) = read.wildcard {
                 wildcards.push((wire.clone(), wildcard));
             }
@@ -90,6 +93,13 @@ impl Reader<'_> {
         } else {
             Err(damaged(grain, "used twice, or beyond the end"))
         }
+    }
+
+    /// The slot in which the program looks for a name.
+    fn place(&self, table: u32, head: &TableHead, wire: &[u8]) -> Result<u32, Error> {
+        let hash = NameEntry::new(wire).map_or(0, |entry| entry.hash(head.secret));
+        let pilot = self.read(table, PILOTS_AT + head.pilot_of(hash) as usize * size_of::<u16>(), size_of::<u16>())?;
+        Ok(head.slot_of(hash, u16::from_ne_bytes([pilot[0], pilot[1]])))
     }
 
     /// A name in wire form.

@@ -1,7 +1,7 @@
 //! Attaching by pinned links, and taking them off again.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::EbpfLoader;
@@ -13,11 +13,13 @@ use xdp_balancer_common::object;
 use crate::counters::Counters;
 use crate::dataplane::Dataplane;
 use crate::error::Error;
+use crate::guard::Freshness;
 use crate::maps::{Maps, Sizes, shapes};
 use crate::netlink;
 use crate::object as elf;
 use crate::pins::{self, PinnedLink, Pins};
 use crate::sys;
+use crate::takeover;
 use crate::transit;
 
 /// How an interface is to run the program.
@@ -74,6 +76,13 @@ pub struct Attachment {
     pub program_id: u32,
 }
 
+/// A link of ours.
+pub(crate) struct Held {
+    pub link: OwnedFd,
+    /// As it was asked for.
+    pub mode: Mode,
+}
+
 /// What is pinned, seen without loading anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
@@ -83,6 +92,10 @@ pub struct Pinned {
     pub generation: u64,
     /// Counters.
     pub counters: Counters,
+    /// How old their last sign of life is.
+    pub freshness: Freshness,
+    /// What is looked at besides the tables: bits of [`Guard`](xdp_balancer_common::Guard).
+    pub features: u64,
 }
 
 impl Dataplane {
@@ -94,19 +107,33 @@ impl Dataplane {
         let program = elf::loaded_xdp(&self.object)?.fd().map_err(Error::system("open", object::XDP))?;
         let pin = self.pins.link(interface);
 
-        for link in self.pins.links()? {
+        self.pins.forget_off(interface)?;
+
+        let ours = self.pins.links()?;
+        for link in ours.into_iter().chain(self.links_of_others()?) {
             if link.info.ifindex == ifindex {
                 let attachment = attachment_of(&link).ok_or_else(no_interface)?;
                 check_mode(&attachment, mode)?;
+                let layout = link.path.ancestors().nth(2).filter(|layout| *layout != self.pins.root());
+                let unpublished = layout.filter(|_| self.settings.generation == 0);
+                if let Some(layout) = unpublished {
+                    let layout = layout.display().to_string();
+                    return Err(Error::Unpublished { interface: interface.into(), layout });
+                }
                 sys::link_update(link.link.as_fd(), program.as_fd())
                     .map_err(Error::system("replace the program on", interface))?;
                 if link.path != pin {
-                    // Renamed since; the pin follows.
+                    // Renamed since, or of another layout; the pin follows.
                     pins::remove(&pin)?;
                     fs::rename(&link.path, &pin).map_err(Error::system("rename the pin of", interface))?;
                 }
                 let info =
                     sys::link_info(link.link.as_fd()).map_err(Error::system("inspect the link on", interface))?;
+                if let Some(layout) = layout {
+                    log::info!("{interface} was taken over from {}", layout.display());
+                    takeover::retire(layout)?;
+                }
+                self.hold(interface, link.link, mode);
                 return Ok(Attachment { interface: interface.into(), program_id: info.program_id, ..attachment });
             }
             if link.path == pin {
@@ -115,12 +142,29 @@ impl Dataplane {
             }
         }
 
-        let attached = create(program.as_fd(), interface, ifindex, mode)?;
-        let (link, mode) = attached;
+        let (link, attached) = create(program.as_fd(), interface, ifindex, mode)?;
         let pinned = sys::pin(link.as_fd(), &pin);
         pinned.map_err(Error::system("pin the link on", interface))?;
         let info = sys::link_info(link.as_fd()).map_err(Error::system("inspect the link on", interface))?;
-        Ok(Attachment { interface: interface.into(), ifindex, mode: Some(mode), program_id: info.program_id })
+        self.hold(interface, link, mode);
+        Ok(Attachment { interface: interface.into(), ifindex, mode: Some(attached), program_id: info.program_id })
+    }
+
+    fn hold(&mut self, interface: &str, link: OwnedFd, mode: Mode) {
+        self.held.insert(interface.to_owned(), Held { link, mode });
+    }
+
+    fn links_of_others(&self) -> Result<Vec<PinnedLink>, Error> {
+        let mut found = Vec::new();
+        for layout in self.pins.others()? {
+            found.extend(pins::links_in(&layout.join("links"))?);
+        }
+        Ok(found)
+    }
+
+    /// Whether a program of another layout is attached somewhere, which ours takes the place of once there are tables.
+    pub fn takes_over(&self) -> Result<bool, Error> {
+        Ok(self.links_of_others()?.iter().any(|link| link.info.ifindex != 0))
     }
 
     /// Interfaces that run our program.
@@ -179,7 +223,7 @@ pub(crate) fn attach_classifier(
     Ok(())
 }
 
-fn check_mode(attachment: &Attachment, mode: Mode) -> Result<(), Error> {
+pub(crate) fn check_mode(attachment: &Attachment, mode: Mode) -> Result<(), Error> {
     let wanted = match mode {
         Mode::Auto => return Ok(()),
         Mode::Native => AttachedMode::Native,
@@ -195,12 +239,12 @@ fn check_mode(attachment: &Attachment, mode: Mode) -> Result<(), Error> {
     }
 }
 
-fn create(
+pub(crate) fn create(
     program: BorrowedFd<'_>,
     interface: &str,
     ifindex: u32,
     mode: Mode,
-) -> Result<(std::os::fd::OwnedFd, AttachedMode), Error> {
+) -> Result<(OwnedFd, AttachedMode), Error> {
     let modes: &[AttachedMode] = match mode {
         Mode::Auto if netlink::is_veth(ifindex).map_err(Error::system("inspect", interface))? => {
             log::info!(
@@ -248,18 +292,20 @@ pub fn verified_instructions(program_id: u32) -> Option<u32> {
 fn foreign(interface: &str, ifindex: u32) -> Result<Option<Error>, Error> {
     let running = netlink::running(ifindex).map_err(Error::system("inspect", interface))?;
     let Some(running) = running else { return Ok(None) };
-    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == running.program_id);
-    Ok(Some(Error::Foreign {
-        interface: interface.into(),
-        id: running.program_id,
-        name: info.as_ref().and_then(|info| info.name_as_str()).unwrap_or_default().to_owned(),
-        // The kernel's tag is eight bytes in their order, not a number.
-        tag: info.map_or(0, |info| u64::from_be_bytes(info.tag().to_ne_bytes())),
-    }))
+    let (name, tag) = name_and_tag(running.program_id);
+    Ok(Some(Error::Foreign { interface: interface.into(), id: running.program_id, name, tag }))
+}
+
+/// A program's name and the hash of its instructions; nothing and 0 where it is gone.
+pub(crate) fn name_and_tag(program_id: u32) -> (String, u64) {
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == program_id);
+    let name = info.as_ref().and_then(|info| info.name_as_str()).unwrap_or_default().to_owned();
+    // The kernel's tag is eight bytes in their order, not a number.
+    (name, info.map_or(0, |info| u64::from_be_bytes(info.tag().to_ne_bytes())))
 }
 
 /// What a link is attached to; `None` if its interface is gone.
-fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
+pub(crate) fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
     let ifindex = link.info.ifindex;
     if ifindex == 0 {
         return None;
@@ -272,8 +318,8 @@ fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
     Some(Attachment { interface, ifindex, mode, program_id: link.info.program_id })
 }
 
-/// Takes our program off one interface, or off all. Needs no daemon and works while one runs. Returns
-/// the interfaces that it was taken off. The maps stay.
+/// Takes our program off one interface, or off all. Needs no daemon and works while one runs, which then leaves it off.
+/// Returns the interfaces that it was taken off. The maps stay.
 pub fn detach(pin_dir: &Path, interface: Option<&str>) -> Result<Vec<String>, Error> {
     let mut detached = Vec::new();
     for layout in pins::layouts(pin_dir)? {
@@ -286,6 +332,9 @@ pub fn detach(pin_dir: &Path, interface: Option<&str>) -> Result<Vec<String>, Er
             }
             // A pin alone does not hold the program if the daemon has the link open.
             if attachment.is_some() {
+                // First, so that nobody takes it for the work of others.
+                let mark = pins::off_mark(pin_dir, &name);
+                fs::create_dir_all(&mark).map_err(Error::system("create the directory", mark.display().to_string()))?;
                 sys::link_detach(link.link.as_fd()).map_err(Error::system("detach from", name.as_str()))?;
                 detached.push(name);
             }
@@ -307,36 +356,28 @@ pub fn remove_all(pin_dir: &Path) -> Result<Vec<String>, Error> {
             }
         }
         for directory in &directories {
-            remove_dir(directory)?;
+            pins::remove_dir(directory)?;
         }
     }
-    remove_dir(pin_dir)?;
+    pins::remove(&Pins::new(pin_dir).epoch())?;
+    for mark in pins::entries(&pins::off_dir(pin_dir))? {
+        pins::remove_dir(&mark)?;
+    }
+    pins::remove_dir(&pins::off_dir(pin_dir))?;
+    pins::remove_dir(pin_dir)?;
     Ok(detached)
-}
-
-/// Removes a directory that is ours; gone already, or holding what is not ours, is fine.
-fn remove_dir(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir(path) {
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTEMPTY)) => {
-            Err(Error::system("remove the directory", path.display().to_string())(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What is pinned, without loading or changing anything; `None` where no maps of this layout are.
 pub fn show(pin_dir: &Path) -> Result<Option<Pinned>, Error> {
     let pins = Pins::new(pin_dir);
-    for shape in &shapes(&Sizes::default()) {
-        if shape.adopt(&pins)?.is_none() {
-            return Ok(None);
-        }
-    }
-    let maps = Maps::open(&pins)?;
+    let Some(maps) = Maps::found(&pins)? else { return Ok(None) };
     Ok(Some(Pinned {
         attachments: pins.links()?.iter().filter_map(attachment_of).collect(),
         generation: maps.settings().generation,
         counters: maps.counters(u32::MAX)?,
+        freshness: maps.freshness(),
+        features: maps.guard().features,
     }))
 }
 
@@ -347,7 +388,8 @@ pub fn attach_pass(interface: &str) -> Result<(), Error> {
     let ifindex = sys::if_index(interface).ok_or_else(|| Error::NoInterface { interface: interface.into() })?;
     let mut loader = EbpfLoader::new();
     // The maps of the object come along; as small as they can be, they are freed at once.
-    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1 }) {
+    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1, lists: 1, top: 1 })
+    {
         loader.map_max_entries(shape.name, shape.entries);
     }
     let mut object = elf::load(&mut loader)?;

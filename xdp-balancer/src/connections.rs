@@ -8,6 +8,7 @@ use xdp_balancer_common::{Connection, ConnectionKey, object};
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
+use crate::publish::Fill;
 use crate::sys;
 
 /// A connection that a client opened to an instance and that neither side has given up.
@@ -34,6 +35,15 @@ impl Dataplane {
         };
         let all = self.connections_of(ifindex)?.into_iter();
         Ok(all.filter(|(_, connection)| connection.closed[0] == 0).map(open).collect())
+    }
+
+    /// How many connections are known, of how many that can be.
+    pub(crate) fn connections_fill(&self) -> Result<Fill, Error> {
+        let map = self.maps.connections.fd().as_fd();
+        let all =
+            sys::lookup_batch::<ConnectionKey, Connection>(map).map_err(Error::system("read", object::CONNECTIONS))?;
+        let [_, _, capacity] = sys::map_size(map).map_err(Error::system("inspect the map", object::CONNECTIONS))?;
+        Ok(Fill { map: object::CONNECTIONS, used: all.len() as u32, capacity })
     }
 
     /// Forgets an interface's connections.

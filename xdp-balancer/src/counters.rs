@@ -1,13 +1,15 @@
 //! Reading the counters: per CPU in the kernel, summed here.
 
-use aya::maps::PerCpuValues;
-use aya::maps::{MapData, MapError, PerCpuArray};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use aya::maps::{IterableMap as _, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use xdp_balancer_common::{FlowCount, ServiceCount, Verdict, object};
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::maps::Maps;
+use crate::sys;
 
 /// Counters since the maps were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,32 +39,37 @@ pub(crate) fn changed(before: &[u64], after: &[u64]) -> Option<Verdict> {
 impl Maps {
     /// Sums the counters of all CPUs.
     pub(crate) fn counters(&self, services: u32) -> Result<Counters, Error> {
-        let verdicts = (0..Verdict::ALL.len() as u32)
-            .map(|index| sum(&self.verdicts, object::VERDICTS, index, |sum: &mut u64, part| *sum += part))
-            .collect::<Result<_, _>>()?;
-        let services = (0..services.min(self.services.len()))
-            .map(|index| {
-                sum(&self.services, object::SERVICES, index, |sum: &mut ServiceCount, part| {
-                    sum.queries += part.queries;
-                    sum.answered += part.answered;
-                    sum.quiet += part.quiet;
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let mut verdicts =
+            sums(self.verdicts.map().fd().as_fd(), object::VERDICTS, self.verdicts.len(), |a: &mut u64, b| *a += b)?;
+        let services = services.min(self.services.len());
+        let mut services = sums(self.services.map().fd().as_fd(), object::SERVICES, services, ServiceCount::add)?;
+        for carried in &self.carried {
+            for (index, total) in (0..).zip(&mut verdicts) {
+                *total += carried.verdict(index)?;
+            }
+            for (index, total) in (0..).zip(&mut services) {
+                total.add(&carried.service(index)?);
+            }
+        }
         Ok(Counters { epoch: self.settings().epoch, verdicts, services })
     }
 }
 
-fn sum<T: aya::Pod + Default>(
-    map: &PerCpuArray<MapData, T>,
+/// The first `len` elements of a per-CPU array, all CPUs' summed, read in one call.
+fn sums<T: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
     name: &'static str,
-    index: u32,
+    len: u32,
     add: impl Fn(&mut T, &T),
-) -> Result<T, Error> {
-    let parts = map.get(&index, 0).map_err(Error::system("read", name))?;
-    let mut total = T::default();
-    parts.iter().for_each(|part| add(&mut total, part));
-    Ok(total)
+) -> Result<Vec<T>, Error> {
+    let cpus = nr_cpus().map_err(|(path, error)| Error::system("read", path)(error))?;
+    let parts = sys::lookup_batch_per_cpu::<T>(map, len, cpus).map_err(Error::system("read", name))?;
+    let sum = |parts: &[T]| {
+        let mut total = T::default();
+        parts.iter().for_each(|part| add(&mut total, part));
+        total
+    };
+    Ok(parts.chunks(cpus).map(sum).collect())
 }
 
 impl Dataplane {
@@ -98,6 +105,7 @@ impl Dataplane {
     }
 
     fn end_flow(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.counted.remove(&ifindex);
         match self.maps.flows.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -116,6 +124,7 @@ impl Dataplane {
 
     /// Makes an interface's counters, if they are not there.
     pub(crate) fn make_flow(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.counted.insert(ifindex);
         const BPF_NOEXIST: u64 = 1;
         let cpus = nr_cpus().map_err(|(path, error)| Error::system("read", path)(error))?;
         let zero =

@@ -1,14 +1,17 @@
 //! Opening: create or adopt the maps, load this version's programs onto them.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use xdp_balancer_common::{Settings, object};
 
+use crate::attach::Held;
 use crate::error::Error;
 use crate::log::KernelLog;
-use crate::maps::{Maps, Sizes, random, shapes};
+use crate::maps::{Maps, Sizes, pin_epoch, pinned_epoch, random, shapes};
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::plan::Installed;
@@ -37,6 +40,14 @@ pub struct Dataplane {
     pub(crate) maps: Maps,
     pub(crate) pins: Pins,
     pub(crate) installed: Installed,
+    /// As they shall be.
+    pub(crate) settings: Settings,
+    /// Map pins, as they shall be.
+    pub(crate) pinned: Vec<(&'static str, OwnedFd)>,
+    /// Links, by interface: held, so that a lost pin takes no program off.
+    pub(crate) held: BTreeMap<String, Held>,
+    /// Interfaces whose packets are counted.
+    pub(crate) counted: BTreeSet<u32>,
     pub(crate) rings: Rings,
     pub(crate) classifiers_loaded: bool,
     /// The programs that rewrite replies in transit, where they are on.
@@ -65,6 +76,8 @@ pub enum RunAction {
     Pass,
     /// Goes back out.
     Answer,
+    /// Ends here.
+    Drop,
     /// Any other action; the program has none.
     Other(u32),
 }
@@ -72,6 +85,7 @@ pub enum RunAction {
 impl RunAction {
     pub(crate) fn of(action: u32) -> Self {
         match action {
+            1 => Self::Drop,
             2 => Self::Pass,
             3 => Self::Answer,
             other => Self::Other(other),
@@ -91,54 +105,72 @@ impl Dataplane {
     }
 
     fn open_pins(options: &Options, pins: Pins) -> Result<Self, Error> {
-        let root = pins.root().display().to_string();
-        let lock = sys::lock(pins.root())
-            .map_err(Error::system("lock", root))?
-            .ok_or_else(|| Error::Busy { path: pins.root().to_owned() })?;
+        let base = pins.base().display().to_string();
+        // One for all layouts: links go from one to another.
+        let lock = sys::lock(pins.base())
+            .map_err(Error::system("lock", base))?
+            .ok_or_else(|| Error::Busy { path: pins.base().to_owned() })?;
 
         let mut loader = EbpfLoader::new();
         let shapes = shapes(&options.sizes);
-        let mut found = 0;
+        let mut found = Vec::new();
         for shape in &shapes {
             let entries = match shape.adopt(&pins)? {
                 Some(entries) => {
-                    found += 1;
+                    found.push(shape.name);
                     entries
                 }
                 None => shape.entries,
             };
             loader.map_pin_path(shape.name, pins.map(shape.name)).map_max_entries(shape.name, entries);
         }
-        if found != 0 && found != shapes.len() {
-            log::warn!("only {found} of {} pinned maps are there; the others are made anew", shapes.len());
+        let adopted = found.len() == shapes.len();
+        // What a later layout leaves of this one when it takes over.
+        let only_counters = found == [object::VERDICTS, object::SERVICES];
+        if !adopted && !found.is_empty() && !only_counters {
+            log::warn!("only {} of {} pinned maps are there; the others are made anew", found.len(), shapes.len());
         }
         let mut object = elf::load(&mut loader)?;
         elf::xdp(&mut object, object::XDP)?;
 
         let mut maps = Maps::open(&pins)?;
-        let adopted = found == shapes.len();
-        let settings = maps.settings();
-        if !adopted || settings.epoch == 0 {
-            // A part that is new makes the whole a new one to those who compare counters.
-            maps.set_settings(&Settings { epoch: random()?, ..settings });
+        let mut settings = maps.settings();
+        // A part that is new makes the whole a new one to those who compare counters.
+        let goes_on = adopted || only_counters || (found.is_empty() && !maps.carried.is_empty());
+        let epoch = pinned_epoch(&pins)?.filter(|epoch| goes_on && *epoch != 0);
+        settings.epoch = match epoch.or(Some(settings.epoch).filter(|epoch| adopted && *epoch != 0)) {
+            Some(epoch) => epoch,
+            None => random()?,
+        };
+        if epoch.is_none() {
+            pin_epoch(&pins, settings.epoch)?;
         }
+        maps.set_settings(&settings);
+        maps.write_bare_answers();
         // What the process before us gave up shortly before its end may still be read.
         maps.grace()?;
         let installed = maps.read_installed(options.sizes.grains())?;
         let log = KernelLog::take(&mut object);
         let rings = Rings::default();
-        Ok(Self {
+        let pinned = shapes.iter().map(|shape| open_pin(&pins, shape.name)).collect::<Result<_, _>>()?;
+        let mut plane = Self {
             object,
             maps,
             pins,
             installed,
+            settings,
+            pinned,
+            held: BTreeMap::new(),
+            counted: BTreeSet::new(),
             rings,
             classifiers_loaded: false,
             transit: None,
             log,
             adopted,
             _lock: lock,
-        })
+        };
+        plane.counted = plane.flows()?.into_iter().collect();
+        Ok(plane)
     }
 
     /// True if all maps were there already.
@@ -157,6 +189,10 @@ impl Dataplane {
     pub fn run(&self, frame: &[u8]) -> Result<RunResult, Error> {
         test_run(elf::loaded_xdp(&self.object)?, frame, 1)
     }
+}
+
+fn open_pin(pins: &Pins, name: &'static str) -> Result<(&'static str, OwnedFd), Error> {
+    Ok((name, sys::get(&pins.map(name)).map_err(Error::system("open the pinned map", name))?))
 }
 
 pub(crate) fn test_run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<RunResult, Error> {

@@ -22,13 +22,15 @@ pub enum Error {
         source: Source,
     },
     /// The kernel's verifier refused a program.
-    #[error("the kernel refused the program {program}: {source}")]
+    #[error("the kernel's verifier refused the program {program} ({source}): {why}")]
     Rejected {
         /// Name of the program.
         program: &'static str,
-        /// The reason with the verifier's log.
+        /// The last words of its log, which say why.
+        why: String,
+        /// The system call's error.
         #[source]
-        source: Source,
+        source: io::Error,
     },
     /// Pins belong on a BPF file system.
     #[error("{} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf", .path.display())]
@@ -112,6 +114,14 @@ pub enum Error {
         found: &'static str,
         /// Mode asked for.
         wanted: &'static str,
+    },
+    /// The program of another version answers there, and goes on until ours has something to answer.
+    #[error("{interface} runs the program of another layout ({layout}), which stays until tables are published")]
+    Unpublished {
+        /// Name of the interface.
+        interface: String,
+        /// Directory of the other layout.
+        layout: String,
     },
     /// Tables may only get newer.
     #[error("generation {offered} is not newer than {current}")]
@@ -201,6 +211,9 @@ pub enum Problem {
     /// More prefixes of clients that are no sign of use than the settings hold.
     #[error("{0} of them, at most 32 fit")]
     Quiet(usize),
+    /// More prefixes in the lists of clients than the trie holds.
+    #[error("{0} prefixes, at most {1} fit")]
+    Lists(usize, u32),
     /// No secret was found under which all names differ.
     #[error("two names cannot be told apart by their hash")]
     Hash,
@@ -223,6 +236,7 @@ impl Error {
             Self::NotEthernet { .. } => "not_ethernet",
             Self::Foreign { .. } => "foreign",
             Self::OtherMode { .. } => "other_mode",
+            Self::Unpublished { .. } => "unpublished",
             Self::StaleGeneration { .. } => "stale_generation",
             Self::Full { .. } => "full",
             Self::Bench { .. } => "bench",

@@ -1,5 +1,5 @@
 //! The program on the live tables, run for one frame at a time: beside what is attached, without the lock, and
-//! without a trace. Counters and the rings' positions are maps of this process alone.
+//! without a trace. Counters, limits and the rings' positions are maps of this process alone, so nobody is over a limit here.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,8 +17,18 @@ use crate::pins::Pins;
 use crate::sys::Memory;
 
 /// Maps that the program writes, and the programs that it goes on into.
-const WRITTEN: [&str; 6] =
-    [object::VERDICTS, object::SERVICES, object::FLOWS, object::CURSORS, object::CONNECTIONS, object::TAILS];
+const WRITTEN: [&str; 10] = [
+    object::VERDICTS,
+    object::SERVICES,
+    object::FLOWS,
+    object::CURSORS,
+    object::CONNECTIONS,
+    object::BUCKETS,
+    object::CEILINGS,
+    object::TOP_CLIENTS,
+    object::TOP_NAMES,
+    object::TAILS,
+];
 
 /// The program, loaded once more onto the pinned tables.
 pub struct Explainer {
@@ -40,12 +50,13 @@ pub struct Explained {
 }
 
 impl Explained {
-    /// `answered`, `passed`, or the number of another XDP action.
+    /// `answered`, `passed`, `dropped`, or the number of another XDP action.
     #[must_use]
     pub fn action_label(&self) -> String {
         match self.action {
             RunAction::Answer => "answered".to_owned(),
             RunAction::Pass => "passed".to_owned(),
+            RunAction::Drop => "dropped".to_owned(),
             RunAction::Other(number) => format!("XDP action {number}"),
         }
     }

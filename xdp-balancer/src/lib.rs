@@ -32,14 +32,17 @@
 
 mod adopt;
 mod attach;
+mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod carried;
 mod connections;
 mod counters;
 mod dataplane;
 mod error;
 mod explain;
 pub mod frames;
+mod guard;
 mod log;
 mod maps;
 mod netlink;
@@ -51,21 +54,26 @@ mod runs;
 mod slots;
 mod sys;
 mod table;
+mod takeover;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transit;
+mod verify;
 
 pub use attach::{
     AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,
 };
+pub use audit::{Drift, DriftKind, Mended};
 pub use connections::OpenConnection;
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
 pub use error::{Error, Problem};
 pub use explain::{Explained, Explainer};
+pub use guard::{Freshness, Limits, Prefix, Rules, Stale, Top, top};
 pub use log::KernelLog;
 pub use maps::Sizes;
 pub use publish::{Fill, Published};
 pub use table::{Below, Name, Rendered, Ring, Rrset, Table};
 pub use transit::MAX_TRANSIT_INTERFACES;
+pub use verify::{attach, has_tables, program_on, running, verify};
 pub use xdp_balancer_common::{Action, FlowCount, ServiceCount, TransitHook, TransitVerdict, Verdict};

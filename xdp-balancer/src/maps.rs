@@ -4,19 +4,23 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{ArrayOfMaps, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
+use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
-    Bytes as _, Connection, ConnectionKey, FlowCount, GRAIN, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD,
-    ServiceCount, Settings, TableHead, Verdict, object,
+    BUCKET_SETS, BucketSet, Bytes as _, Connection, ConnectionKey, FlowCount, GRAIN, Guard, ListKey, NotedName,
+    PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings, TableHead, Verdict, object,
 };
 
+use crate::carried::Carried;
 use crate::error::Error;
-use crate::pins::Pins;
+use crate::guard::bare_answers;
+use crate::pins::{self, Pins};
 use crate::plan::{Placed, Writes};
 use crate::slots::Places;
 use crate::sys::{self, Memory};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
+/// Tries have no other way.
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Elements of the maps when they are created; maps that exist keep theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,10 @@ pub struct Sizes {
     pub flows: u32,
     /// Open connections of instances.
     pub connections: u32,
+    /// Prefixes in the lists of clients.
+    pub lists: u32,
+    /// Client prefixes, and names, that are noted.
+    pub top: u32,
 }
 
 impl Default for Sizes {
@@ -41,6 +49,8 @@ impl Default for Sizes {
             services: 4096,
             flows: 1024,
             connections: 65536,
+            lists: 16384,
+            top: 4096,
         }
     }
 }
@@ -65,10 +75,10 @@ pub(crate) struct Shape {
 }
 
 /// All pinned maps.
-pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 8] {
+pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 13] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, flags: 0, entries, fixed: false };
     let fixed = |name, kind, value, entries| Shape { fixed: true, ..shape(name, kind, 4, value, entries) };
-    let key = size_of::<ConnectionKey>();
+    let (key, list) = (size_of::<ConnectionKey>(), size_of::<ListKey>());
     let mapped = |name, value| Shape { flags: BPF_F_MMAPABLE, ..fixed(name, MapType::Array, value, 1) };
     [
         mapped(object::POOL, size_of::<Pool>()),
@@ -79,6 +89,11 @@ pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 8] {
         shape(object::SERVICES, MapType::PerCpuArray, 4, size_of::<ServiceCount>(), sizes.services),
         shape(object::FLOWS, MapType::PerCpuHash, 4, size_of::<FlowCount>(), sizes.flows),
         shape(object::CONNECTIONS, MapType::LruHash, key, size_of::<Connection>(), sizes.connections),
+        fixed(object::BUCKETS, MapType::Array, size_of::<BucketSet>(), BUCKET_SETS),
+        shape(object::CEILINGS, MapType::Array, 4, 8, sizes.services + 1),
+        Shape { flags: BPF_F_NO_PREALLOC, ..shape(object::LISTS, MapType::LpmTrie, list, 4, sizes.lists) },
+        shape(object::TOP_CLIENTS, MapType::LruHash, 8, 8, sizes.top),
+        shape(object::TOP_NAMES, MapType::LruHash, size_of::<NotedName>(), 8, sizes.top),
     ]
 }
 
@@ -139,6 +154,12 @@ pub(crate) struct Maps {
     pub flows: PerCpuHashMap<MapData, u32, FlowCount>,
     pub flows_capacity: u32,
     pub connections: MapData,
+    pub lists: LpmTrie<MapData, [u32; 4], u32>,
+    pub lists_capacity: u32,
+    pub top_clients: MapData,
+    pub top_names: MapData,
+    /// Counters of other layouts.
+    pub carried: Vec<Carried>,
 }
 
 /// The settings in a mapped pool.
@@ -154,6 +175,16 @@ pub(crate) fn open_pool(pins: &Pins) -> Result<Memory, Error> {
 }
 
 impl Maps {
+    /// Opens them all, where all are there and as they shall be.
+    pub(crate) fn found(pins: &Pins) -> Result<Option<Self>, Error> {
+        for shape in &shapes(&Sizes::default()) {
+            if shape.adopt(pins)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Self::open(pins).map(Some)
+    }
+
     /// Opens them all; they must exist.
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
         let entries = |name| {
@@ -172,6 +203,11 @@ impl Maps {
             flows: typed(pins, object::FLOWS)?,
             flows_capacity: entries(object::FLOWS)?,
             connections: require(pins, object::CONNECTIONS)?,
+            lists: typed(pins, object::LISTS)?,
+            lists_capacity: entries(object::LISTS)?,
+            top_clients: require(pins, object::TOP_CLIENTS)?,
+            top_names: require(pins, object::TOP_NAMES)?,
+            carried: Carried::open(pins)?,
         })
     }
 
@@ -188,6 +224,33 @@ impl Maps {
     /// Tells the time in seconds.
     pub(crate) fn set_clock(&self, seconds: u64) {
         self.pool.store(ROOT_AT + offset_of!(Root, clock), seconds);
+    }
+
+    /// The rules in force.
+    pub(crate) fn guard(&self) -> Guard {
+        self.pool.get(ROOT_AT + offset_of!(Root, guard)).unwrap_or_default()
+    }
+
+    /// Replaces the rules.
+    pub(crate) fn set_guard(&mut self, guard: &Guard) {
+        self.pool.put(ROOT_AT + offset_of!(Root, guard), guard);
+    }
+
+    /// When the daemon was last there; 0: never.
+    pub(crate) fn heartbeat(&self) -> u64 {
+        self.pool.get(ROOT_AT + offset_of!(Root, heartbeat)).unwrap_or_default()
+    }
+
+    /// Says when the daemon was last there.
+    pub(crate) fn set_heartbeat(&self, at: u64) {
+        self.pool.store(ROOT_AT + offset_of!(Root, heartbeat), at);
+    }
+
+    /// Puts the answers without records where the program looks for them.
+    pub(crate) fn write_bare_answers(&mut self) {
+        for (at, bytes) in bare_answers() {
+            self.pool.write(at, &bytes);
+        }
     }
 
     /// Grain of the table of names in force; 0 before there was one.
@@ -249,6 +312,29 @@ impl Maps {
             self.pool.store(*grain as usize * GRAIN, word.0);
         }
     }
+}
+
+/// The number of this set of counters, which all layouts share; `None` before there was one.
+pub(crate) fn pinned_epoch(pins: &Pins) -> Result<Option<u64>, Error> {
+    let object = || pins.epoch().display().to_string();
+    match sys::get(&pins.epoch()) {
+        Ok(map) => {
+            let word = Memory::map(map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
+            Ok(word.get(0))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::system("open the pinned map", object())(error)),
+    }
+}
+
+/// Pins such a number, in the place of another one.
+pub(crate) fn pin_epoch(pins: &Pins, epoch: u64) -> Result<(), Error> {
+    let object = || pins.epoch().display().to_string();
+    let map = sys::create_array(size_of::<u64>(), 1, BPF_F_MMAPABLE).map_err(Error::system("create", object()))?;
+    let word = Memory::map(&map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
+    word.store(0, epoch);
+    pins::remove(&pins.epoch())?;
+    sys::pin(map.as_fd(), &pins.epoch()).map_err(Error::system("pin", object()))
 }
 
 /// A random secret or epoch.

@@ -61,9 +61,18 @@ fn refused(program: &'static str, error: ProgramError) -> Error {
         ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
             Error::system("load the program", program)(io_error)
         }
-        error @ ProgramError::LoadError { .. } => Error::Rejected { program, source: error.into() },
+        ProgramError::LoadError { io_error, verifier_log } => {
+            Error::Rejected { program, why: last_words(&verifier_log.to_string()), source: io_error }
+        }
         error => Error::system("load the program", program)(error),
     }
+}
+
+/// What the verifier says last, but for its statistics; before that is its way through the program.
+fn last_words(log: &str) -> String {
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let said = |line: &&str| !line.trim().is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word));
+    log.lines().rev().find(said).unwrap_or("it said nothing").trim().to_owned()
 }
 
 #[cfg(test)]

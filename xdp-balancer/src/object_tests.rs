@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use xdp_balancer_common::{
-    AnswerHead, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, LAYOUT, MAX_NAMES, MAX_SLOTS, NameEntry,
-    PILOTS_AT, POOL_GRAINS, Pool, QuietPrefix, ROOT_AT, RingWord, Root, Rrset, SLOT_HEAD, SLOT_SHIFTS, ServiceCount,
-    Settings, TableHead, TypeSet, TypeSlot, Verdict,
+    AnswerHead, BUCKET_SETS, Bucket, BucketSet, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, Guard,
+    LAYOUT, LIST_ALLOW, LIST_DENY, ListKey, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool, QuietPrefix,
+    REFUSED_AT, ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead,
+    TypeSet, TypeSlot, UNPROVEN_AT, Verdict,
 };
 
 use super::*;
@@ -56,7 +57,7 @@ fn the_program_stays_small() {
 #[test]
 fn layouts_are_those_of_their_number() {
     assert_eq!(LAYOUT, 5);
-    assert_eq!(Verdict::ALL.len(), 28);
+    assert_eq!(Verdict::ALL.len(), 36);
     assert_eq!((SLOT_HEAD, SLOT_SHIFTS), (4, [4, 5]));
     let entry = NameEntry::new(b"\x03wWw\0").unwrap();
     assert_eq!((entry.wire_len, entry.text[..2].as_ref()), (5, &[u64::from_ne_bytes(*b"\x03www\0\0\0\0"), 0][..]));
@@ -75,7 +76,14 @@ fn layouts_are_those_of_their_number() {
 
     assert_eq!((GRAIN, POOL_GRAINS, ROOT_AT), (16, 1 << 21, (16 << 21) + 8192));
     assert_eq!(size_of::<Pool>(), ROOT_AT + size_of::<Root>());
-    assert_eq!([offset_of!(Root, table), offset_of!(Root, clock), offset_of!(Root, settings)], [0, 8, 16]);
+    let offsets = [
+        offset_of!(Root, table),
+        offset_of!(Root, clock),
+        offset_of!(Root, heartbeat),
+        offset_of!(Root, guard),
+        offset_of!(Root, settings),
+    ];
+    assert_eq!(offsets, [0, 8, 16, 24, 144]);
     let offsets = [
         offset_of!(TypeSet, service),
         offset_of!(TypeSet, types),
@@ -117,11 +125,65 @@ fn layouts_are_those_of_their_number() {
     assert_eq!((size_of::<Settings>(), offsets), (1240, [0, 8, 16, 32, 40, 48, 80, 208, 216]));
     assert_eq!((size_of::<QuietPrefix>(), offset_of!(QuietPrefix, mask)), (32, 16));
     assert_eq!([Settings::TRANSPARENT, Settings::COOKIES, Settings::CLIENT_SUBNET], [1, 2, 4]);
-    assert_eq!(
-        (size_of::<ServiceCount>(), offset_of!(ServiceCount, answered), offset_of!(ServiceCount, quiet)),
-        (24, 8, 16)
-    );
+    let offsets = [
+        offset_of!(ServiceCount, queries),
+        offset_of!(ServiceCount, queries_v6),
+        offset_of!(ServiceCount, quiet),
+        offset_of!(ServiceCount, limited),
+        offset_of!(ServiceCount, answers),
+    ];
+    assert_eq!((size_of::<ServiceCount>(), offsets), (96, [0, 8, 16, 24, 32]));
+    let offsets = [
+        offset_of!(Guard, features),
+        offset_of!(Guard, secret),
+        offset_of!(Guard, client),
+        offset_of!(Guard, service),
+        offset_of!(Guard, total),
+        offset_of!(Guard, mask_v4),
+        offset_of!(Guard, mask_v6),
+        offset_of!(Guard, slip),
+        offset_of!(Guard, amplification),
+        offset_of!(Guard, stale_ns),
+        offset_of!(Guard, stale_ttl),
+        offset_of!(Guard, sample_mask),
+    ];
+    assert_eq!((size_of::<Guard>(), offsets), (120, [0, 8, 16, 32, 48, 64, 72, 80, 88, 96, 104, 112]));
+    let features = [Guard::LIMITS, Guard::LISTS, Guard::DENY_DROPS, Guard::STALE_PASSES, Guard::STALE_SHORTENS];
+    assert_eq!((features, Guard::SAMPLES), ([1, 2, 4, 8, 16], 32));
+    assert_eq!((size_of::<BucketSet>(), BUCKET_SETS, offset_of!(Bucket, full_at)), (64, 1 << 14, 8));
+    assert_eq!((size_of::<ListKey>(), offset_of!(ListKey, address), LIST_ALLOW, LIST_DENY), (20, 4, 1, 2));
+    assert_eq!([SLIPPED_AT, UNPROVEN_AT, REFUSED_AT], [16, 32, 48]);
     assert_eq!((size_of::<ConnectionKey>(), size_of::<Connection>()), (24, 16));
     let offsets = [offset_of!(FlowCount, connections), offset_of!(FlowCount, quiet_to)];
     assert_eq!((size_of::<FlowCount>(), offsets), (48, [32, 40]));
+}
+
+/// One line that says why, whatever the verifier writes of its way; needs root.
+#[test]
+fn a_program_that_the_verifier_refuses_is_one_clear_error() {
+    // SAFETY: a plain call.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("SKIPPED (needs root): a_program_that_the_verifier_refuses_is_one_clear_error");
+        return;
+    }
+    // The program that passes everything ends without having said so: its first instruction is now its last.
+    const SET_RESULT: [u8; 8] = [0xb7, 0, 0, 0, 2, 0, 0, 0];
+    const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    let pass = [SET_RESULT, EXIT].concat();
+    let mut bytes = OBJECT.to_vec();
+    let found: Vec<usize> = (0..bytes.len() - pass.len()).filter(|at| bytes[*at..].starts_with(&pass)).collect();
+    assert!(!found.is_empty(), "the program's two instructions");
+    for at in found {
+        bytes[at..at + EXIT.len()].copy_from_slice(&EXIT);
+    }
+    let mut loader = EbpfLoader::new();
+    for shape in &shapes(&Sizes { pool_bytes: 0, cursors: 1, services: 1, flows: 1, connections: 1, lists: 1, top: 1 })
+    {
+        loader.map_max_entries(shape.name, shape.entries);
+    }
+    let mut object = loader.load(&bytes).unwrap();
+    let error = xdp(&mut object, object::PASS).map(drop).unwrap_err();
+    let said = error.to_string();
+    assert_eq!(error.label(), "rejected");
+    assert!(said.contains("selvedge_pass") && said.contains("R0 !read_ok") && said.lines().count() == 1, "{said}");
 }

@@ -3,10 +3,13 @@
 //! ```text
 //! <pin_dir>/v<LAYOUT>/POOL, SERVICES, …    one pin per map
 //! <pin_dir>/v<LAYOUT>/links/<interface>    one pin per attachment
+//! <pin_dir>/EPOCH                          which set of counters this is, whatever the layout
+//! <pin_dir>/off/<interface>                a directory: taken off by order, and to stay so
 //! ```
 //!
-//! Another layout is another directory, so no version reads tables that it does not understand;
-//! taking ours off an interface works across all of them.
+//! Another layout is another directory, so no version reads tables that it does not understand. Three things go across
+//! layouts: taking ours off an interface; taking over a link, with another program; and counters, which stay where they
+//! were counted and are added up (see `carried`).
 
 use std::fs;
 use std::io;
@@ -22,6 +25,7 @@ use crate::sys::{self, LinkInfo};
 /// The pins of one layout.
 #[derive(Clone, Debug)]
 pub(crate) struct Pins {
+    base: PathBuf,
     root: PathBuf,
 }
 
@@ -39,12 +43,39 @@ pub(crate) struct PinnedLink {
 impl Pins {
     /// The pins of this version's layout.
     pub(crate) fn new(pin_dir: &Path) -> Self {
-        Self { root: pin_dir.join(format!("v{LAYOUT}")) }
+        Self { base: pin_dir.to_owned(), root: pin_dir.join(format!("v{LAYOUT}")) }
+    }
+
+    /// The directory of all layouts.
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The pin of the word that says which set of counters this is.
+    pub(crate) fn epoch(&self) -> PathBuf {
+        self.base.join("EPOCH")
+    }
+
+    /// The directories of other layouts.
+    pub(crate) fn others(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut found = layouts(&self.base)?;
+        found.retain(|layout| *layout != self.root);
+        Ok(found)
+    }
+
+    /// Whether the program was taken off an interface by order.
+    pub(crate) fn is_off(&self, interface: &str) -> bool {
+        off_mark(&self.base, interface).is_dir()
+    }
+
+    /// Forgets such an order.
+    pub(crate) fn forget_off(&self, interface: &str) -> Result<(), Error> {
+        remove_dir(&off_mark(&self.base, interface))
     }
 
     /// Those of a directory of any layout.
     pub(crate) fn at(layout: &Path) -> Self {
-        Self { root: layout.to_owned() }
+        Self { base: layout.parent().unwrap_or(layout).to_owned(), root: layout.to_owned() }
     }
 
     /// The directory of maps.
@@ -108,8 +139,33 @@ impl Pins {
 /// The directories of all layouts under a pin directory.
 pub(crate) fn layouts(pin_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = entries(pin_dir)?;
-    found.retain(|path| path.is_dir() && file_name(path).strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok()));
+    found.retain(|path| path.is_dir() && number_of(path).is_some());
     Ok(found)
+}
+
+/// The number of a layout's directory.
+pub(crate) fn number_of(layout: &Path) -> Option<u32> {
+    file_name(layout).strip_prefix('v')?.parse().ok()
+}
+
+/// The directory of orders that the program stays off.
+pub(crate) fn off_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("off")
+}
+
+/// The mark of such an order.
+pub(crate) fn off_mark(pin_dir: &Path, interface: &str) -> PathBuf {
+    off_dir(pin_dir).join(encode(interface))
+}
+
+/// Removes a directory that is ours; gone already, or holding what is not ours, is fine.
+pub(crate) fn remove_dir(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir(path) {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTEMPTY)) => {
+            Err(Error::system("remove the directory", path.display().to_string())(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// All pinned links in one directory.

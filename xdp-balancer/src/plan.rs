@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use xdp_balancer_common::{
-    Bytes as _, GRAIN, NameEntry, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, TypeSet, TypeSlot, grains_of, object,
+    Bytes as _, GRAIN, NameEntry, RESERVED_GRAINS, RingWord, Rrset, SLOT_HEAD, SLOT_SHIFTS, Settings, TypeSet,
+    TypeSlot, grains_of, object,
 };
 
 use crate::error::Error;
@@ -82,7 +83,7 @@ pub(crate) enum Plan {
     /// These writes; `Installed` says already what is so after them.
     Renew(Writes),
     /// These writes, then another table of names; then the other `Installed` holds.
-    Rebuild(Writes, Vec<Placed>, Box<Installed>),
+    Rebuild(Writes, Box<Installed>),
 }
 
 /// A name of a table.
@@ -183,8 +184,7 @@ impl Installed {
     /// Empty tables.
     pub(crate) fn new(grains: u32, cursors: u32) -> Self {
         let mut pool = Runs::new(grains);
-        // Number 0 says "none".
-        pool.claim(0, 1);
+        pool.claim(0, RESERVED_GRAINS);
         let cursors = Runs::new(cursors);
         let (names, rrsets, tails) = (BTreeMap::new(), HashMap::new(), HashMap::new());
         Self { names, rrsets, tails, table: (0, 0), slot_shift: SLOT_SHIFTS[0], spare: (0, 0), pool, cursors }
@@ -331,11 +331,52 @@ impl Installed {
             next.tails.remove(text);
             next.pool.retire(*grain, tail_grains(text));
         }
+        Ok(Plan::Rebuild(writes, Box::new(next)))
+    }
+
+    /// The names for a table of them.
+    pub(crate) fn placed(&self) -> Vec<Placed> {
         // Always some: the form was checked.
         let place =
             |(wire, name): (&Vec<u8>, &InstalledName)| Some(Placed { entry: NameEntry::new(wire)?, set: name.set });
-        let placed = next.names.iter().filter_map(place).collect();
-        Ok(Plan::Rebuild(writes, placed, Box::new(next)))
+        self.names.iter().filter_map(place).collect()
+    }
+
+    /// The same, with grains for another table of names.
+    pub(crate) fn with_other_table(&self) -> Result<Self, Error> {
+        let mut next = self.clone();
+        next.turn_tables(grains_of(slots::bytes(next.names.len(), next.slot_shift)?))?;
+        Ok(next)
+    }
+
+    /// All that names lead to, as it lies in the pool.
+    pub(crate) fn image(&self) -> Writes {
+        let mut writes = Writes::default();
+        writes.bytes.extend(self.tails.iter().map(|(text, grain)| (*grain, tail_bytes(text))));
+        writes.bytes.extend(self.sets().iter().map(|(key, set)| (*set, key.bytes())));
+        for (grain, rrset) in &self.rrsets {
+            let mut word = RingWord::EMPTY;
+            if let Some(ring) = &rrset.ring {
+                let (bytes, first) = ring_bytes(ring, rrset.run.0);
+                writes.bytes.push((rrset.run.0, bytes));
+                word = first;
+            }
+            writes.cursors.push((*grain, rrset.cursor.unwrap_or_default()));
+            writes.words.push((*grain, word));
+        }
+        writes
+    }
+
+    /// What is answered, in the form in which it is wanted.
+    pub(crate) fn checked(&self, settings: &Settings) -> Checked {
+        let ring = |grain: &u32| self.rrsets.get(grain).and_then(|rrset| rrset.ring.clone());
+        let name = |name: &InstalledName| CheckedName {
+            service: name.service,
+            rings: name.rings.iter().map(|(role, grain)| (*role, ring(grain))).collect(),
+            wildcard: name.wildcard.clone(),
+        };
+        let names = self.names.iter().map(|(wire, installed)| (wire.clone(), name(installed))).collect();
+        Checked { generation: settings.generation, settings: *settings, names }
     }
 
     /// Takes the spare grains for a table of `len`, and those of the table in force as the next spare ones.
@@ -468,12 +509,16 @@ fn tail(wire: &[u8], next: &mut Installed, writes: &mut Writes) -> Result<u32, E
     }
     let len = tail_grains(text);
     let first = next.pool.allocate(len).ok_or_else(|| pool_full(&next.pool, len))?;
-    let mut bytes = text.to_vec();
-    // The program reads eight bytes of the shortest.
-    bytes.resize(len as usize * GRAIN, 0);
-    writes.bytes.push((first, bytes));
+    writes.bytes.push((first, tail_bytes(text)));
     next.tails.insert(text.to_vec(), first);
     Ok(first)
+}
+
+/// As it lies in the pool: the program reads eight bytes of the shortest.
+fn tail_bytes(text: &[u8]) -> Vec<u8> {
+    let mut bytes = text.to_vec();
+    bytes.resize(tail_grains(text) as usize * GRAIN, 0);
+    bytes
 }
 
 /// The bytes of a name that its slot has no room for.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use xdp_balancer_common::{AnswerHead, CLIENT_TURNS, Choice, MAX_NAME_BYTES, MAX_SLOT_TEXT};
+use xdp_balancer_common::{AnswerHead, CLIENT_TURNS, Choice, MAX_NAME_BYTES, MAX_SLOT_TEXT, RESERVED_GRAINS};
 
 use super::*;
 use crate::table::{Below, Name, Rendered, Ring, Rings, Rrset as Wanted, Table};
@@ -240,7 +240,10 @@ impl World {
             assert!(used.insert(*grain), "RRset {grain} lies in something else");
         }
         // Padding at the end of a ring's turns belongs to it too, but is never a whole grain.
-        assert_eq!(used.len() as u32 + 1 + self.installed.spare.1 + self.others, self.installed.pool.used());
+        assert_eq!(
+            used.len() as u32 + RESERVED_GRAINS + self.installed.spare.1 + self.others,
+            self.installed.pool.used()
+        );
         let held: Vec<u32> = self.installed.rrsets.values().filter_map(|rrset| rrset.cursor).collect();
         assert_eq!(held.len(), held.iter().collect::<BTreeSet<_>>().len(), "a position of two RRsets");
         assert_eq!(held.len() as u32, self.installed.cursors.used());
@@ -299,14 +302,14 @@ impl World {
             let seen = self.begin_programs();
             assert!(seen.iter().all(|(wire, seen)| of_either(seen, &old[wire], &new[wire])), "{seen:?}");
         }
-        if let Plan::Rebuild(_, placed, next) = &plan {
+        if let Plan::Rebuild(_, next) = &plan {
             assert!(writes.words.is_empty() && writes.cursors.is_empty());
             assert_eq!(self.kernel.read().0, old, "the old table says something else before the swap");
             for grain in next.table.0..next.table.0 + next.table.1 {
                 assert!(written.insert(grain), "grain {grain} is written twice");
                 assert!(!self.readable.contains(&grain), "grain {grain} is written while it may be read");
             }
-            (self.kernel.table, self.kernel.run) = (placed.clone(), next.table);
+            (self.kernel.table, self.kernel.run) = (next.placed(), next.table);
             self.kernel.slot_shift = next.slot_shift;
             self.installed = (**next).clone();
             self.grace();
@@ -375,10 +378,10 @@ fn a_ring_that_becomes_empty_stores_an_empty_word_and_keeps_its_position() {
 #[test]
 fn full_tables_are_an_error_with_numbers() {
     let wanted = checked(vec![name(0, 0, &[(1, Some(ring(&[1, 2, 3])))])]);
-    let error = Installed::new(TABLE + 8, 1).plan(&wanted).unwrap_err();
+    let error = Installed::new(TABLE + RESERVED_GRAINS + 7, 1).plan(&wanted).unwrap_err();
     // The RRset is placed; its ring is not, of one grain and answers of two, three and three.
     let Error::Full { map: object::POOL, used, needed, capacity } = error else { panic!("{error}") };
-    assert_eq!([used, needed, capacity], [2, 11, 8].map(|grains| TABLE + grains));
+    assert_eq!([used, needed, capacity], [1, 10, 7].map(|grains| TABLE + RESERVED_GRAINS + grains));
     let two = |content| name(content, 0, &[(1, Some(ring(&[content, content + 1])))]);
     let error = World::new(64, 1).installed.plan(&checked(vec![two(1), two(3)])).unwrap_err();
     assert!(matches!(error, Error::Full { map: object::CURSORS, used: 1, needed: 2, capacity: 1 }), "{error}");
@@ -419,12 +422,12 @@ fn names_that_hold_one_ring_share_it() {
 
 #[test]
 fn grains_come_back_after_grace_only() {
-    // Besides the table: number 0, RRset, set, and two answers, of which one is in force.
+    // Besides the table: those that are never handed out, RRset, set, and two answers, of which one is in force.
     let mut world = World::new(0, 8);
-    world.installed = Installed::new(12 + TABLE, 8);
-    assert!(world.installed.pool.claim(1 + 1 + 2 + 2 + 3, 3));
+    world.installed = Installed::new(RESERVED_GRAINS + 12 + TABLE, 8);
+    assert!(world.installed.pool.claim(RESERVED_GRAINS + 1 + 2 + 2 + 3, 4));
     let names = |contents: &[u8]| Table { names: vec![name(0, 0, &[(1, Some(ring(contents)))])], ..Table::default() };
-    world.others = 3;
+    world.others = 4;
     for contents in [1, 2] {
         world.publish(&names(&[contents])).unwrap();
     }
@@ -545,11 +548,11 @@ proptest! {
         world.publish(&Table::default()).unwrap();
         world.grace();
         let tables = [world.installed.table, world.installed.spare];
-        prop_assert_eq!(world.installed.pool.used(), 1 + tables[0].1 + tables[1].1);
+        prop_assert_eq!(world.installed.pool.used(), RESERVED_GRAINS + tables[0].1 + tables[1].1);
         prop_assert_eq!(world.installed.cursors.used(), 0);
         tables.into_iter().for_each(|(first, len)| world.installed.pool.release(first, len));
-        let all = grains + 2 * TABLE - 1;
-        prop_assert_eq!(world.installed.pool.allocate(all), Some(1), "all of it again, in one piece");
+        let all = grains + 2 * TABLE - RESERVED_GRAINS;
+        prop_assert_eq!(world.installed.pool.allocate(all), Some(RESERVED_GRAINS), "all of it again, in one piece");
         prop_assert_eq!(world.installed.cursors.allocate(CURSORS), Some(0));
     }
 }

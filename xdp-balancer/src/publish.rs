@@ -62,28 +62,16 @@ impl Dataplane {
                 self.maps.store_words(&writes);
                 rrsets_changed = writes.words.len();
             }
-            Plan::Rebuild(writes, names, mut next) => {
-                let secret = self.maps.table_head().map_or_else(random, |head| Ok(head.secret))?;
-                let hash = |index: usize, secret| names[index].entry.hash(secret);
-                let places = slots::find(names.len(), next.slot_shift, secret, hash, random)?;
+            Plan::Rebuild(writes, next) => {
                 // Into grains that no table in force leads to.
                 self.maps.fill_pool(&writes);
-                let table = next.table.0;
-                self.maps.build_table(table, &names, &places);
-                let before = self.maps.table();
-                self.maps.set_table(table);
-                // Until no program reads the one before, its grains are not written.
-                if let Err(error) = self.maps.grace() {
-                    self.maps.set_table(before);
-                    return Err(error);
-                }
-                next.settle();
-                self.installed = *next;
+                self.put_names(*next)?;
                 names_replaced = true;
             }
         }
         let Settings { epoch, .. } = settings;
-        self.maps.set_settings(&Settings { epoch, generation: wanted.generation, ..wanted.settings });
+        self.settings = Settings { epoch, generation: wanted.generation, ..wanted.settings };
+        self.maps.set_settings(&self.settings);
         Ok(Published {
             generation: wanted.generation,
             names: self.installed.names.len(),
@@ -91,6 +79,25 @@ impl Dataplane {
             names_replaced,
             waited,
         })
+    }
+
+    /// Writes the table of names for what is to be installed, and puts it in force. On an error the one before is.
+    pub(crate) fn put_names(&mut self, mut next: Installed) -> Result<(), Error> {
+        let names = next.placed();
+        let secret = self.maps.table_head().map_or_else(random, |head| Ok(head.secret))?;
+        let hash = |index: usize, secret| names[index].entry.hash(secret);
+        let places = slots::find(names.len(), next.slot_shift, secret, hash, random)?;
+        self.maps.build_table(next.table.0, &names, &places);
+        let before = self.maps.table();
+        self.maps.set_table(next.table.0);
+        // Until no program reads the one before, its grains are not written.
+        if let Err(error) = self.maps.grace() {
+            self.maps.set_table(before);
+            return Err(error);
+        }
+        next.settle();
+        self.installed = next;
+        Ok(())
     }
 
     /// Generation in force; zero before the first publication.
@@ -115,6 +122,7 @@ impl Dataplane {
             Fill { map: CURSORS, used: cursors.used(), capacity: cursors.capacity() },
             Fill { map: SERVICES, used: services, capacity: self.maps.services.len() },
             Fill { map: FLOWS, used: self.flows_used()?, capacity: self.maps.flows_capacity },
+            self.connections_fill()?,
         ])
     }
 }

@@ -11,11 +11,14 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 #[cfg(feature = "testing")]
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+#[cfg(feature = "testing")]
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -135,6 +138,31 @@ pub(crate) fn lookup_batch<K: aya::Pod + Default, V: aya::Pod + Default>(
     }
 }
 
+/// The first `len` elements of a per-CPU array in one call (since Linux 5.13), of each the values of all CPUs.
+pub(crate) fn lookup_batch_per_cpu<V: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
+    len: u32,
+    cpus: usize,
+) -> io::Result<Vec<V>> {
+    const { assert!(size_of::<V>().is_multiple_of(8), "the kernel hands out values at multiples of eight bytes") };
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let (mut keys, mut next) = (vec![0_u32; len as usize], 0_u32);
+    let mut values = vec![V::default(); len as usize * cpus];
+    let mut attr = Attr::new();
+    attr.pointer(2, std::ptr::from_mut(&mut next) as usize);
+    attr.pointer(4, keys.as_mut_ptr() as usize);
+    attr.pointer(6, values.as_mut_ptr() as usize);
+    (attr.0[8], attr.0[9]) = (len, raw(map));
+    match attr.call(BPF_MAP_LOOKUP_BATCH) {
+        // It says so, too, where the last element was the array's last.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ if attr.0[8] != len => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        _ => Ok(values),
+    }
+}
+
 /// Removes an element of a map.
 pub(crate) fn delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     let mut attr = Attr::new();
@@ -174,6 +202,14 @@ pub(crate) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> 
     attr.call_fd(BPF_LINK_CREATE)
 }
 
+/// A program by its number.
+#[cfg(feature = "testing")]
+pub(crate) fn program(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new();
+    attr.0[0] = id;
+    attr.call_fd(BPF_PROG_GET_FD_BY_ID)
+}
+
 /// Puts another program into a link; no packet sees the interface without one.
 pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = Attr::new();
@@ -201,13 +237,40 @@ pub(crate) struct LinkInfo {
 /// Asks the kernel about an XDP link.
 pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // type, id, prog_id, padding, then a union whose first word is the interface for XDP links.
+    let info = object_info(link)?;
+    Ok(LinkInfo { program_id: info[2], ifindex: info[4] })
+}
+
+/// The kernel's number of a map or link.
+pub(crate) fn object_id(object: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(object_info(object)?[1])
+}
+
+/// Bytes of a key and of a value, and elements of a map.
+pub(crate) fn map_size(map: BorrowedFd<'_>) -> io::Result<[u32; 3]> {
+    let info = object_info(map)?;
+    Ok([info[2], info[3], info[4]])
+}
+
+/// What the kernel tells of a map or link: type, id, and what depends on the type.
+fn object_info(object: BorrowedFd<'_>) -> io::Result<[u32; 32]> {
     let mut info = [0_u32; 32];
     let mut attr = Attr::new();
-    attr.0[0] = raw(link);
+    attr.0[0] = raw(object);
     attr.0[1] = std::mem::size_of_val(&info) as u32;
     attr.pointer(2, info.as_mut_ptr() as usize);
     attr.call(BPF_OBJ_GET_INFO_BY_FD)?;
-    Ok(LinkInfo { program_id: info[2], ifindex: info[4] })
+    Ok(info)
+}
+
+/// An element of an array per CPU, whose value is words of 64 bits: theirs, one CPU after the other, into `words`, which
+/// has room for those of all CPUs that there may be.
+pub(crate) fn lookup_words(map: BorrowedFd<'_>, index: u32, words: &mut [u64]) -> io::Result<()> {
+    let mut attr = Attr::new();
+    attr.0[0] = raw(map);
+    attr.pointer(2, std::ptr::from_ref(&index) as usize);
+    attr.pointer(4, words.as_mut_ptr() as usize);
+    attr.call(BPF_MAP_LOOKUP_ELEM).map(drop)
 }
 
 /// Index of an interface.

@@ -412,7 +412,7 @@ pub(crate) fn wildcard_of(wire: &[u8]) -> Vec<u8> {
 }
 
 /// A name for people, as far as its wire form can be read.
-fn present(wire: &[u8]) -> String {
+pub(crate) fn present(wire: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = wire;
     while let Some((len, tail)) = rest.split_first() {

@@ -1,5 +1,6 @@
 //! What tests need besides: frames, and what no daemon may do.
 
+pub mod hands;
 mod hooks;
 
 pub use crate::frames::{Datagram, FrameBuilder, Query, address_record, wire};

@@ -60,7 +60,7 @@ fn a_client_is_answered_whatever_becomes_of_the_process() {
         assert_eq!((answers("192.0.2.53", A), answers("192.0.2.53", AAAA)), (2, 1));
         assert_eq!((answers("2001:db8::53", A), answers("2001:db8::53", AAAA)), (2, 1));
         let counters = dataplane.counters(1).unwrap();
-        assert_eq!((counters.verdict(Verdict::Answered), counters.services[0].answered), (4, 4));
+        assert_eq!((counters.verdict(Verdict::Answered), counters.services[0].answered()), (4, 4));
 
         // The process goes; answers stay.
         drop(dataplane);
@@ -246,7 +246,7 @@ fn an_answer_without_room_is_passed() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "passed on to a closed port");
         let counters = dataplane.counters(1).unwrap();
         assert_eq!((counters.verdict(Verdict::NoRoom), counters.verdict(Verdict::Answered)), (1, 0));
-        assert_eq!((counters.services[0].queries, counters.services[0].answered), (1, 0));
+        assert_eq!((counters.services[0].queries, counters.services[0].answered()), (1, 0));
 
         let logged = support::logged(|| {
             let mut poll =

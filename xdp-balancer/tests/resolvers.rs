@@ -188,7 +188,7 @@ impl Lab {
     fn dataplane(&self, hook: TransitHook) -> Dataplane {
         let (interface, pins) = (if hook == TransitHook::Ingress { "er" } else { "ec" }, self.pins.clone());
         let open = move || {
-            let sizes = Sizes { pool_bytes: 1 << 20, cursors: 64, services: 16, flows: 8, connections: 64 };
+            let sizes = Sizes { pool_bytes: 1 << 20, cursors: 64, services: 16, flows: 8, ..Sizes::default() };
             let mut plane = Dataplane::open(&Options { pin_dir: pins, sizes }).unwrap();
             plane.publish(&table()).unwrap();
             plane.attach("er", Mode::Auto).unwrap();

@@ -11,7 +11,7 @@ use xdp_balancer::testing::{Datagram, Query};
 use xdp_balancer::{
     Below, Dataplane, Error, Name, Rendered, Ring, RunAction, Table, Verdict, detach, remove_all, show,
 };
-use xdp_balancer_common::{CLIENT_TURNS, GRAIN, MAX_NAMES};
+use xdp_balancer_common::{CLIENT_TURNS, GRAIN, MAX_NAMES, RESERVED_GRAINS};
 
 /// The last byte of the address in the reply to an A query; `None` if it was passed.
 fn ask(dataplane: &Dataplane, name: &str) -> Option<u8> {
@@ -69,10 +69,10 @@ fn grains_are_reused_for_ever() {
     }
     let pins = PinDir::new();
     let mut options = pins.options();
-    // Two small tables of names; number 0, the set of one type (two), the RRset; three answers of one address (two
-    // each) besides the first.
+    // Two small tables of names; what is never handed out, the set of one type (two), the RRset; three answers of one
+    // address (two each) besides the first; one, for tables begin at multiples of four.
     let tables = 2 * (64 + 128 + 256 * 16) / GRAIN;
-    options.sizes.pool_bytes = (tables + 1 + 2 + 1 + 2 + 3 * 2) * GRAIN;
+    options.sizes.pool_bytes = (tables + RESERVED_GRAINS as usize + 2 + 1 + 2 + 3 * 2 + 1) * GRAIN;
     let grains = |count: usize| (tables + count) as u32;
     let mut dataplane = Dataplane::open(&options).unwrap();
     let mut waits = 0;
@@ -81,14 +81,14 @@ fn grains_are_reused_for_ever() {
         let published = dataplane.publish(&table(generation, vec![one("a.test", 0, last)])).unwrap();
         waits += u32::from(published.waited);
         assert_eq!(ask(&dataplane, "a.test"), Some(last));
-        assert_eq!(pool(&dataplane), grains(6) * GRAIN as u32);
+        assert_eq!(pool(&dataplane), grains(9) * GRAIN as u32);
     }
     assert_eq!(waits, 12, "every third change");
 
     let ring = (1..=5).map(|last| addresses(&[&format!("10.0.0.{last}")])).collect();
     let error = dataplane.publish(&table(50, vec![name("a.test", 0, vec![(A, ring)])])).unwrap_err();
     let Error::Full { map: "POOL", used, needed, capacity } = error else { panic!("{error}") };
-    assert_eq!([used, needed, capacity], [6, 18, 12].map(grains));
+    assert_eq!([used, needed, capacity], [9, 21, 16].map(grains));
     assert_eq!((dataplane.generation().unwrap(), ask(&dataplane, "a.test")), (40, Some(40)));
     dataplane.publish(&table(51, vec![one("a.test", 0, 1)])).unwrap();
     assert_eq!(ask(&dataplane, "a.test"), Some(1));
@@ -230,7 +230,7 @@ fn a_pin_of_another_shape_is_refused() {
     let map = aya::maps::MapData::from_pin(&verdicts).unwrap();
     map.pin(&services).unwrap();
     let error = Dataplane::open(&pins.options()).err().unwrap();
-    assert!(matches!(error, Error::Shape { map: "SERVICES", what: "value size", found: 8, wanted: 24 }), "{error}");
+    assert!(matches!(error, Error::Shape { map: "SERVICES", what: "value size", found: 8, wanted: 96 }), "{error}");
     assert_eq!(error.label(), "shape");
 }
 

@@ -16,8 +16,10 @@ pub struct Input {
     pub forecast: Option<Forecast>,
     /// Requests to be ready for by that forecast: its upper quantile, or its mean.
     pub demand: Option<f64>,
-    /// The same of the windows behind it: what is needed again soon is not removed.
+    /// The same of the windows behind it: what is needed again soon is not removed, and two steps up are made as one.
     pub ahead: Vec<f64>,
+    /// The same of the windows that pass while an instance starts: too late to start for, too early to stop.
+    pub before: Vec<f64>,
     /// Whether the forecast may lower what runs.
     pub trust: Trust,
     /// Requests of the last window; `None` where the service was not measured.
@@ -129,12 +131,24 @@ pub fn plan(policy: &Policy, state: &PlanState, input: &Input) -> (Decision, Pla
     };
 
     let mut path = Path { wanted: raw, reasons: Vec::new() };
+    let most =
+        |demands: &[f64]| demands.iter().filter_map(|demand| instances_for(*demand, capacity)).max().unwrap_or(0);
+    let soon = most(&input.ahead);
+    if basis == Basis::Forecast && input.trust == Trust::Earned {
+        let alike = input.forecast.as_ref().zip(input.demand).and_then(|(forecast, demand)| forecast.alike(demand));
+        let (low, high) = alike.unwrap_or((f64::NAN, f64::NAN));
+        match (instances_for(low, capacity), instances_for(high, capacity)) {
+            (Some(low), Some(high)) if (low..=high).contains(&current) => path.bind(Bound::Alike, current),
+            // Two steps in a row are made as one.
+            _ if raw > current => path.at_least(Bound::Ahead, soon),
+            _ => {}
+        }
+    }
     // What was or will be needed within the stabilisation window.
-    let soon = input.ahead.iter().filter_map(|demand| instances_for(*demand, capacity)).max().unwrap_or(0);
-    let kept = state.needs.iter().copied().max().unwrap_or(0).max(soon).min(current);
-    if raw < current {
+    let kept = state.most_needed().max(most(&input.before)).max(soon).min(current);
+    if path.wanted < current {
         path.at_least(Bound::Stabilisation, kept);
-        if path.wanted < current && f64::from(path.wanted) > f64::from(current) * (1.0 - policy.tolerance) {
+        if path.wanted < current && f64::from(path.wanted) >= f64::from(current) * (1.0 - policy.tolerance) {
             path.bind(Bound::Tolerance, current);
         }
         if next.panic > 0 {
@@ -171,6 +185,12 @@ pub fn plan(policy: &Policy, state: &PlanState, input: &Input) -> (Decision, Pla
 }
 
 impl PlanState {
+    /// Most instances that one of the newest windows needed.
+    #[must_use]
+    pub fn most_needed(&self) -> u32 {
+        self.needs.iter().copied().max().unwrap_or(0)
+    }
+
     fn remember(&mut self, policy: &Policy, need: u32, change: u32) {
         self.panic = self.panic.saturating_sub(1);
         for (queue, value, most) in [
@@ -227,6 +247,8 @@ impl fmt::Display for Decision {
         }
         for Reason { bound, from, to } in reasons {
             match bound {
+                Bound::Alike => write!(f, "; kept at {to}, for that is about as likely to be enough")?,
+                Bound::Ahead => write!(f, "; raised to {to}, which will be needed soon")?,
                 Bound::Stabilisation => write!(f, "; kept at {to}, which was needed lately or will be soon")?,
                 Bound::Tolerance => write!(f, "; kept at {to}, for {from} is only a little less")?,
                 Bound::AfterPanic => write!(f, "; kept at {to} until the surge is over")?,

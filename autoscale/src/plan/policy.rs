@@ -44,7 +44,7 @@ pub struct Policy {
     pub down: Rate,
     /// Windows for which fewer must have been enough before instances are removed.
     pub stabilisation: u32,
-    /// Share of what is wanted by which the need must be lower before instances are removed.
+    /// Share of what is wanted by more than which the need must be lower before instances are removed.
     pub tolerance: f64,
     /// Load above what runs times this, within a window, raises at once and lets nothing be removed for a while.
     pub panic: f64,
@@ -78,10 +78,17 @@ impl Default for Policy {
 const STABILISATION_S: f64 = 300.0;
 
 impl Policy {
-    /// Windows of `window_s` seconds that make up the usual stabilisation.
+    /// The usual stabilisation in windows of `window_s` seconds.
     #[must_use]
     pub fn usual_stabilisation(window_s: f64) -> u32 {
-        let windows = (STABILISATION_S / window_s.max(1e-3)).ceil();
-        (windows as u32).max(1)
+        Self::stabilisation_within(STABILISATION_S, window_s)
+    }
+
+    /// Earlier windows of `window_s` seconds that make up a stabilisation of so many seconds together with the newest: none
+    /// where that alone is as long.
+    #[must_use]
+    pub fn stabilisation_within(seconds: f64, window_s: f64) -> u32 {
+        let windows = (seconds / window_s.max(1e-3)).ceil();
+        (windows as u32).saturating_sub(1)
     }
 }

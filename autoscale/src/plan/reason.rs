@@ -37,6 +37,10 @@ impl Basis {
 /// A bound that changed the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bound {
+    /// What is wanted is about as likely to be enough.
+    Alike,
+    /// More will be needed soon.
+    Ahead,
     /// Fewer were needed for too short a time.
     Stabilisation,
     /// The need is only a little lower.
@@ -68,6 +72,8 @@ impl Bound {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Alike => "alike",
+            Self::Ahead => "ahead",
             Self::Stabilisation => "stabilisation",
             Self::Tolerance => "tolerance",
             Self::AfterPanic => "after_panic",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Least errors that a quantile rests on.
 const LEAST: usize = 10;
 /// Errors that are left at a change point.
-const LEFT: usize = 20;
+const LEFT: usize = 288;
 
 /// Errors of one horizon.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

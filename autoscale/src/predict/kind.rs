@@ -77,7 +77,7 @@ impl PredictorKind {
     }
 
     /// Whether it chooses among several models.
-    pub(super) const fn is_many(self) -> bool {
+    pub(crate) const fn is_many(self) -> bool {
         matches!(self, Self::Best | Self::Select)
     }
 

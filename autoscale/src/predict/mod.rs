@@ -48,6 +48,51 @@ pub struct Forecast {
     pub model: String,
 }
 
+/// What runs is left alone while its chance of being too few is at most so many times that which is aimed at, and
+/// while that of fewer would be more than so many times.
+const ALIKE: [f64; 2] = [1.4, 0.8];
+
+impl Forecast {
+    /// The levels between which the chance to be exceeded is about that of `level`.
+    pub(crate) fn around(level: f64) -> [f64; 2] {
+        ALIKE.map(|times| (1.0 - times * (1.0 - level)).max(0.0))
+    }
+
+    /// Requests at a level, interpolated between those that are told; `None` beyond them.
+    #[must_use]
+    pub fn at(&self, level: f64) -> Option<f64> {
+        between(self.quantiles.iter().map(|(l, q)| (*l, *q)), level)
+    }
+
+    /// The level of so many requests, interpolated likewise.
+    #[must_use]
+    pub fn level_of(&self, requests: f64) -> Option<f64> {
+        between(self.quantiles.iter().map(|(l, q)| (*q, *l)), requests)
+    }
+
+    /// Requests whose chance to be exceeded is about that of `demand`: from, to.
+    #[must_use]
+    pub fn alike(&self, demand: f64) -> Option<(f64, f64)> {
+        let [low, high] = Self::around(self.level_of(demand)?);
+        Some((self.at(low)?.min(demand), self.at(high)?.max(demand)))
+    }
+}
+
+/// `y` at `x` on the line through points whose `x` do not fall.
+fn between(points: impl Iterator<Item = (f64, f64)>, x: f64) -> Option<f64> {
+    let mut before: Option<(f64, f64)> = None;
+    for (next, y) in points {
+        if x <= next {
+            return match before {
+                Some((last, from)) => Some(from + (y - from) * (x - last) / (next - last)),
+                None => (x == next).then_some(y),
+            };
+        }
+        before = Some((next, y));
+    }
+    None
+}
+
 /// A model of one service's load. All models share one history of windows, oldest first, whose front may be cut off
 /// as time goes on; what a model keeps besides is its own.
 pub trait Model: Send {

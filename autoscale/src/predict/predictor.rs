@@ -10,7 +10,7 @@ use super::track::{Pending, Skill, Track};
 use super::{Expert, Forecast, Model, PredictorKind, season};
 
 /// Of the stored form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Windows kept for estimation: most, and by how many more before the oldest are dropped.
 const MEMORY: usize = 6144;
 const SLACK: usize = 1024;
@@ -30,8 +30,10 @@ const LEAST_SCORED: u64 = 20;
 const SPIKE: f64 = 3.0;
 /// No counter of a window comes to more; such a number is a mistake. Its square is still far from overflow.
 const MOST_COUNTED: f64 = 1e15;
-/// Levels that forecasts tell, beside the target's.
+/// Levels that forecasts tell, beside the target's and those around it.
 const LEVELS: [f64; 4] = [0.05, 0.5, 0.95, 0.99];
+/// Errors that quantiles rest on, the newest ones.
+const ERRORS: usize = 576;
 
 /// What a predictor is told.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -168,10 +170,9 @@ impl Predictor {
     }
 
     fn step(&mut self, value: f64, counted: bool) {
-        let kept = (2 * self.seasons[0].max(50)).min(576);
         for track in &mut self.tracks {
             let Some(due) = track.take_due().filter(|_| counted) else { continue };
-            track.learn(&due, value, kept);
+            track.learn(&due, value, ERRORS);
             if track.horizon == 1
                 && let Some(change) = self.detector.observe(value - due.mixed)
             {
@@ -318,9 +319,15 @@ impl Predictor {
     /// What to expect of the window `horizon` windows ahead.
     #[must_use]
     pub fn forecast(&self, horizon: usize) -> Option<Forecast> {
+        self.forecast_for(horizon, self.settings.level)
+    }
+
+    /// The same for decisions at another level than the target's.
+    pub(crate) fn forecast_for(&self, horizon: usize, level: f64) -> Option<Forecast> {
         let (track, _, mixed) = self.at(horizon)?;
         let mut levels: Vec<f64> = LEVELS.to_vec();
-        levels.push(self.settings.level);
+        levels.push(level);
+        levels.extend(Forecast::around(level));
         levels.sort_unstable_by(f64::total_cmp);
         levels.dedup();
         let quantiles = track.errors.quantiles(mixed, &levels).unwrap_or_default();

@@ -12,6 +12,9 @@ const FADING: f64 = 0.995;
 /// Windows whose coverage is counted: so few that a break shows soon.
 const COVERAGE_FADING: f64 = 0.98;
 
+/// Chance of what is no chance any more, with room for the rounding of 0.1².
+const SURPRISE: f64 = 0.01 + 1e-9;
+
 /// Forecasts made at one moment for one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pending {
@@ -71,6 +74,8 @@ pub struct Skill {
     own: Faded,
     naive: Faded,
     covered: Faded,
+    /// Windows that exceeded the upper quantile, one after the other, up to the newest.
+    exceeded: u32,
 }
 
 impl Skill {
@@ -92,9 +97,13 @@ impl Skill {
         self.covered.mean()
     }
 
-    /// Whether fewer windows are covered than `level`, by more than chance (three deviations) explains.
+    /// Whether fewer windows are covered than `level`, by more than chance explains: three deviations over the last
+    /// windows, or so many in a row that exceed it as happens once in a hundred times.
     #[must_use]
     pub fn is_coverage_broken(&self, level: f64) -> bool {
+        if self.exceeded > 0 && (1.0 - level).powf(f64::from(self.exceeded)) <= SURPRISE {
+            return true;
+        }
         let n = self.covered.weight;
         let allowed = 3.0 * (level * (1.0 - level) / n.max(1.0)).sqrt() + 0.5 / n.max(1.0);
         n >= 10.0 && self.coverage().is_some_and(|c| c < level - allowed)
@@ -157,6 +166,7 @@ impl Track {
         self.skill.own.add((value - due.mixed).powi(2), FADING);
         self.skill.naive.add((value - due.naive).powi(2), FADING);
         if let Some(upper) = due.upper {
+            self.skill.exceeded = if value > upper { self.skill.exceeded.saturating_add(1) } else { 0 };
             self.skill.covered.add(f64::from(u8::from(value <= upper)), COVERAGE_FADING);
         }
     }

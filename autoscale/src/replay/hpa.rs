@@ -4,11 +4,12 @@
 
 use super::{Options, Trace};
 use crate::plan::instances_for;
+use crate::score::{ElasticityScore, elasticity};
 
 /// Its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hpa {
-    /// Share of an instance's capacity that it aims at.
+    /// Share of an instance's capacity that it aims at. Upstream's API reference: 80 % where no metric is set.
     pub target: f64,
     /// Distance of the ratio from 1 that it lets be.
     pub tolerance: f64,
@@ -18,7 +19,7 @@ pub struct Hpa {
 
 impl Default for Hpa {
     fn default() -> Self {
-        Self { target: 1.0, tolerance: 0.1, stabilisation_s: 300.0 }
+        Self { target: 0.8, tolerance: 0.1, stabilisation_s: 300.0 }
     }
 }
 
@@ -49,4 +50,16 @@ pub fn hpa(trace: &Trace, options: &Options, settings: &Hpa) -> Vec<u32> {
         }
     }
     supply
+}
+
+/// The one that takes about as many instance-seconds as another supply, and no fewer: its target, in whole percent, and how
+/// it does. `None` where it takes fewer even at a twentieth of the capacity. The target is chosen in hindsight.
+#[must_use]
+pub fn hpa_alike(trace: &Trace, options: &Options, instance_seconds_ratio: f64) -> Option<(f64, ElasticityScore)> {
+    (5..=100u32).rev().find_map(|percent| {
+        let target = f64::from(percent) / 100.0;
+        let supply = hpa(trace, options, &Hpa { target, ..options.hpa });
+        let score = elasticity(&trace.values, &supply, options.start, options.capacity, trace.window_s);
+        (score.instance_seconds_ratio >= instance_seconds_ratio).then_some((target, score))
+    })
 }

@@ -3,25 +3,30 @@
 mod hpa;
 mod plot;
 mod trace;
+mod tune;
 
-pub use hpa::{Hpa, hpa};
+pub use hpa::{Hpa, hpa, hpa_alike};
 pub use plot::plot;
 pub use trace::{Trace, TraceError};
+pub use tune::{Candidate, Goal, tune};
 
 use serde::Serialize;
 
 use crate::plan::{Input, PlanState, Policy, instances_for, plan};
-use crate::predict::{Predictor, PredictorKind, Settings, Trust, interpolated};
+use crate::predict::{Forecast, Predictor, PredictorKind, Settings, Trust, interpolated};
 use crate::score::{ElasticityScore, ForecastScore};
 
 /// How a forecast becomes a supply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyKind {
-    /// ⌈(forecast + headroom) / capacity⌉, window by window, the headroom a quantile of the last errors.
+    /// ⌈(forecast + headroom) / capacity⌉, window by window. The headroom is a quantile of the last errors: a
+    /// combination's own quantile, for single models that of the unscaled errors.
     Direct,
     /// The daemon's plan with all its rules.
     Plan,
+    /// No forecast at all: Kubernetes' HorizontalPodAutoscaler.
+    Hpa,
 }
 
 /// What a replay is told.
@@ -39,8 +44,27 @@ pub struct Options {
     pub season: Option<usize>,
     /// Rules of [`PolicyKind::Plan`]; its capacity is that of above.
     pub policy: Policy,
-    /// Windows beyond the decision's that the plan looks at before it removes anything.
+    /// Windows beyond the decision's that the plan looks at: for steps up, and before it removes anything.
     pub look_ahead: usize,
+    /// Settings of [`PolicyKind::Hpa`].
+    pub hpa: Hpa,
+}
+
+impl Options {
+    /// What is usual for a load: its last half scored, supply one window late, headroom of 0.9.
+    #[must_use]
+    pub fn usual(trace: &Trace, capacity: f64) -> Self {
+        Self {
+            start: trace.values.len() / 2,
+            capacity,
+            delay: 1,
+            headroom: Some(0.9),
+            season: None,
+            policy: Policy { stabilisation: Policy::usual_stabilisation(trace.window_s), ..Policy::default() },
+            look_ahead: 1,
+            hpa: Hpa::default(),
+        }
+    }
 }
 
 /// What was expected at each moment, by the window that it is about.
@@ -50,6 +74,10 @@ pub struct Outlook {
     pub next: Vec<Option<f64>>,
     /// By the window at whose end it was made: the decision's horizon, mean as the models gave it.
     made: Vec<Made>,
+    /// Headrooms that it was made for.
+    levels: Vec<Option<f64>>,
+    /// Whether several models speak.
+    is_many: bool,
     /// Model, season and weights at the end.
     pub explanation: String,
     /// Its order where it is one SARIMA.
@@ -74,9 +102,24 @@ pub struct Fits {
 #[derive(Debug, Clone, PartialEq)]
 struct Made {
     point: Option<f64>,
-    upper: Option<f64>,
-    ahead: Vec<f64>,
     trust: Trust,
+    /// By headroom.
+    told: Vec<Told>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Told {
+    upper: Option<f64>,
+    forecast: Option<Forecast>,
+    ahead: Vec<f64>,
+}
+
+impl Outlook {
+    /// What was told at the end of window `u` for a headroom.
+    fn told(&self, u: usize, headroom: Option<f64>) -> Option<&Told> {
+        let at = self.levels.iter().position(|level| *level == headroom)?;
+        self.made.get(u)?.told.get(at)
+    }
 }
 
 /// Runs a predictor over the whole trace. `now` tells milliseconds of a clock that goes on; `progress` is told how
@@ -85,6 +128,18 @@ pub fn outlook(
     trace: &Trace,
     kind: PredictorKind,
     options: &Options,
+    now: &dyn Fn() -> f64,
+    progress: &mut dyn FnMut(usize),
+) -> Outlook {
+    outlooks(trace, kind, options, &[options.headroom], now, progress)
+}
+
+/// The same for several headrooms at once; coverage is judged by that of the options.
+fn outlooks(
+    trace: &Trace,
+    kind: PredictorKind,
+    options: &Options,
+    levels: &[Option<f64>],
     now: &dyn Fn() -> f64,
     progress: &mut dyn FnMut(usize),
 ) -> Outlook {
@@ -97,10 +152,20 @@ pub fn outlook(
         level: options.headroom.unwrap_or(0.5),
     };
     let mut predictor = Predictor::new(settings);
-    let mut outlook = Outlook { next: vec![None; trace.values.len()], ..Outlook::default() };
-    let demand = |p: &Predictor, h: usize| match options.headroom {
+    let mut outlook = Outlook {
+        next: vec![None; trace.values.len()],
+        levels: levels.to_vec(),
+        is_many: kind.is_many(),
+        ..Outlook::default()
+    };
+    let demand = |p: &Predictor, h: usize, headroom: Option<f64>| match headroom {
         Some(level) => p.quantile(h, level),
         None => p.point(h),
+    };
+    let tell = |p: &Predictor, headroom: Option<f64>| Told {
+        upper: demand(p, horizon, headroom),
+        forecast: p.forecast_for(horizon, headroom.unwrap_or(0.5)),
+        ahead: (1..=options.look_ahead).filter_map(|k| demand(p, horizon + k, headroom)).collect(),
     };
     for (t, value) in trace.values.iter().enumerate() {
         outlook.next[t] = predictor.point(1);
@@ -115,9 +180,8 @@ pub fn outlook(
         }
         outlook.made.push(Made {
             point: predictor.point(horizon),
-            upper: demand(&predictor, horizon),
-            ahead: (1..=options.look_ahead).filter_map(|k| demand(&predictor, horizon + k)).collect(),
             trust: predictor.trust(horizon),
+            told: levels.iter().map(|headroom| tell(&predictor, *headroom)).collect(),
         });
         progress(t + 1);
     }
@@ -133,20 +197,25 @@ pub fn supply(trace: &Trace, outlook: &Outlook, options: &Options, kind: PolicyK
     let n = trace.values.len();
     let mut supply = vec![1u32; n];
     let horizon = options.delay + 1;
+    let nothing = Told::default();
     let mut state = PlanState::default();
     let mut last = None;
     let residuals = Residuals::new(trace, outlook, horizon, options);
     for (u, made) in outlook.made.iter().enumerate() {
+        let told = outlook.told(u, options.headroom).unwrap_or(&nothing);
         let wanted = match kind {
+            PolicyKind::Hpa => return hpa(trace, options, &options.hpa),
             PolicyKind::Direct => {
-                let demand = made.point.map(|f| (f + residuals.headroom(u)).max(0.0));
+                let own = if outlook.is_many { told.upper } else { None };
+                let demand = own.or(made.point.map(|f| (f + residuals.headroom(u)).max(0.0)));
                 demand.and_then(|d| instances_for(d, options.capacity)).unwrap_or(1).max(1)
             }
             PolicyKind::Plan => {
                 let input = Input {
-                    forecast: None,
-                    demand: made.upper.map(|d| d.max(0.0)),
-                    ahead: made.ahead.clone(),
+                    forecast: told.forecast.clone(),
+                    demand: told.upper.map(|d| d.max(0.0)),
+                    ahead: told.ahead.clone(),
+                    before: Vec::new(),
                     trust: made.trust,
                     observed: trace.values[u],
                     complete: trace.values[u].is_some(),
@@ -264,6 +333,7 @@ pub fn score(trace: &Trace, outlook: &Outlook, options: &Options, policy: Policy
 #[must_use]
 pub fn upper(outlook: &Outlook, options: &Options) -> Vec<Option<f64>> {
     let horizon = options.delay + 1;
-    let of = |t: usize| t.checked_sub(horizon).and_then(|u| outlook.made.get(u)).and_then(|made| made.upper);
+    let of =
+        |t: usize| t.checked_sub(horizon).and_then(|u| outlook.told(u, options.headroom)).and_then(|told| told.upper);
     (0..outlook.made.len()).map(of).collect()
 }

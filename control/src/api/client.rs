@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::{
-    ConfigurationOrder, ConfigurationResource, DrainOrder, DryRun, InstanceList, InstanceResource, Outcome,
-    OverrideOrder, Pair, RollbackOrder, ServiceList, ServiceResource, Status, StoreResource, TableContent,
+    ConfigurationOrder, ConfigurationResource, DecisionResource, DrainOrder, DryRun, InstanceList, InstanceResource,
+    Outcome, OverrideOrder, Pair, RollbackOrder, ServiceList, ServiceResource, Status, StoreResource, TableContent,
     TableDifference, TableList, TableOrdered,
 };
 use crate::model::{InstanceId, NetPlan, NetReport, ServiceName};
@@ -142,6 +142,8 @@ reads! {
     services() -> ServiceList = "/v1/services";
     /// One service.
     service(name: &ServiceName) -> ServiceResource = format!("/v1/services/{name}");
+    /// What was decided for one service.
+    decision(name: &ServiceName) -> DecisionResource = format!("/v1/decisions/{name}");
     /// All instances.
     instances() -> InstanceList = "/v1/instances";
     /// One instance.
@@ -192,6 +194,14 @@ pub async fn release(path: &Path) -> Result<TableOrdered, ClientError> {
 /// [`ClientError::Refused`] with the daemon's reason, or another.
 pub async fn apply_network(path: &Path) -> Result<NetPlan, ClientError> {
     give(path, Method::POST, "/v1/networks/apply", NOTHING, Terms::default()).await
+}
+
+/// Has the daemon look at the kernel's side; what it found, and whether it was put right.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn audit(path: &Path) -> Result<Vec<crate::datapath::audit::DriftReport>, ClientError> {
+    give(path, Method::POST, "/v1/dataplane/audit", NOTHING, Terms::default()).await
 }
 
 /// Orders how many instances a service has; `None` takes the order back.

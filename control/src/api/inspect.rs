@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::images;
 use crate::metrics;
 use crate::model::{Forecast, NodeName, Order, Override, ServiceName};
-use crate::orchestrator::{OrchestratorView, ServiceOutlook, WindowRecord};
+use crate::orchestrator::{DecisionRecord, Fitness, OrchestratorView, ServiceOutlook, WindowRecord};
 use crate::reconcile::{OperatorView, TechnologyReport};
 
 /// Nodes.
@@ -51,7 +51,7 @@ pub struct NodeResource {
 pub struct DecisionList {
     /// Revision of the newest plan.
     pub revision: u64,
-    /// The last one of each service, without windows.
+    /// The last one of each service, without windows and records.
     pub decisions: Vec<DecisionResource>,
 }
 
@@ -72,8 +72,12 @@ pub struct DecisionResource {
     pub forecast: Option<Forecast>,
     /// How the forecast comes about.
     pub model: String,
+    /// How the forecasts fare.
+    pub fitness: Fitness,
     /// Newest windows, oldest first.
     pub windows: Vec<WindowRecord>,
+    /// Newest decisions with all that they rest on, oldest first; of several alike the newest.
+    pub records: Vec<DecisionRecord>,
 }
 
 /// Images.
@@ -137,7 +141,7 @@ pub(super) async fn node(
     Ok(Json(node))
 }
 
-/// The decisions as they are, without windows.
+/// The decisions as they are, without windows and records.
 pub(super) fn resources(plan: &OrchestratorView) -> Vec<DecisionResource> {
     plan.services.iter().map(|(name, outlook)| resource(name, outlook)).collect()
 }
@@ -151,7 +155,9 @@ fn resource(name: &ServiceName, outlook: &ServiceOutlook) -> DecisionResource {
         reason: outlook.decision.clone(),
         forecast: outlook.forecast.clone(),
         model: outlook.model.clone(),
+        fitness: outlook.fitness.clone(),
         windows: Vec::new(),
+        records: Vec::new(),
     }
 }
 
@@ -168,7 +174,11 @@ pub(super) async fn decision(
     let found = plan.services.get(&name).ok_or_else(|| {
         Refused::coded(Kind::NotFound, "no_decision", format!("nothing has been decided for a service {name}"))
     })?;
-    Ok(Json(DecisionResource { windows: found.history.iter().cloned().collect(), ..resource(&name, found) }))
+    Ok(Json(DecisionResource {
+        windows: found.history.iter().cloned().collect(),
+        records: found.decisions.iter().cloned().collect(),
+        ..resource(&name, found)
+    }))
 }
 
 pub(super) async fn images(State(sources): State<Sources>) -> Result<Json<ImageList>, Refused> {

@@ -8,6 +8,7 @@
 mod caller;
 pub mod client;
 mod configuration;
+mod dataplane;
 mod difference;
 mod extract;
 mod feed;

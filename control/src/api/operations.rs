@@ -11,7 +11,7 @@ use super::caller::Right;
 use super::guard::accepts;
 use super::problem::Kind;
 use super::status::Sources;
-use super::{configuration, feed, inspect, instances, network, openapi, services, store, tables};
+use super::{configuration, dataplane, feed, inspect, instances, network, openapi, services, store, tables};
 
 /// Largest body of an order.
 const LARGEST_ORDER: usize = 64 << 10;
@@ -205,7 +205,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
             "getDecision",
             ("get", "/v1/decisions/{service}"),
             handler!(get, inspect::decision),
-            "What was decided for one service: the last decision, and the windows before.",
+            "What was decided for one service: the last decisions, and the windows before.",
         )
         .gives::<inspect::DecisionResource>()
         .may(&[NotFound]),
@@ -219,6 +219,13 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
         )
         .gives::<crate::model::NetPlan>()
         .may(&[Conflict, Unavailable]),
+        Operation::new(
+            "auditDataplane",
+            ("post", "/v1/dataplane/audit"),
+            handler!(post, dataplane::audit),
+            "Compares the kernel's tables, links and pins with what they shall be, and puts right what differs.",
+        )
+        .gives::<Vec<crate::datapath::audit::DriftReport>>(),
         Operation::new("listImages", ("get", "/v1/images"), handler!(get, inspect::images), "Images on this node.")
             .gives::<inspect::ImageList>()
             .may(&[Failed]),

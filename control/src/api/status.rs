@@ -12,10 +12,13 @@ use super::configuration::{ConfigRequest, Configuration, Origin};
 use super::feed::Feed;
 use super::store::StoreHealth;
 use crate::config::Config;
+use crate::datapath::audit::AuditReport;
 use crate::datapath::{Datapath, InterfaceStatus, MapFill, TransitStatus};
 use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Transport};
-use crate::model::{Basis, Forecast, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition};
-use crate::orchestrator::{OrchestratorView, WindowRecord};
+use crate::model::{
+    Basis, Forecast, Guard, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition,
+};
+use crate::orchestrator::{Fitness, OrchestratorView, WindowRecord};
 use crate::orders::Book;
 use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
 use crate::store::{Health, Store};
@@ -53,6 +56,9 @@ pub struct Status {
     pub dataplane_problem: Option<String>,
     /// Interfaces, as attached.
     pub interfaces: Vec<InterfaceStatus>,
+    /// What others did to the kernel's side, and what became of it.
+    #[serde(default)]
+    pub audit: AuditReport,
     /// Packets by verdict.
     pub verdicts: BTreeMap<String, u64>,
     /// Where replies of other servers that pass through are rewritten.
@@ -61,6 +67,12 @@ pub struct Status {
     pub transit_verdicts: BTreeMap<String, u64>,
     /// How full the kernel's maps are.
     pub maps: Vec<MapFill>,
+    /// Milliseconds since the kernel was last told that the daemon is there; `None` where there is no program.
+    #[serde(default)]
+    pub heartbeat_age_ms: Option<u64>,
+    /// Limits, lists, and what becomes of stale tables.
+    #[serde(default)]
+    pub guard: Guard,
     /// What the daemon's own DNS did.
     pub dns: DnsStatus,
     /// Networks.
@@ -138,6 +150,15 @@ pub struct ServiceStatus {
     pub queries_in_kernel: u64,
     /// Answered by the program in the kernel.
     pub answered_in_kernel: u64,
+    /// Queries that the kernel left without an answer because of a limit.
+    #[serde(default)]
+    pub limited_in_kernel: u64,
+    /// Queries that the kernel saw over IPv6; the others came over IPv4.
+    #[serde(default)]
+    pub queries_v6_in_kernel: u64,
+    /// Answers of the kernel by verdict.
+    #[serde(default)]
+    pub answers_in_kernel: BTreeMap<String, u64>,
     /// Answered by the daemon.
     pub answered_by_daemon: u64,
     /// What is expected of the running window.
@@ -149,6 +170,12 @@ pub struct ServiceStatus {
     pub decision: String,
     /// How the forecast comes about.
     pub model: String,
+    /// How the forecasts fare.
+    #[serde(default)]
+    pub fitness: Fitness,
+    /// Decisions since the daemon started, by what they rest on and by the bounds that changed them.
+    #[serde(default)]
+    pub decisions: BTreeMap<String, u64>,
     /// Newest windows, oldest first.
     pub history: Vec<WindowRecord>,
     /// Its instances that are not stopped.
@@ -223,7 +250,7 @@ impl Sources {
             let kernel = index.and_then(|i| counts.services.get(i as usize)).copied().unwrap_or_default();
             let daemon = index.map(|i| self.dns.service(i)).unwrap_or_default();
             // The kernel counts what it passes on, too, but not what came where the program is not attached.
-            let udp = kernel.queries.max(kernel.answered + daemon.udp.queries);
+            let udp = kernel.queries.max(kernel.ended() + daemon.udp.queries);
             let of_service = operator.instances.values().filter(|r| r.instance.service == spec.name);
             let instances: Vec<InstanceStatus> = of_service.map(|r| self.instance(r)).collect();
             let basis = operator.bases.get(&spec.name).copied().unwrap_or(Basis::Nothing);
@@ -241,12 +268,17 @@ impl Sources {
                 last_good: operator.last_good.contains(&spec.name),
                 queries: udp + daemon.tcp.queries,
                 queries_in_kernel: kernel.queries,
-                answered_in_kernel: kernel.answered,
+                answered_in_kernel: kernel.answered(),
+                limited_in_kernel: kernel.limited,
+                queries_v6_in_kernel: kernel.queries_v6,
+                answers_in_kernel: crate::datapath::answers(&kernel),
                 answered_by_daemon: daemon.udp.answered + daemon.tcp.answered,
                 forecast: outlook.forecast,
                 ordered: outlook.ordered,
                 decision: outlook.decision,
                 model: outlook.model,
+                fitness: outlook.fitness,
+                decisions: outlook.counts,
                 history: outlook.history.into(),
                 instances,
                 summon: self.summons.report(&spec.name),
@@ -267,10 +299,16 @@ impl Sources {
             store: StoreHealth::of(&self.store_health),
             dataplane_problem: self.datapath.problem(),
             interfaces: self.datapath.interfaces(),
+            audit: self.datapath.audited(),
             verdicts: counts.verdicts.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect(),
             transit: self.datapath.transit(),
             transit_verdicts: self.datapath.transit_counts(),
             maps: self.datapath.fill(),
+            heartbeat_age_ms: self
+                .datapath
+                .freshness()
+                .and_then(|freshness| u64::try_from(freshness.heartbeat_age?.as_millis()).ok()),
+            guard: config.dataplane.guard.clone(),
             dns: DnsStatus { udp: self.outcomes(Transport::Udp), tcp: self.outcomes(Transport::Tcp) },
             network: self.network_status(),
             summons: self.summons.recent(),

@@ -49,7 +49,7 @@ pub(super) async fn daemon(tables: &[Snapshot], config: &str) -> Daemon {
     let (configurations_in, configurations) = mpsc::channel(1);
     let sources = Sources {
         summons: Arc::default(),
-        datapath: Datapath::open(&config.dataplane, crate::datapath::Terms::default(), false).unwrap(),
+        datapath: Datapath::open(&config.dataplane, crate::datapath::Terms::default(), false, None).unwrap(),
         config: watch::channel(Arc::clone(&config)).1,
         operator,
         orchestrator: watch::channel(Arc::new(OrchestratorView::default())).1,

@@ -345,7 +345,7 @@ fn config_text(options: &BenchOptions, parts: &Parts, socket: &Path) -> String {
     let mut text = format!(
         "[node]\nname = \"bench\"\n[dataplane]\ninterfaces = [\"e0\"]\npin_dir = \"{PINS}\"\n\
          [dns]\nlisten = [\"{EDGE}\"]\n[control]\nwindow = \"1s\"\nstate_dir = \"{STATE}\"\nsocket = \"{}\"\n\
-         [limits]\ninstances = {}\n[summon]\nstarts_per_minute = 60000\nclient_starts_per_minute = 60000\n\
+         [scaling]\npredictor = \"ema\"\n[limits]\ninstances = {}\n[summon]\nstarts_per_minute = 60000\nclient_starts_per_minute = 60000\n\
          held_per_client = 1024\n[[zone]]\nname = \"{ZONE}\"\n",
         socket.display(),
         4 * SERVICES,

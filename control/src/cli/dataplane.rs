@@ -1,9 +1,54 @@
-//! `selvedge dataplane`: break-glass. Needs neither the daemon nor its configuration.
+//! `selvedge dataplane`: break-glass. Needs no daemon, and its configuration only to know the last table.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use super::Done;
+use super::paint::age;
+use crate::config::AttachMode;
 use crate::datapath::offline;
+
+/// Something differs.
+const DIFFERS: u8 = 1;
+/// It could not be found out.
+const TROUBLE: u8 = 3;
+
+pub(super) async fn verify(config: PathBuf, json: bool) -> ExitCode {
+    let drifts = match crate::daemon::verify(&config).await {
+        Ok(drifts) => drifts,
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    if json {
+        match serde_json::to_string_pretty(&serde_json::json!({ "drifts": drifts })) {
+            Ok(text) => println!("{text}"),
+            Err(error) => {
+                eprintln!("selvedge: verify: {error}");
+                return ExitCode::from(TROUBLE);
+            }
+        }
+    } else if drifts.is_empty() {
+        println!("nothing differs");
+    } else {
+        drifts.iter().for_each(|drift| println!("{drift}"));
+    }
+    if drifts.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) }
+}
+
+pub(super) fn attach(pin_dir: &Path, interface: &str, mode: &str, config: &Path) -> Done {
+    let mode = match mode {
+        "native" => AttachMode::Native,
+        "generic" => AttachMode::Generic,
+        _ => AttachMode::Auto,
+    };
+    let status = crate::daemon::attach(pin_dir, interface, mode, config).map_err(|e| e.to_string())?;
+    let id = status.program_id.map_or("-".to_owned(), |id| id.to_string());
+    println!("attached to {interface}: {} (program {id})", status.mode);
+    Ok(())
+}
 
 pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
     let found = offline::show(pin_dir).map_err(|e| e.to_string())?;
@@ -20,6 +65,44 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
         let walked =
             interface.verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
         println!("{}: {} (program {id}{walked})", status.interface, status.mode);
+    }
+    if found.generation != 0 {
+        let age = found.heartbeat_age_ms.map_or("never".to_owned(), |ms| format!("{} ago", age(ms)));
+        let stale = if found.stale { ", stale" } else { "" };
+        println!("tables: generation {}, daemon last there {age}{stale}", found.generation);
+    }
+    if !found.guards.is_empty() {
+        println!("in force: {}", found.guards.join(", "));
+    }
+    let counts: Vec<String> = GUARDS.iter().filter_map(|verdict| count(&found.verdicts, verdict)).collect();
+    if !counts.is_empty() {
+        println!("packets: {}", counts.join(", "));
+    }
+    Ok(())
+}
+
+/// Verdicts that limits, lists and stale tables lead to.
+const GUARDS: [&str; 8] = ["limited", "ceiling", "slipped", "unproven", "denied", "refused", "stale", "aged"];
+
+fn count(verdicts: &BTreeMap<&'static str, u64>, verdict: &str) -> Option<String> {
+    verdicts.get(verdict).filter(|count| **count != 0).map(|count| format!("{count} {verdict}"))
+}
+
+pub(super) fn top(pin_dir: &Path, most: usize, json: bool) -> Done {
+    let top = offline::top(pin_dir, most).map_err(|e| e.to_string())?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&top).map_err(|e| format!("top: {e}"))?);
+        return Ok(());
+    }
+    match top.one_in {
+        0 => println!("no query is noted now; dataplane.sample = 64 in the configuration notes one in 64"),
+        n => println!("one query in {n} is noted, since the tables were made"),
+    }
+    for (head, entries) in [("CLIENTS", &top.clients), ("NAMES", &top.names)] {
+        println!("\n{:>10}  {head}", "NOTED");
+        for entry in entries {
+            println!("{:>10}  {}", entry.noted, entry.what);
+        }
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `selvedge explain`: break-glass. Needs root, and neither the daemon nor its configuration.
+//! `selvedge explain`: of a service, why it has as many instances as it has, by the daemon. Of a name or frame it is
+//! break-glass: it needs root, and neither the daemon nor its configuration.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -6,17 +7,22 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::PinArg;
+use super::{PinArg, SocketArg};
+use crate::api::DecisionResource;
+use crate::api::client::{self, ClientError};
 use crate::explain::{Explanation, Message, Request, explain, hex};
+use crate::model::ServiceName;
 
 /// The kernel leaves the frame to the network stack.
 const PASSED: u8 = 1;
 const TROUBLE: u8 = 2;
+/// HTTP's word for a service that there is not.
+const NOT_FOUND: u16 = 404;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// A name to ask for; or a frame: hexadecimal digits, or @FILE with its bytes or a hex dump
-    #[arg(value_name = "NAME|FRAME")]
+    /// A service; or a name to ask for; or a frame: hexadecimal digits, or @FILE with its bytes or a hex dump
+    #[arg(value_name = "SERVICE|NAME|FRAME")]
     subject: String,
     /// The client that asks for the name
     #[arg(long, value_name = "IP")]
@@ -32,6 +38,8 @@ pub(super) struct ExplainArgs {
     no_edns: bool,
     #[command(flatten)]
     pins: PinArg,
+    #[command(flatten)]
+    socket: SocketArg,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -42,6 +50,13 @@ fn type_code(name: &str) -> Result<u16, String> {
 }
 
 pub(super) async fn run(args: ExplainArgs) -> ExitCode {
+    // A name that clients ask for has a dot.
+    if let Ok(service) = ServiceName::new(args.subject.clone())
+        && !args.subject.contains('.')
+        && let Some(code) = explain_service(&args, &service).await
+    {
+        return ExitCode::from(code);
+    }
     let request = Request {
         subject: args.subject,
         client: args.client,
@@ -67,6 +82,37 @@ pub(super) async fn run(args: ExplainArgs) -> ExitCode {
     }
 }
 
+/// `None` where there is no such service, or nobody who would know it.
+async fn explain_service(args: &ExplainArgs, service: &ServiceName) -> Option<u8> {
+    let decision = match client::decision(&args.socket.socket, service).await {
+        Ok(decision) => decision,
+        Err(ClientError::Refused(problem)) if problem.status == NOT_FOUND => return None,
+        Err(ClientError::Connect { .. }) => {
+            eprintln!("selvedge: no daemon at {}, so {service} is taken for a name", args.socket.socket.display());
+            return None;
+        }
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            return Some(TROUBLE);
+        }
+    };
+    let text = if args.json { serde_json::to_string_pretty(&decision) } else { Ok(sentence(&decision)) };
+    match text {
+        Ok(text) => {
+            println!("{text}");
+            Some(0)
+        }
+        Err(error) => {
+            eprintln!("selvedge: explain: {error}");
+            Some(TROUBLE)
+        }
+    }
+}
+
+fn sentence(decision: &DecisionResource) -> String {
+    format!("{}: {}", decision.service, decision.reason)
+}
+
 fn text(explanation: &Explanation) -> String {
     let mut out = String::new();
     // Writing into a String does not fail.
@@ -75,6 +121,7 @@ fn text(explanation: &Explanation) -> String {
     let fate = match (&explanation.reply_frame, explanation.action.as_str()) {
         (Some(_), _) => "turned into its answer and sent back out".to_owned(),
         (None, "passed") => "goes on to the network stack, not a byte changed".to_owned(),
+        (None, "dropped") => "ends here".to_owned(),
         (None, other) => other.to_owned(),
     };
     let _ = writeln!(out, "frame:   {fate}");

@@ -17,6 +17,7 @@ mod status;
 mod store;
 mod table;
 mod top;
+mod tune;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -111,8 +112,9 @@ enum Command {
     /// Print the OpenAPI document of the daemon's interface; needs no daemon
     #[command(after_help = "Example:\n  selvedge openapi | jq -r '.paths | keys[]'")]
     Openapi,
-    /// Look at or take off the program in the kernel; works without the daemon
-    #[command(after_help = "Examples:\n  selvedge dataplane show\n  selvedge dataplane detach eth0")]
+    /// Look at, check, put on or take off the program in the kernel; works without the daemon
+    #[command(after_help = "Examples:\n  selvedge dataplane show\n  selvedge dataplane verify\n  \
+        selvedge dataplane detach eth0\n  selvedge dataplane attach eth0")]
     Dataplane {
         #[command(subcommand)]
         command: DataplaneCommand,
@@ -137,7 +139,8 @@ enum Command {
     ///
     /// Runs the program on the live tables without leaving a trace in them: nothing is counted, no turn is used up.
     /// Exit codes: 0 answered in the kernel, 1 passed on to the daemon, 2 trouble.
-    #[command(after_help = "Examples:\n  selvedge explain video.edge.example --client 192.0.2.7 --type AAAA\n  \
+    #[command(after_help = "Examples:\n  selvedge explain video        # a service: why it has as many instances\n  \
+                      selvedge explain video.edge.example --client 192.0.2.7 --type AAAA\n  \
                       selvedge explain @frame.bin\n  tcpdump -c 1 -XX udp port 53 2>/dev/null | sed 1d > frame; selvedge explain @frame")]
     Explain(explain::ExplainArgs),
     /// Remove everything that Selvedge made on this node: program, tables, instances, ports, bridges, settings
@@ -178,6 +181,13 @@ enum Command {
         selvedge replay load.csv --json | jq .predictors.select.rmse\n  \
         selvedge replay load.csv --predictor 'ema3,sarima(1,1,1)(0,1,1)48' --capacity 50 --svg load.svg")]
     Replay(replay::ReplayArgs),
+    /// Try policies on a recorded load and propose one, with what the others would have cost; needs no daemon
+    ///
+    /// Exit codes: 0 done, 1 a file could not be read, 2 wrong usage or a file that is no recorded load.
+    #[command(after_help = "Examples:\n  selvedge tune load.csv\n  \
+        selvedge tune load.csv --capacity 50 --short 1\n  \
+        selvedge tune load.csv --json | jq .proposed")]
+    Tune(tune::TuneArgs),
     /// Measure on this machine; needs root, touches nothing that is in force
     Bench {
         #[command(subcommand)]
@@ -271,9 +281,54 @@ enum DataplaneCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Who asks most, and for what, of the queries that were noted (dataplane.sample)
+    #[command(after_help = "Examples:\n  selvedge dataplane top\n  \
+        selvedge dataplane top --most 3 --json | jq -r '.clients[].what'")]
+    Top {
+        /// Most lines of each kind
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        most: usize,
+        #[command(flatten)]
+        pins: PinArg,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare tables, links and pins in the kernel with what they shall be
+    ///
+    /// Where the daemon runs it is the one that looks, and it puts right what it can. Else nothing is changed. Exit code 0:
+    /// nothing differs; 1: what is printed does; 2: wrong configuration; 3: it could not be found out.
+    #[command(after_help = "Examples:\n  selvedge dataplane verify\n  \
+        selvedge dataplane verify --json | jq -r '.drifts[]'")]
+    Verify {
+        /// The daemon's configuration
+        #[arg(long, value_name = "FILE", default_value = "/etc/selvedge/selvedge.toml")]
+        config: PathBuf,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put the program on, with the tables that are in the kernel or, where none are, the last published ones
+    ///
+    /// Needs neither the daemon nor its API. A daemon that runs takes the attachment over. A program of others is never
+    /// replaced.
+    #[command(after_help = "Examples:\n  selvedge dataplane attach eth0\n  \
+        selvedge dataplane attach eth0 --mode generic")]
+    Attach {
+        /// The interface
+        interface: String,
+        /// In the driver, in the network stack, or where it can be
+        #[arg(long, default_value = "auto", value_parser = ["auto", "native", "generic"])]
+        mode: String,
+        /// The daemon's configuration; read only where there are no tables in the kernel
+        #[arg(long, value_name = "FILE", default_value = "/etc/selvedge/selvedge.toml")]
+        config: PathBuf,
+        #[command(flatten)]
+        pins: PinArg,
+    },
     /// Take the program off; queries then reach the daemon or whoever listens
     ///
-    /// A daemon that runs goes on and attaches it again at its next start.
+    /// A daemon that runs leaves it off, until `attach` or its next start.
     #[command(after_help = "Examples:\n  selvedge dataplane detach eth0\n  \
         selvedge dataplane detach --tables    # nothing of ours is left in the kernel")]
     Detach {
@@ -355,8 +410,17 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(code);
         }
         Command::Dataplane { command: DataplaneCommand::Show { pins, json } } => dataplane::show(&pins.pin_dir, json),
+        Command::Dataplane { command: DataplaneCommand::Top { most, pins, json } } => {
+            dataplane::top(&pins.pin_dir, most, json)
+        }
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)
+        }
+        Command::Dataplane { command: DataplaneCommand::Verify { config, json } } => {
+            return coded(Box::pin(dataplane::verify(config, json)));
+        }
+        Command::Dataplane { command: DataplaneCommand::Attach { interface, mode, config, pins } } => {
+            dataplane::attach(&pins.pin_dir, &interface, &mode, &config)
         }
         Command::Table { command } => return coded(table::run(command)),
         Command::Net { command } => return coded(Box::pin(net::run(command))),
@@ -366,6 +430,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Catalog(args) => return catalogue::show(&args),
         Command::Select(args) => return catalogue::choose(args),
         Command::Replay(args) => return replay::run(&args),
+        Command::Tune(args) => return tune::run(&args),
         Command::Bench { command: BenchCommand::Dataplane { json } } => bench::dataplane(json),
         Command::Bench { command: BenchCommand::Lifecycle { of, lifecycle } } => bench::lifecycle(of, &lifecycle),
         Command::Bench { command: BenchCommand::Density { of, count } } => bench::density(of, count),

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use autoscale::plan::Policy;
 use autoscale::predict::PredictorKind;
-use autoscale::replay::{Hpa, Options, PolicyKind, Row, Trace, hpa, outlook, plot, score};
+use autoscale::replay::{Hpa, Options, PolicyKind, Row, Trace, hpa, hpa_alike, outlook, plot, score};
 use autoscale::score::{ElasticityScore, elasticity};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -45,6 +44,9 @@ pub(super) struct ReplayArgs {
     /// How instances follow the forecast
     #[arg(long, value_enum, default_value_t = PolicyArg::Direct)]
     policy: PolicyArg,
+    /// Share of its capacity at which the autoscaler of `--policy hpa` wants an instance to run
+    #[arg(long, value_name = "SHARE", default_value = "0.8", value_parser = share)]
+    hpa_target: f64,
     /// Draw load, forecast and supply of the last predictor into a file
     #[arg(long, value_name = "OUT.svg")]
     svg: Option<PathBuf>,
@@ -59,6 +61,8 @@ enum PolicyArg {
     Direct,
     /// The plan with stabilisation, tolerance and trust
     Plan,
+    /// Kubernetes' HorizontalPodAutoscaler, which looks at the last window only: tolerance 0.1, stabilisation 300 s
+    Hpa,
 }
 
 /// A list that clap takes as one value, for orders contain commas.
@@ -66,7 +70,7 @@ enum PolicyArg {
 struct Predictors(Vec<PredictorKind>);
 
 #[derive(Debug, Clone, Copy)]
-enum Train {
+pub(super) enum Train {
     Windows(usize),
     Share(f64),
 }
@@ -94,7 +98,7 @@ fn predictors(list: &str) -> Result<Predictors, String> {
     Ok(Predictors(kinds))
 }
 
-fn train(text: &str) -> Result<Train, String> {
+pub(super) fn train(text: &str) -> Result<Train, String> {
     if let Ok(windows) = text.parse::<usize>()
         && windows > 0
     {
@@ -104,9 +108,14 @@ fn train(text: &str) -> Result<Train, String> {
     share.map(Train::Share).ok_or_else(|| "write a number of windows, or a share between 0 and 1".to_owned())
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite());
     number.ok_or_else(|| "write a number above 0".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "write a share above 0, at most 1".to_owned())
 }
 
 fn headroom(text: &str) -> Result<Headroom, String> {
@@ -144,6 +153,17 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Reactive {
     hpa: ElasticityScore,
+    hpa_target: f64,
+    /// The one that takes as many instance-seconds as the last predictor, or just more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hpa_alike: Option<Alike>,
+}
+
+#[derive(Debug, Serialize)]
+struct Alike {
+    target: f64,
+    #[serde(flatten)]
+    score: ElasticityScore,
 }
 
 pub(super) fn run(args: &ReplayArgs) -> ExitCode {
@@ -160,37 +180,57 @@ pub(super) fn run(args: &ReplayArgs) -> ExitCode {
     }
 }
 
+fn wrong(error: String) -> (ExitCode, String) {
+    (ExitCode::from(WRONG), error)
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> (ExitCode, String) {
+    (ExitCode::FAILURE, format!("{}: {error}", path.display()))
+}
+
+/// The load in a file, named as the file.
+pub(super) fn read(file: &Path) -> Result<Trace, (ExitCode, String)> {
+    let text = std::fs::read_to_string(file).map_err(|e| failed(file, &e))?;
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    Trace::parse(&name, &text).map_err(|e| wrong(format!("{}: {e}", file.display())))
+}
+
+impl Train {
+    /// Of `n` windows the first one that is scored.
+    pub(super) fn windows(self, file: &Path, n: usize) -> Result<usize, (ExitCode, String)> {
+        let start = match self {
+            Self::Windows(windows) => windows,
+            Self::Share(share) => (share * n as f64) as usize,
+        };
+        if start == 0 || start >= n {
+            let file = file.display();
+            return Err(wrong(format!("--train leaves nothing to train on or to score: {file} has {n} windows")));
+        }
+        Ok(start)
+    }
+}
+
 fn replay(args: &ReplayArgs) -> Result<String, (ExitCode, String)> {
     let file = args.file.display();
-    let wrong = |error: String| (ExitCode::from(WRONG), error);
-    let failed = |path: &Path, e: std::io::Error| (ExitCode::FAILURE, format!("{}: {e}", path.display()));
-    let text = std::fs::read_to_string(&args.file).map_err(|e| failed(&args.file, e))?;
-    let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
-    let trace = Trace::parse(&name, &text).map_err(|e| wrong(format!("{file}: {e}")))?;
+    let trace = read(&args.file)?;
     let n = trace.values.len();
-    let start = match args.train {
-        Train::Windows(windows) => windows,
-        Train::Share(share) => (share * n as f64) as usize,
-    };
-    if start == 0 || start >= n {
-        return Err(wrong(format!("--train leaves nothing to train on or to score: {file} has {n} windows")));
-    }
+    let start = args.train.windows(&args.file, n)?;
     let season = args.season.map(|season| season as usize);
     if let Some(season) = season.filter(|season| 2 * season > n) {
         return Err(wrong(format!("--season {season}: two seasons are more than the {n} windows of {file}")));
     }
     let options = Options {
         start,
-        capacity: args.capacity,
         delay: args.delay as usize,
         headroom: args.headroom.0,
         season,
-        policy: Policy { stabilisation: Policy::usual_stabilisation(trace.window_s), ..Policy::default() },
-        look_ahead: 0,
+        hpa: Hpa { target: args.hpa_target, ..Hpa::default() },
+        ..Options::usual(&trace, args.capacity)
     };
     let policy = match args.policy {
         PolicyArg::Direct => PolicyKind::Direct,
         PolicyArg::Plan => PolicyKind::Plan,
+        PolicyArg::Hpa => PolicyKind::Hpa,
     };
     let clock = Instant::now();
     let mut rows: Vec<(String, Row)> = Vec::new();
@@ -201,11 +241,16 @@ fn replay(args: &ReplayArgs) -> Result<String, (ExitCode, String)> {
         progress.end();
         rows.push((key(*kind), score(&trace, &seen, &options, policy)));
         if let Some(path) = args.svg.as_deref().filter(|_| rows.len() == args.predictor.0.len()) {
-            std::fs::write(path, plot(&trace, &seen, &options, policy)).map_err(|e| failed(path, e))?;
+            std::fs::write(path, plot(&trace, &seen, &options, policy)).map_err(|e| failed(path, &e))?;
         }
     }
-    let supply = hpa(&trace, &options, &Hpa::default());
-    let reactive = elasticity(&trace.values, &supply, start, options.capacity, trace.window_s);
+    let supply = hpa(&trace, &options, &options.hpa);
+    let alike = rows.last().and_then(|(_, row)| hpa_alike(&trace, &options, row.elasticity.instance_seconds_ratio));
+    let reactive = Reactive {
+        hpa: elasticity(&trace.values, &supply, start, options.capacity, trace.window_s),
+        hpa_target: options.hpa.target,
+        hpa_alike: alike.map(|(target, score)| Alike { target, score }),
+    };
     if !args.json {
         return Ok(for_people(&trace, &options, &rows, &reactive));
     }
@@ -223,12 +268,12 @@ fn replay(args: &ReplayArgs) -> Result<String, (ExitCode, String)> {
         delay: options.delay,
         headroom: options.headroom,
         predictors,
-        reactive: Reactive { hpa: reactive },
+        reactive,
     };
     serde_json::to_string_pretty(&report).map_err(json)
 }
 
-fn for_people(trace: &Trace, options: &Options, rows: &[(String, Row)], reactive: &ElasticityScore) -> String {
+fn for_people(trace: &Trace, options: &Options, rows: &[(String, Row)], reactive: &Reactive) -> String {
     let cell = |text: String| (text, None);
     let number = |x: f64| cell(format!("{x:.2}"));
     let followed = |e: &ElasticityScore| {
@@ -243,11 +288,14 @@ fn for_people(trace: &Trace, options: &Options, rows: &[(String, Row)], reactive
         line.push(number(row.fit_ms));
         lines.push(line);
     }
-    let mut line = vec![cell("(hpa)".to_owned())];
-    line.extend(std::iter::repeat_n(cell("-".to_owned()), 3));
-    line.extend(followed(reactive));
-    line.push(cell("-".to_owned()));
-    lines.push(line);
+    let alike = reactive.hpa_alike.as_ref().map(|alike| (alike.target, &alike.score));
+    for (target, score) in [(reactive.hpa_target, &reactive.hpa)].into_iter().chain(alike) {
+        let mut line = vec![cell(format!("(hpa {target:.2})"))];
+        line.extend(std::iter::repeat_n(cell("-".to_owned()), 3));
+        line.extend(followed(score));
+        line.push(cell("-".to_owned()));
+        lines.push(line);
+    }
     let head = ["PREDICTOR", "RMSE", "MAE", "MASE", "θU %", "θO %", "τU %", "τO %", "ADAPT/H", "INST-S", "FIT MS"];
     let n = trace.values.len();
     let mut text = format!(
@@ -268,8 +316,8 @@ fn for_people(trace: &Trace, options: &Options, rows: &[(String, Row)], reactive
     text
 }
 
-/// Windows done, on standard error: in place on a terminal, else a line every now and then.
-struct Progress {
+/// What is done, on standard error: in place on a terminal, else a line every now and then.
+pub(super) struct Progress {
     key: String,
     windows: usize,
     begun: Instant,
@@ -278,11 +326,11 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(key: String, windows: usize) -> Self {
+    pub(super) fn new(key: String, windows: usize) -> Self {
         Self { key, windows, begun: Instant::now(), next: QUIET, terminal: std::io::stderr().is_terminal() }
     }
 
-    fn tell(&mut self, done: usize) {
+    pub(super) fn tell(&mut self, done: usize) {
         let since = self.begun.elapsed();
         if since < self.next {
             return;
@@ -292,7 +340,7 @@ impl Progress {
         eprint!("{start}{}: {done} of {} windows{end}", self.key, self.windows);
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.terminal && self.next > QUIET {
             eprint!("\r\x1b[K");
         }

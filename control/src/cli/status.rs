@@ -62,7 +62,9 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
     out.push_str(&instances(status, paint));
     for (name, service) in &status.services {
         if !service.decision.is_empty() {
-            let _ = writeln!(out, "\n{name}: {}", service.decision);
+            let decision = &service.decision;
+            let braked = service.fitness.braked.then(|| paint.text(Tone::Bad, decision));
+            let _ = writeln!(out, "\n{name}: {}", braked.as_deref().unwrap_or(decision));
         }
         if service.basis != "serving" {
             let tone = if service.basis == "cold" { Tone::Quiet } else { Tone::Bad };
@@ -122,7 +124,24 @@ fn interfaces(status: &Status, paint: Paint) -> String {
     }
     let answered = crate::datapath::answered(&status.verdicts);
     let total: u64 = status.verdicts.values().sum();
-    let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel");
+    for drift in &status.audit.open {
+        let problem = drift.problem.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{}: {} {}: {} ({problem})",
+            paint.text(Tone::Bad, "drift"),
+            drift.kind,
+            drift.object,
+            drift.what
+        );
+    }
+    let drifts: u64 = status.audit.drifts.values().sum();
+    if let Some(last) = status.audit.recent.back().filter(|_| drifts > 0) {
+        let _ = writeln!(out, "changed by others: {drifts} times, last {} {}: {}", last.kind, last.object, last.what);
+    }
+    let dropped = crate::datapath::dropped(&status.verdicts);
+    let dropped = if dropped == 0 { String::new() } else { format!(", {dropped} dropped by limits and lists") };
+    let _ = writeln!(out, "packets: {total} seen, {answered} answered in the kernel{dropped}");
     out
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sections::nameserver_default;
-use super::types::{Config, Technologies};
+use super::types::{Config, Dataplane, Technologies};
 use crate::model::{ServiceName, ServiceSpec, Zone};
 
 /// The difference of two configurations.
@@ -49,8 +49,8 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
     let changed = old.services.iter().filter_map(|before| {
         let after = new.service(&before.name)?;
         let mut keys = changed_keys(before, after);
-        if old.predictors.get(&before.name) != new.predictors.get(&before.name) {
-            keys.push("predictor");
+        if old.scaling.get(&before.name) != new.scaling.get(&before.name) {
+            keys.push("scaling");
         }
         let replaces_instances = keys.iter().any(|k| REPLACING.contains(k));
         (!keys.is_empty()).then(|| ServiceChange { name: before.name.clone(), keys, replaces_instances })
@@ -61,7 +61,13 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
         changed: changed.collect(),
         live: differing([
             ("zone", old.zones != new.zones_for(old)),
+            ("dataplane.limits", old.dataplane.guard.limits != new.dataplane.guard.limits),
+            ("dataplane.lists", old.dataplane.guard.lists != new.dataplane.guard.lists),
+            ("dataplane.stale", old.dataplane.guard.stale != new.dataplane.guard.stale),
+            ("dataplane.sample", old.dataplane.guard.sample != new.dataplane.guard.sample),
             ("limits.instances", old.limits != new.limits),
+            ("limits.vcpus", old.caps.vcpus != new.caps.vcpus),
+            ("limits.memory_mib", old.caps.memory_mib != new.caps.memory_mib),
             ("network", old.networks != new.networks),
             ("technology.docker.rate", old.technologies.docker != new.technologies_for(old).docker),
             ("technology.unikernel.rate", old.technologies.unikernels != new.technologies_for(old).unikernels),
@@ -98,11 +104,13 @@ impl Config {
     #[must_use]
     pub fn with_fixed_of(self, old: &Self) -> Self {
         Self {
+            dataplane: Dataplane { guard: self.dataplane.guard.clone(), ..old.dataplane.clone() },
             zones: self.zones_for(old),
             technologies: self.technologies_for(old),
             limits: self.limits,
+            caps: self.caps,
             services: self.services,
-            predictors: self.predictors,
+            scaling: self.scaling,
             networks: self.networks,
             ..old.clone()
         }

@@ -7,12 +7,14 @@ mod api;
 mod cross;
 mod diff;
 mod errors;
+mod guard;
 mod images;
 mod names;
 mod networks;
 mod rdata;
 mod reader;
 mod records;
+mod scaling;
 mod sections;
 mod services;
 mod summon;
@@ -35,10 +37,11 @@ pub use diff::{ConfigDiff, ServiceChange, diff};
 pub use errors::{ConfigError, ConfigErrors};
 pub use images::Images;
 pub use names::lies_in;
+pub use scaling::{Mode, Scaling};
 pub use sections::MOST_INSTANCES;
 pub use types::{
-    Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool, Technologies,
-    Transit, Unikernels,
+    Accelerator, AttachMode, Caps, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool,
+    Technologies, Transit, Unikernels,
 };
 pub use values::{parse_duration, show_duration};
 
@@ -131,6 +134,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         "control",
         "api",
         "limits",
+        "scaling",
         "summon",
         "images",
         "network",
@@ -145,7 +149,8 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
     let addresses: Vec<_> = listen.iter().map(|f| f.value).collect();
     let mut zones: Vec<_> = zone_sections.iter_mut().filter_map(|s| sections::zone(s, &addresses)).collect();
     let all_zones = zones.len() == zone_sections.len();
-    let services = root.sections("service").into_iter().filter_map(|mut s| services::service(&mut s, &limit));
+    let scaling = scaling::written(&root.section("scaling"));
+    let services = root.sections("service").into_iter().filter_map(|mut s| services::service(&mut s, &limit, &scaling));
     let mut services: Vec<_> = services.collect();
     cross::zones(reader, &zones);
     cross::services(reader, &services, &zones, all_zones);
@@ -169,10 +174,11 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         control,
         api: api::api(&root.section("api")),
         limits: Limits { instances: limit.value },
+        caps: sections::caps(&root.section("limits")),
         summon: summon::limits(&root.section("summon")),
         networks: networks::networks(&root.section("network"), &pools),
         technologies: technologies.technologies,
-        predictors: services.iter().map(|s| (s.spec.name.clone(), s.predictor)).collect(),
+        scaling: services.iter().map(|s| (s.spec.name.clone(), s.scaling.clone())).collect(),
         services: services.into_iter().map(|s| s.spec).collect(),
     }
 }

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::STATE_DIR;
+use super::guard;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
 use super::records::{ZoneSection, record};
-use super::types::{AttachMode, Control, Dataplane, Dns, LogLevel, Transit};
-use super::values::{absolute_path, boolean, duration, identifier, interface, prefix, socket_address};
+use super::types::{AttachMode, Caps, Control, Dataplane, Dns, LogLevel, Transit};
+use super::values::{absolute_path, boolean, duration, identifier, interface, number, prefix, socket_address, whole};
 use super::values::{socket_path, unicast, whole32, word};
 use super::zone_file;
 use crate::model::{NodeName, Zone};
@@ -38,7 +39,18 @@ pub(super) fn node(section: &Section<'_, '_>, default: &NodeName) -> NodeName {
 }
 
 pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
-    section.allow(&["interfaces", "mode", "pin_dir", "transparent", "keep_tables", "transit"]);
+    section.allow(&[
+        "interfaces",
+        "mode",
+        "pin_dir",
+        "transparent",
+        "keep_tables",
+        "sample",
+        "limits",
+        "lists",
+        "stale",
+        "transit",
+    ]);
     let modes = [AttachMode::Auto, AttachMode::Native, AttachMode::Generic].map(|m| (m.label(), m));
     let interfaces = section.list("interfaces", "[\"eth0\"]", interface);
     let interfaces: Vec<String> =
@@ -51,6 +63,7 @@ pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
         transparent: section.or("transparent", false, boolean).value,
         keep_tables: section.or("keep_tables", 16, |v| whole32(v, 0, MOST_TABLES)).value,
         transit,
+        guard: guard::guard(section),
     }
 }
 
@@ -128,8 +141,16 @@ pub(super) fn control(section: &Section<'_, '_>) -> Control {
 }
 
 pub(super) fn limits(section: &Section<'_, '_>) -> Field<u32> {
-    section.allow(&["instances"]);
+    section.allow(&["instances", "vcpus", "memory_mib"]);
     section.or("instances", 32, |v| whole32(v, 1, MOST_INSTANCES))
+}
+
+/// What the instances of this node may use together.
+pub(super) fn caps(section: &Section<'_, '_>) -> Caps {
+    Caps {
+        vcpus: section.optional("vcpus", 1.0, |v| number(v, 0.01, 65_536.0)).map(|f| f.value),
+        memory_mib: section.optional("memory_mib", 6, |v| whole(v, 6, 1 << 30)).map(|f| f.value),
+    }
 }
 
 /// A zone, with the place of its apex. `None` where it has no usable name.

@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use autoscale::predict::PredictorKind;
+
 use super::names::domain_name;
 use super::networks::shaping;
 use super::reader::{Field, Section};
+use super::scaling::{Scaling, Written, predictor_kind};
 use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
 use super::values::{whole32, word};
 use crate::images::Reference;
 use crate::model::{AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology};
-use crate::predict::PredictorKind;
 
 /// Names of one service that the file may list.
 const MOST_NAMES: usize = 64;
@@ -23,7 +25,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "name",
     "names",
     "technology",
@@ -56,13 +58,14 @@ const KEYS: [&str; 33] = [
     "drain_deadline",
     "drain_at_deadline",
     "predictor",
+    "scaling",
     "summon",
 ];
 
 /// A service with the places that checks over several sections need.
 pub(super) struct ServiceSection {
     pub(super) spec: ServiceSpec,
-    pub(super) predictor: PredictorKind,
+    pub(super) scaling: Scaling,
     /// How its keys are named in complaints.
     pub(super) path: String,
     pub(super) name: Field<ServiceName>,
@@ -74,7 +77,11 @@ pub(super) struct ServiceSection {
 }
 
 /// `None` where the service has no usable name.
-pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) -> Option<ServiceSection> {
+pub(super) fn service(
+    section: &mut Section<'_, '_>,
+    node_limit: &Field<u32>,
+    scaling: &Written,
+) -> Option<ServiceSection> {
     let name = section.required("name", None, "\"video\"", |v| identifier(v, ServiceName::new).map(Some));
     if let Some(name) = &name.value {
         section.path = format!("service.{name}");
@@ -93,8 +100,7 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
         section.complain(names_line, "names", what, format!("use at most {MOST_NAMES}"));
     }
 
-    let kinds = PredictorKind::ALL.map(|k| (k.label(), k));
-    let predictor = section.or("predictor", PredictorKind::Ema, |v| word(v, &kinds)).value;
+    let predictor = section.optional("predictor", PredictorKind::Ema, predictor_kind);
     let (min, max) = bounds(section, node_limit);
     let (quiet, deadline, at_deadline) = drain(section);
     let choices = Choice::ALL.map(|c| (c.label(), c));
@@ -142,7 +148,8 @@ pub(super) fn service(section: &mut Section<'_, '_>, node_limit: &Field<u32>) ->
     let name = name.map(|_| spec.name.clone());
     let of_groups = groups.into_iter().flat_map(|(key, group)| group.into_iter().map(move |a| (key.clone(), a)));
     let elsewhere = of_groups.chain(sorry.into_iter().map(|a| (section.key("sorry"), a))).collect();
-    Some(ServiceSection { spec, predictor, path: section.path.clone(), name, names, elsewhere, min, max })
+    let scaling = super::scaling::of_service(section, scaling, &spec, predictor);
+    Some(ServiceSection { spec, scaling, path: section.path.clone(), name, names, elsewhere, min, max })
 }
 
 /// Technology and image, and what of a unikernel its image does not say.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Choice, Late, Launch, OnAllDown, ServiceName, Shaping, Summon, Technology};
-use crate::predict::PredictorKind;
+use autoscale::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
 
@@ -262,7 +262,7 @@ fn every_key_is_taken() {
     assert_eq!(video.shaping, Some(Shaping { rate_bps: 200_000_000, burst_bytes: 16 << 10 }));
     assert_eq!((video.start_deadline, video.drain_deadline), (Duration::from_secs(10), Duration::from_secs(60)));
     assert_eq!(video.drain_quiet, Duration::from_millis(500));
-    assert_eq!(config.predictors[&video.name], PredictorKind::Naive);
+    assert_eq!(config.scaling[&video.name].predictor, PredictorKind::Naive);
 }
 
 #[test]
@@ -294,6 +294,8 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
                    rate='200mbit'\nburst='256KiB'\n\
+                   [service.scaling]\nseason=48\nup_instances=4\nup_share=1.0\ndown_instances=1\ndown_share=0.1\n\
+                   churn=20\nmost_vcpus=8\nmost_memory_mib=4096\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
                    [[service]]\nname='rare'\nnames=['rare.edge.example']\nimage='nginx:1.28'\nmin=0\n\
                    [[service]]\nname='page'\nnames=['page.edge.example']\ntechnology='spt'\n\
@@ -304,6 +306,7 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
                    remotes=['192.0.2.2','192.0.2.3']\naddresses=['10.99.0.1/24']\n\
                    [[network.route]]\nto='10.215.0.0/24'\nvia='10.99.0.2'\ndevice='selv-vx0'\n\
                    [[network.uplink]]\ninterface='eth1'\nrate='100mbit'\nburst='128KiB'\n\
+                   [limits]\nvcpus=16\nmemory_mib=8192\n\
                    [dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'\n\
                    [api]\ngroup='selvedge'\nlisten='192.0.2.1:9554'\ncertificate='/etc/selvedge/api.crt'\n\
                    key='/etc/selvedge/api.key'\nclient_ca='/etc/selvedge/api-clients.pem'\n\
@@ -395,7 +398,7 @@ fn differences_are_named() {
     let found = diff(&old, &new);
     assert_eq!((found.added[0].as_str(), found.removed[0].as_str()), ("music", "audio"));
     assert_eq!(found.changed.len(), 1);
-    assert_eq!(found.changed[0].keys, ["max", "predictor"]);
+    assert_eq!(found.changed[0].keys, ["max", "scaling"]);
     assert!(!found.changed[0].replaces_instances);
     assert_eq!((found.live, found.restart), (vec!["limits.instances"], vec!["control.window"]));
     let policy = FULL

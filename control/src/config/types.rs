@@ -10,11 +10,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::api::Api;
 use super::images::Images;
+use super::scaling::Scaling;
 use crate::model::{
-    Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec, VxlanSpec,
-    Zone,
+    Guard, Limits, NodeName, RouteSpec, ServiceName, ServiceSpec, Shaping, SummonLimits, Technology, UplinkSpec,
+    VxlanSpec, Zone,
 };
-use crate::predict::PredictorKind;
 
 /// A configuration in which everything has been checked that can be without effects.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Config {
     pub api: Api,
     /// Hard bounds of this node.
     pub limits: Limits,
+    /// What its instances may use together.
+    pub caps: Caps,
     /// Bounds of what queries may start.
     pub summon: SummonLimits,
     /// The repository of images.
@@ -45,8 +47,17 @@ pub struct Config {
     pub networks: Networks,
     /// The services, by name, none twice.
     pub services: Vec<ServiceSpec>,
-    /// Which model predicts each service; has an entry for every service.
-    pub predictors: BTreeMap<ServiceName, PredictorKind>,
+    /// How each service's replicas follow its load; has an entry for every service.
+    pub scaling: BTreeMap<ServiceName, Scaling>,
+}
+
+/// What the instances of this node may use together, by `vcpus` and `memory_mib` of their services.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Caps {
+    /// Virtual processors.
+    pub vcpus: Option<f64>,
+    /// Memory in MiB.
+    pub memory_mib: Option<u64>,
 }
 
 /// Where and how the kernel answers.
@@ -62,6 +73,8 @@ pub struct Dataplane {
     pub transparent: bool,
     /// Earlier tables that are kept to go back to; 0 to 256.
     pub keep_tables: u32,
+    /// Who is answered how much, by the kernel and by the daemon.
+    pub guard: Guard,
     /// Where replies in transit are rewritten.
     pub transit: Transit,
 }

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::errors::{Complaint, nearest};
 use super::reader::kind;
 
-type Checked<T> = Result<T, Complaint>;
+pub(super) type Checked<T> = Result<T, Complaint>;
 
 /// A text that fits on a line.
 pub(super) fn text(value: &DeValue<'_>) -> Checked<String> {

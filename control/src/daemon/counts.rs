@@ -15,6 +15,10 @@ use crate::stop::Stop;
 use crate::store::Store;
 use crate::telemetry::{Reading, Windows};
 
+/// Looks at each window, its closing among them, and the least time between two.
+const PARTS: u32 = 10;
+const LEAST_PART: Duration = Duration::from_millis(100);
+
 /// Where request counts come from.
 pub(super) struct Counts {
     pub config: watch::Receiver<Arc<Config>>,
@@ -47,10 +51,10 @@ impl Counts {
                 Some(kernel) => {
                     let kernel = kernel.services.get(index as usize)?;
                     let before = self.before.1.entry(spec.name.clone()).or_insert_with(|| {
-                        kernel.queries.saturating_sub(kernel.answered).saturating_sub(daemon.udp.queries)
+                        kernel.queries.saturating_sub(kernel.ended()).saturating_sub(daemon.udp.queries)
                     });
                     // The daemon counts no query of a monitor for its service.
-                    seen(kernel.queries, kernel.answered, *before + daemon.udp.queries).saturating_sub(kernel.quiet)
+                    seen(kernel.queries, kernel.ended(), *before + daemon.udp.queries).saturating_sub(kernel.quiet)
                 }
                 None => daemon.udp.queries,
             };
@@ -73,14 +77,24 @@ pub(super) async fn close_windows(mut counts: Counts, windows_in: mpsc::Sender<W
     let clock = Instant::now();
     let first = tokio::task::block_in_place(|| counts.read(clock));
     let mut windows = Windows::new(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), first);
-    let mut ticks = interval_at(tokio::time::Instant::now() + length, length);
+    // Between two closings the running window is looked at, so that a surge need not wait for its end.
+    let part = (length / PARTS).max(LEAST_PART).min(length);
+    let parts = u32::try_from(length.as_millis() / part.as_millis().max(1)).unwrap_or(1).max(1);
+    let mut ticks = interval_at(tokio::time::Instant::now() + part, length / parts);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for tick in (1..=parts).cycle() {
         tokio::select! {
             () = stopped.ordered() => return,
             _ = ticks.tick() => {}
         }
         let reading = tokio::task::block_in_place(|| counts.read(clock));
+        if tick < parts {
+            if let Some(so_far) = reading.and_then(|reading| windows.so_far(Timestamp::now(), &reading)) {
+                // Who is not ready for it gets the next one.
+                let _ = windows_in.try_send(so_far);
+            }
+            continue;
+        }
         if windows_in.send(windows.close(Timestamp::now(), reading)).await.is_err() {
             return;
         }

@@ -2,6 +2,7 @@
 //! that knows all modules.
 
 mod accepted;
+mod breakglass;
 mod clear;
 mod counts;
 mod images;
@@ -26,7 +27,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError, Terms};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy, SummonChannels, SummonStats};
 use crate::driver::{Driver, docker::Docker, unikernel};
-use crate::model::{InstanceId, OwnerId, Technology, Timestamp, in_full};
+use crate::model::{InstanceId, OwnerId, Snapshot, Technology, Timestamp, in_full};
 use crate::netlink::{Keeper, Net, NetError, OnPort};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
 use crate::orders::Book;
@@ -39,6 +40,7 @@ use reload::Reloader;
 use signals::{Signal, Signals, undisturbed};
 
 pub use crate::store::Examination;
+pub use breakglass::{BreakGlassError, attach, verify};
 pub use clear::{Cleared, clear};
 pub use images::registry_settings;
 pub use network::{NetworkError, net_apply, net_plan};
@@ -147,27 +149,26 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let cookies = cookies(&config)?;
     let client_subnet_from = config.dns.client_subnet_from.clone();
     let identity = config.node.to_string();
-    let policy = Policy { cookies, client_subnet_from, identity, summon: config.summon.clone() };
-    let terms = Terms {
-        listen: config.listen.clone(),
-        transparent: config.dataplane.transparent,
-        cookies,
-        client_subnet: !config.dns.client_subnet_from.is_empty(),
-        monitors: config.summon.monitors.clone(),
-        own: config.gateways(),
-    };
-    let datapath = undisturbed(|| Datapath::open(&config.dataplane, terms, !config.services.is_empty()))?;
+    let guard = config.dataplane.guard.clone();
+    let policy = Policy { cookies, client_subnet_from, identity, summon: config.summon.clone(), guard };
+    let last = store.snapshot()?;
+    let first = Index::new(last.as_ref().unwrap_or(&Snapshot::default()))?;
+    let terms = terms(&config, cookies);
+    let known_last = last.as_ref().map(|last| (last, &first));
+    let datapath = undisturbed(|| Datapath::open(&config.dataplane, terms, !config.services.is_empty(), known_last))?;
+    datapath.set_guard(&config.dataplane.guard);
     // A store that was lost must not be behind the kernel's tables, or nothing could be published.
     store.raise_generation(datapath.generation());
     let listeners = Listeners::bind(&config.listen, DNS_PORT)?;
     warn_of_foreign(&config.listen);
-    let last = store.snapshot()?.unwrap_or_default();
+    let last = last.unwrap_or_default();
     let hold = store.hold()?;
     let dns = Arc::new(DnsStats::default());
-    let (index_in, index) = watch::channel(Arc::new(Index::new(&last)?));
-    // Stays as it is, as the listeners do, until a restart.
-    let (_policy, policy) = watch::channel(Arc::new(policy));
+    let (index_in, index) = watch::channel(Arc::new(first));
+    // Stays as it is but for the limits, as the listeners do, until a restart.
+    let (policy_in, policy) = watch::channel(Arc::new(policy));
     let clock = tokio::spawn(tell_time(datapath.clone()));
+    let audit = tokio::spawn(breakglass::keep_dataplane(datapath.clone(), stopped.clone()));
 
     let net = Arc::new(Net::new(owner.clone())?);
     let summons = Arc::new(SummonStats::default());
@@ -218,6 +219,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let keeper = Keeper::new(Arc::clone(&net), count_again(datapath.clone()));
     let mut keeper_stop = stopped.clone();
     let keeper = tokio::spawn(keeper.run(async move { keeper_stop.ordered().await }));
+    let kernel = datapath.clone();
     let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store), before };
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
     let orchestrator =
@@ -238,7 +240,9 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
 
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, %owner, "selvedged is up");
     notify(&[sd_notify::NotifyState::Ready]);
-    let reloader = Reloader { path: options.config, current: config_in, commands: commands_in, net, known };
+    let path = options.config;
+    let reloader =
+        Reloader { path, current: config_in, commands: commands_in, net, known, datapath: kernel, policy: policy_in };
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -257,6 +261,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         ("telemetry", telemetry),
         ("watchers", told),
         ("networks", keeper),
+        ("audit", audit),
         ("dns", answers),
     ] {
         if let Err(error) = task.await {
@@ -265,6 +270,18 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     }
     info!("selvedged ends; programs, tables and instances stay");
     Ok(())
+}
+
+/// How the kernel is to answer.
+fn terms(config: &Config, cookies: Option<CookieSecret>) -> Terms {
+    Terms {
+        listen: config.listen.clone(),
+        transparent: config.dataplane.transparent,
+        cookies,
+        client_subnet: !config.dns.client_subnet_from.is_empty(),
+        monitors: config.summon.monitors.clone(),
+        own: config.gateways(),
+    }
 }
 
 /// The secret of server cookies, where they are spoken.
@@ -388,6 +405,7 @@ fn unsettled(config: &Config) -> crate::model::Observed {
         desired_revision: 0,
         services: BTreeMap::new(),
         window: None,
+        running_window: None,
         generation: 0,
         settled: false,
     }

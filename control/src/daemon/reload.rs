@@ -12,7 +12,9 @@ use super::accepted::{keep, write_whole};
 use super::network;
 use crate::api::{ConfigRefusal, ConfigRequest, ConfigTaken, Configuration, Origin};
 use crate::config::{self, Config, ConfigDiff, ConfigErrors};
-use crate::model::in_full;
+use crate::datapath::Datapath;
+use crate::dns::Policy;
+use crate::model::{Guard, in_full};
 use crate::netlink::{Net, NetError};
 use crate::reconcile::Command;
 
@@ -23,6 +25,8 @@ pub(super) struct Reloader {
     pub commands: mpsc::Sender<Command>,
     pub net: Arc<Net>,
     pub known: Arc<Configuration>,
+    pub datapath: Datapath,
+    pub policy: watch::Sender<Arc<Policy>>,
 }
 
 /// A configuration that has been read and compared.
@@ -129,6 +133,15 @@ impl Reloader {
         (changes, warnings)
     }
 
+    /// Both sides that answer go by the same rules.
+    fn guard(&self, guard: &Guard) {
+        if self.policy.borrow().guard == *guard {
+            return;
+        }
+        block_in_place(|| self.datapath.set_guard(guard));
+        self.policy.send_modify(|policy| Arc::make_mut(policy).guard = guard.clone());
+    }
+
     /// Makes it so; gives its revision.
     async fn put_in_force(&self, candidate: Candidate) -> Result<u64, NetError> {
         let (_, warnings) = self.in_words(&candidate);
@@ -145,6 +158,7 @@ impl Reloader {
         }
         let restart = diff.restart.iter().map(|key| (*key).to_owned()).collect();
         let revision = self.known.taken(&self.path.display().to_string(), text, Origin::File, restart, Vec::new());
+        self.guard(&fresh.dataplane.guard);
         self.current.send_replace(Arc::clone(&fresh));
         if self.commands.send(Command::Reload(fresh)).await.is_err() {
             warn!("the operator has ended; the configuration takes effect at the next start");

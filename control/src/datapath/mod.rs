@@ -3,6 +3,7 @@
 //! The daemon works without it: where the program cannot be loaded or attached, the daemon's own DNS
 //! answers alone, and status, metrics and log say why.
 
+pub mod audit;
 pub mod bench;
 pub mod explain;
 pub mod offline;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit::AuditReport;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,14 +21,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info, warn};
 pub use transit::TransitStatus;
+pub use xdp_balancer::Freshness;
 pub use xdp_balancer::OpenConnection;
 pub use xdp_balancer::RunAction;
-use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Mode, Options, Sizes, Table};
+use xdp_balancer::{AttachedMode, Attachment, Dataplane, KernelLog, Limits, Mode, Options, Rules, Sizes, Stale, Table};
 use xdp_balancer_common::{Action, CookieSecret, FlowCount, ServiceCount, Verdict};
 
 use crate::config::{self, AttachMode};
 use crate::dns::{Below, Index, PublishedName, PublishedRrset, RenderedAnswer, Ring};
-use crate::model::{Snapshot, in_full};
+use crate::model::{Denied, Guard, QueryLimits, Snapshot, StalePolicy, Staleness, in_full};
 
 /// Why the kernel could not be made to do something.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +97,9 @@ struct State {
     /// Why there is no plane.
     problem: Option<String>,
     interfaces: Vec<InterfaceStatus>,
+    /// Interfaces on which a program of another layout goes on until there is a table.
+    waiting: Vec<(String, AttachMode)>,
+    audit: AuditReport,
     transit: Vec<TransitStatus>,
 }
 
@@ -101,13 +107,26 @@ impl Datapath {
     /// Must be called in a tokio runtime, which then carries the program's messages to the log.
     ///
     /// Loads or adopts the program and attaches it where the configuration says. Failure is not the end:
-    /// what could not be had is in [`Datapath::interfaces`].
+    /// what could not be had is in [`Datapath::interfaces`]. Where a program of another layout is attached, `last`, which
+    /// was published last, is published first, so that answers go on when ours takes its place.
     ///
     /// # Errors
     /// [`DatapathError::Required`] where the configuration demands driver mode and it cannot be had.
-    pub fn open(settings: &config::Dataplane, terms: Terms, has_services: bool) -> Result<Self, DatapathError> {
+    pub fn open(
+        settings: &config::Dataplane,
+        terms: Terms,
+        has_services: bool,
+        last: Option<(&Snapshot, &Index)>,
+    ) -> Result<Self, DatapathError> {
         let terms = Arc::new(terms);
-        let mut state = State { plane: None, problem: None, interfaces: Vec::new(), transit: Vec::new() };
+        let mut state = State {
+            plane: None,
+            problem: None,
+            interfaces: Vec::new(),
+            waiting: Vec::new(),
+            audit: AuditReport::new(),
+            transit: Vec::new(),
+        };
         if settings.interfaces.is_empty() && !has_services {
             info!("no interface and no service is configured; nothing is loaded into the kernel");
             return Ok(Self { state: Arc::new(Mutex::new(state)), terms });
@@ -116,6 +135,16 @@ impl Datapath {
             Ok(mut plane) => {
                 if let Some(messages) = plane.take_log() {
                     tokio::spawn(carry_log(messages));
+                }
+                if let Some((snapshot, index)) = last
+                    && plane.generation()? == 0
+                    && plane.takes_over()?
+                {
+                    plane.publish(&table(snapshot, index, &terms))?;
+                    info!(
+                        generation = snapshot.generation,
+                        "tables of another layout are there; published anew in ours"
+                    );
                 }
                 state.plane = Some(plane);
             }
@@ -152,14 +181,36 @@ impl Datapath {
         let mut state = self.lock();
         let Some(plane) = state.plane.as_mut() else { return Ok(()) };
         plane.publish(&table(snapshot, index, &self.terms))?;
+        for (interface, mode) in std::mem::take(&mut state.waiting) {
+            let status = state.attach(&interface, mode)?;
+            state.interfaces.retain(|known| known.interface != interface);
+            state.interfaces.push(status);
+        }
         Ok(())
     }
 
-    /// Tells the program the time that goes into server cookies: seconds since 1970, once a second.
+    /// Tells the program that the daemon is there, and the time that goes into server cookies: seconds since 1970, once
+    /// a second.
     pub fn set_time(&self, seconds: u32) {
         if let Some(plane) = self.lock().plane.as_ref() {
             plane.set_time(seconds);
+            plane.beat();
         }
+    }
+
+    /// Puts rules in force. What the kernel refuses is told in the log; the rules before stay then.
+    pub fn set_guard(&self, guard: &Guard) {
+        if let Some(plane) = self.lock().plane.as_mut()
+            && let Err(error) = plane.set_rules(&rules(guard))
+        {
+            error!(error = %in_full(&error), "limits and lists could not be given to the kernel");
+        }
+    }
+
+    /// How old the kernel's tables' last sign of life is; `None` where there are none.
+    #[must_use]
+    pub fn freshness(&self) -> Option<Freshness> {
+        self.lock().plane.as_ref().map(Dataplane::freshness)
     }
 
     /// Counters, where the program runs; those of the services at least that have these indexes.
@@ -198,7 +249,7 @@ impl Datapath {
             None => InterfaceStatus {
                 mode: "none".to_owned(),
                 program_id: None,
-                problem: Some("the program was taken off; restart selvedged to attach it again".to_owned()),
+                problem: Some("the program was taken off; `selvedge dataplane attach` puts it on again".to_owned()),
                 ..known.clone()
             },
         };
@@ -316,13 +367,13 @@ impl State {
             problem,
         };
         let Some(plane) = self.plane.as_mut() else { return Ok(none(self.problem.clone())) };
-        let asked = match mode {
-            AttachMode::Auto => Mode::Auto,
-            AttachMode::Native => Mode::Native,
-            AttachMode::Generic => Mode::Generic,
-        };
-        match plane.attach(interface, asked) {
+        match plane.attach(interface, mode_of(mode)) {
             Ok(attachment) => Ok(attached(&attachment, mode)),
+            Err(source @ xdp_balancer::Error::Unpublished { .. }) => {
+                info!(interface, "{source}");
+                self.waiting.push((interface.to_owned(), mode));
+                Ok(none(Some(source.to_string())))
+            }
             Err(source) if mode == AttachMode::Native => {
                 Err(DatapathError::Required { interface: interface.to_owned(), source })
             }
@@ -332,6 +383,14 @@ impl State {
                 Ok(none(Some(problem)))
             }
         }
+    }
+}
+
+fn mode_of(mode: AttachMode) -> Mode {
+    match mode {
+        AttachMode::Auto => Mode::Auto,
+        AttachMode::Native => Mode::Native,
+        AttachMode::Generic => Mode::Generic,
     }
 }
 
@@ -359,8 +418,25 @@ fn attached(attachment: &Attachment, asked: AttachMode) -> InterfaceStatus {
 /// How many of these packets, by verdict label, went back out as answers.
 #[must_use]
 pub fn answered(verdicts: &BTreeMap<String, u64>) -> u64 {
-    let answers = Verdict::ALL.iter().filter(|verdict| verdict.action() == Action::Answer);
-    answers.filter_map(|verdict| verdicts.get(verdict.label())).sum()
+    ended(verdicts, Action::Answer)
+}
+
+/// How many of these packets ended in the kernel without an answer.
+#[must_use]
+pub fn dropped(verdicts: &BTreeMap<String, u64>) -> u64 {
+    ended(verdicts, Action::Drop)
+}
+
+fn ended(verdicts: &BTreeMap<String, u64>, action: Action) -> u64 {
+    let these = Verdict::ALL.iter().filter(|verdict| verdict.action() == action);
+    these.filter_map(|verdict| verdicts.get(verdict.label())).sum()
+}
+
+/// A service's answers by verdict label.
+#[must_use]
+pub fn answers(count: &ServiceCount) -> BTreeMap<String, u64> {
+    let answers = Verdict::ALL.iter().filter(|verdict| verdict.action() == Action::Answer).zip(count.answers);
+    answers.map(|(verdict, count)| (verdict.label().to_owned(), count)).collect()
 }
 
 /// How the kernel is to answer, whatever the names are.
@@ -378,6 +454,26 @@ pub struct Terms {
     pub monitors: Vec<IpNet>,
     /// This node's own addresses towards instances: its probes are none either.
     pub own: Vec<IpAddr>,
+}
+
+/// The kernel's form of the rules.
+fn rules(guard: &Guard) -> Rules {
+    let prefixes = |list: &[IpNet]| list.iter().map(|net| (net.addr(), net.prefix_len())).collect();
+    let QueryLimits { per_client, per_service, total, prefix_v4, prefix_v6, slip, amplification } = guard.limits;
+    let Staleness { policy, after, ttl_s } = guard.stale;
+    Rules {
+        limits: Limits { client: per_client, service: per_service, total, prefix_v4, prefix_v6, slip, amplification },
+        allow: prefixes(&guard.lists.allow),
+        deny: prefixes(&guard.lists.deny),
+        deny_refuses: guard.lists.denied == Denied::Refuse,
+        stale: match policy {
+            StalePolicy::Keep => Stale::Keep,
+            StalePolicy::Shorten => Stale::Shorten { after, ttl: ttl_s },
+            StalePolicy::Pass => Stale::Pass { after },
+        },
+        // A power of two, as the configuration checks.
+        sample: (guard.sample != 0).then(|| guard.sample.ilog2() as u8),
+    }
 }
 
 /// The kernel's form of a snapshot.

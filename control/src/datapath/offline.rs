@@ -1,16 +1,51 @@
 //! The program in the kernel without a daemon: from its pins alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
+use xdp_balancer_common::{Guard, Verdict};
 
-use super::{DatapathError, InterfaceStatus};
+use super::{DatapathError, Freshness, InterfaceStatus, Terms, mode_of, table};
+use crate::config::{self, AttachMode};
+use crate::dns::Index;
+use crate::model::Snapshot;
 
 /// What the pins tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// Where the program is attached.
     pub interfaces: Vec<FoundInterface>,
+    /// Generation of the tables that are answered from; 0: there are none.
+    pub generation: u64,
+    /// Milliseconds since the daemon was last there; `None`: it never was.
+    pub heartbeat_age_ms: Option<u64>,
+    /// Whether that is so long that the tables are not answered from as they are.
+    pub stale: bool,
+    /// What is looked at besides the tables: `limits`, `lists`, `stale`, `sample`.
+    pub guards: Vec<&'static str>,
+    /// Packets by verdict.
+    pub verdicts: BTreeMap<&'static str, u64>,
+}
+
+/// Who asks most, and for what, as far as it was noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Top {
+    /// For how many queries one that was noted stands; 0: none is noted.
+    pub one_in: u64,
+    /// Client prefixes, the most first.
+    pub clients: Vec<TopEntry>,
+    /// Names, the most first.
+    pub names: Vec<TopEntry>,
+}
+
+/// A client prefix or a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TopEntry {
+    /// What.
+    pub what: String,
+    /// Queries that were noted.
+    pub noted: u64,
 }
 
 /// An interface that runs the program.
@@ -28,12 +63,58 @@ pub struct FoundInterface {
 /// # Errors
 /// [`DatapathError`] where they cannot be read.
 pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
-    let attachments = xdp_balancer::show(pin_dir)?;
-    let interfaces = attachments.iter().flat_map(|pinned| &pinned.attachments).map(|attachment| FoundInterface {
+    let pinned = xdp_balancer::show(pin_dir)?;
+    let interfaces = pinned.iter().flat_map(|pinned| &pinned.attachments).map(|attachment| FoundInterface {
         status: super::plain(attachment),
         verified_instructions: xdp_balancer::verified_instructions(attachment.program_id),
     });
-    Ok(Found { interfaces: interfaces.collect() })
+    let interfaces = interfaces.collect();
+    let Some(pinned) = &pinned else { return Ok(Found { interfaces, ..Found::default() }) };
+    let words = [
+        (Guard::LIMITS, "limits"),
+        (Guard::LISTS, "lists"),
+        (Guard::STALE_PASSES | Guard::STALE_SHORTENS, "stale"),
+        (Guard::SAMPLES, "sample"),
+    ];
+    let Freshness { heartbeat_age, stale } = pinned.freshness;
+    Ok(Found {
+        interfaces,
+        generation: pinned.generation,
+        heartbeat_age_ms: heartbeat_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        stale,
+        guards: words.iter().filter(|(bits, _)| pinned.features & bits != 0).map(|(_, word)| *word).collect(),
+        verdicts: Verdict::ALL.iter().map(|v| (v.label(), pinned.counters.verdict(*v))).collect(),
+    })
+}
+
+/// Reads who asks most, and for what.
+///
+/// # Errors
+/// [`DatapathError`] where the tables cannot be read.
+pub fn top(pin_dir: &Path, most: usize) -> Result<Top, DatapathError> {
+    let top = xdp_balancer::top(pin_dir, most)?.unwrap_or_default();
+    let clients = top.clients.into_iter().map(|(client, noted)| TopEntry { what: client.to_string(), noted });
+    let names = top.names.into_iter().map(|(wire, noted)| TopEntry { what: show_name(&wire), noted });
+    Ok(Top { one_in: top.one_in, clients: clients.collect(), names: names.collect() })
+}
+
+/// A name for people; of one that was cut, its labels as far as they go.
+fn show_name(wire: &[u8]) -> String {
+    let mut shown = String::new();
+    let mut rest = wire;
+    while let Some((len, behind)) = rest.split_first() {
+        let (label, next) = behind.split_at(usize::from(*len).min(behind.len()));
+        if *len == 0 {
+            break;
+        }
+        shown.push_str(&label.escape_ascii().to_string());
+        shown.push('.');
+        rest = next;
+    }
+    if wire.last() != Some(&0) {
+        shown.push_str("..");
+    }
+    if shown.is_empty() { ".".to_owned() } else { shown }
 }
 
 /// Takes the program off one interface or all, and with `tables` forgets tables and counters too; the names
@@ -47,4 +128,50 @@ pub fn detach(pin_dir: &Path, interface: Option<&str>, tables: bool) -> Result<V
         xdp_balancer::remove_all(pin_dir)?;
     }
     Ok(detached)
+}
+
+/// What differs between the pinned tables and links and what they shall be, one line each. Changes nothing.
+///
+/// # Errors
+/// [`DatapathError`] where they cannot be read.
+pub fn verify(
+    settings: &config::Dataplane,
+    snapshot: &Snapshot,
+    index: &Index,
+    terms: &Terms,
+) -> Result<Vec<String>, DatapathError> {
+    let drifts = xdp_balancer::verify(&settings.pin_dir, &table(snapshot, index, terms), &settings.interfaces)?;
+    Ok(drifts.iter().map(ToString::to_string).collect())
+}
+
+/// Whether there are tables of this version.
+///
+/// # Errors
+/// [`DatapathError`] where they cannot be read.
+pub fn has_tables(pin_dir: &Path) -> Result<bool, DatapathError> {
+    Ok(xdp_balancer::has_tables(pin_dir)?)
+}
+
+/// Attaches the program onto the tables that are there, beside a daemon or without one.
+///
+/// # Errors
+/// [`DatapathError`] where the kernel refuses.
+pub fn attach(pin_dir: &Path, interface: &str, mode: AttachMode) -> Result<InterfaceStatus, DatapathError> {
+    Ok(super::plain(&xdp_balancer::attach(pin_dir, interface, mode_of(mode))?))
+}
+
+/// Makes tables that say what was published last, and attaches the program. Refused while a daemon has them.
+///
+/// # Errors
+/// [`DatapathError`] where the kernel refuses.
+pub fn attach_anew(
+    pin_dir: &Path,
+    interface: &str,
+    mode: AttachMode,
+    (snapshot, index, terms): (&Snapshot, &Index, &Terms),
+) -> Result<InterfaceStatus, DatapathError> {
+    let options = xdp_balancer::Options { pin_dir: pin_dir.to_owned(), sizes: xdp_balancer::Sizes::default() };
+    let mut plane = xdp_balancer::Dataplane::open(&options)?;
+    plane.publish(&table(snapshot, index, terms))?;
+    Ok(super::plain(&plane.attach(interface, mode_of(mode))?))
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use xdp_balancer_common::CookieSecret;
 
 use super::stats::Transport;
-use crate::model::SummonLimits;
+use crate::model::{Guard, SummonLimits};
 
 /// Settings of the daemon's DNS.
 #[derive(Clone, Default)]
@@ -19,6 +19,8 @@ pub struct Policy {
     pub identity: String,
     /// Bounds of what queries may start.
     pub summon: SummonLimits,
+    /// Who is answered how much.
+    pub guard: Guard,
 }
 
 impl Policy {

@@ -89,6 +89,11 @@ impl<'a> Cookie<'a> {
         if sound { Ok(Self { client: *client, server }) } else { Err(Malformed) }
     }
 
+    /// Whether it bears a server cookie of ours.
+    pub(super) fn is_ours(&self, context: &Context<'_>) -> bool {
+        context.policy.cookies.is_some() && !self.server.is_empty() && !self.is_bad(context)
+    }
+
     /// Whether it bears a server cookie that is not one of ours, or not one any more (RFC 9018, 4.3).
     pub(super) fn is_bad(&self, context: &Context<'_>) -> bool {
         let Some(secret) = context.policy.cookies else { return false };

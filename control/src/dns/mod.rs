@@ -11,6 +11,7 @@
 
 mod affinity;
 mod answer;
+mod bare;
 mod budget;
 mod chaos;
 pub mod client;
@@ -20,6 +21,7 @@ mod edns;
 mod error;
 mod index;
 mod layout;
+mod limiter;
 mod names;
 pub mod present;
 mod query;

@@ -12,11 +12,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::bare::{self, Bare};
+use super::limiter::{Limiter, Listed, Sentence, listed};
 use super::sockets::{self, BindError};
 use super::summoner::{Asked, Reply, SummonChannels, Summoner};
 use super::waiting::Waiter;
 use super::{Context, DnsStats, Index, Outcome, Pick, Policy, Response, Transport, respond};
-use crate::model::{Late, Timestamp};
+use crate::model::{Denied, Late, Timestamp};
 
 /// Most TCP connections at a time, all addresses together.
 const CONNECTIONS: usize = 256;
@@ -28,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const IDLE_SCARCE: Duration = Duration::from_secs(1);
 /// Longest life of a connection, so that slow clients cannot keep a place by asking now and then.
 const LIFETIME: Duration = Duration::from_secs(120);
+/// Bytes of a UDP header.
+const UDP: usize = 8;
 /// Pause after a socket's error, which might come again at once (no memory, no descriptors).
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -74,7 +78,8 @@ impl Listeners {
         summons: SummonChannels,
         shutdown: impl Future<Output = ()>,
     ) {
-        let answerer = Answerer { snapshots, policies, stats, summoner: Arc::new(Summoner::new(summons)) };
+        let (summoner, limiter) = (Arc::new(Summoner::new(summons)), Arc::new(Limiter::new()));
+        let answerer = Answerer { snapshots, policies, stats, summoner, limiter };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut tasks = JoinSet::new();
         for socket in self.udp {
@@ -102,6 +107,7 @@ pub(super) struct Answerer {
     policies: watch::Receiver<Arc<Policy>>,
     stats: Arc<DnsStats>,
     summoner: Arc<Summoner>,
+    limiter: Arc<Limiter>,
 }
 
 // Neither value is held while answering: a borrow blocks the publisher.
@@ -129,8 +135,47 @@ impl Answerer {
         response
     }
 
+    /// The response, or what the rules say instead.
+    fn respond_by_rules(&self, message: &[u8], transport: Transport, client: IpAddr) -> Response {
+        let policy = self.policy();
+        let guard = &policy.guard;
+        let context = Context { transport, client, time: Timestamp::now().seconds(), policy: &policy };
+        let instead = |outcome, bare: Option<Bare>, service| Response {
+            bytes: bare.and_then(|bare| bare::reply(message, &context, bare)),
+            outcome,
+            service,
+        };
+        let listed = listed(&guard.lists, client);
+        if listed == Some(Listed::Denied) {
+            let refuses = guard.lists.denied == Denied::Refuse;
+            return instead(Outcome::Denied, refuses.then_some(Bare::Refused), None);
+        }
+        let response = self.respond(message, transport, client);
+        // A client that asks over TCP has the address that it says.
+        if transport == Transport::Tcp || listed.is_some() || response.outcome == Outcome::Dropped {
+            return response;
+        }
+        let proven = bare::is_proven(message, &context);
+        let response = match self.limiter.ask(guard, client, proven, response.service) {
+            Sentence::Send => response,
+            Sentence::Slip => instead(Outcome::Slipped, Some(Bare::Truncated), response.service),
+            Sentence::Hold => return instead(Outcome::Limited, None, response.service),
+        };
+        let room = match guard.limits.amplification {
+            0 => return response,
+            _ if proven => return response,
+            factor => (message.len() + UDP).saturating_mul(factor as usize),
+        };
+        let fits = |response: &Response| response.bytes.as_ref().is_none_or(|bytes| bytes.len() + UDP <= room);
+        if fits(&response) {
+            return response;
+        }
+        let short = instead(Outcome::Unproven, Some(Bare::Truncated), response.service);
+        if fits(&short) { short } else { instead(Outcome::Limited, None, short.service) }
+    }
+
     fn answer(&self, message: &[u8], transport: Transport, client: SocketAddr, later: impl FnOnce() -> Reply) -> Said {
-        let mut response = self.respond(message, transport, client.ip());
+        let mut response = self.respond_by_rules(message, transport, client.ip());
         if response.outcome == Outcome::Late
             && let Some(service) = response.service
         {

@@ -81,6 +81,14 @@ outcomes! {
     BadVers = "badvers",
     /// The answer did not fit: TC set, to be asked again over TCP.
     Truncated = "truncated",
+    /// From a client that is denied.
+    Denied = "denied",
+    /// Over a limit: told to ask again over TCP.
+    Slipped = "slipped",
+    /// Over a limit, and not answered.
+    Limited = "limited",
+    /// Told to ask again over TCP, for the answer would be too much to who has not proven its address.
+    Unproven = "unproven",
     /// No reply: shorter than a header, or itself a reply.
     Dropped = "dropped",
 }

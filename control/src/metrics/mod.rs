@@ -3,6 +3,7 @@
 //! A registry per scrape: every value has its one home elsewhere and is copied here, so metrics and
 //! status cannot disagree.
 
+mod forecasts;
 mod stages;
 
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -66,6 +67,16 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         let is = i64::from(interface.program_id.is_some());
         attached.with_label_values(&[&interface.interface, &interface.mode]).set(is);
     }
+    let drifts = counter(
+        "selvedge_dataplane_drifts_total",
+        "Things in the kernel that others changed, by kind (pin, link, program, table, settings, counter).",
+        &["kind"],
+    )?;
+    for (kind, count) in &status.audit.drifts {
+        drifts.with_label_values(&[kind]).inc_by(*count);
+    }
+    let open = status.audit.open.len() as f64;
+    single("selvedge_dataplane_drifts_open", "Such changes that could not be put right and stand.", open)?;
     let verdicts = counter("selvedge_xdp_packets_total", "Packets seen by the XDP program, by verdict.", &["verdict"])?;
     for (verdict, count) in &status.verdicts {
         verdicts.with_label_values(&[verdict]).inc_by(*count);
@@ -74,6 +85,10 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     let transit = counter("selvedge_transit_packets_total", about, &["verdict"])?;
     for (verdict, count) in &status.transit_verdicts {
         transit.with_label_values(&[verdict]).inc_by(*count);
+    }
+    if let Some(age) = status.heartbeat_age_ms {
+        let help = "Seconds since the XDP program was last told that the daemon is there.";
+        single("selvedge_xdp_heartbeat_age_seconds", help, age as f64 / 1e3)?;
     }
     let used = gauge("selvedge_map_entries", "Entries in use of a kernel map.", &["map"])?;
     let capacity = gauge("selvedge_map_capacity_entries", "Entries that a kernel map can hold.", &["map"])?;
@@ -130,6 +145,21 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     )?;
     let answers =
         counter("selvedge_service_answers_total", "Answers with records, by who answered.", &["service", "by"])?;
+    let said = counter(
+        "selvedge_service_kernel_answers_total",
+        "Answers that the kernel gave for the service, by what they said.",
+        &["service", "verdict"],
+    )?;
+    let limited = counter(
+        "selvedge_service_kernel_limited_total",
+        "Queries that the kernel left without an answer because of a limit.",
+        &["service"],
+    )?;
+    let families = counter(
+        "selvedge_service_kernel_queries_total",
+        "Queries for the service's names that the kernel saw, by IP version.",
+        &["service", "family"],
+    )?;
     let replicas = gauge("selvedge_service_replicas", "Instances, wanted and serving.", &["service", "kind"])?;
     let ordered = gauge(
         "selvedge_service_ordered",
@@ -161,6 +191,13 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         queries.with_label_values(&[name, "daemon"]).inc_by(rest);
         answers.with_label_values(&[name, "kernel"]).inc_by(service.answered_in_kernel);
         answers.with_label_values(&[name, "daemon"]).inc_by(service.answered_by_daemon);
+        for (verdict, count) in &service.answers_in_kernel {
+            said.with_label_values(&[name, verdict]).inc_by(*count);
+        }
+        limited.with_label_values(&[name]).inc_by(service.limited_in_kernel);
+        let v4 = service.queries_in_kernel.saturating_sub(service.queries_v6_in_kernel);
+        families.with_label_values(&[name, "ipv4"]).inc_by(v4);
+        families.with_label_values(&[name, "ipv6"]).inc_by(service.queries_v6_in_kernel);
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
         replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
         ordered.with_label_values(&[name]).set(service.ordered.is_some().into());
@@ -181,6 +218,7 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
             load.with_label_values(&[name, "forecast"]).set(forecast.mean);
         }
     }
+    forecasts::register(&registry, status)?;
     single("selvedge_allocation_last_seconds", "Last time from trigger to ready.", last_s(&status.allocation_ms))?;
     single("selvedge_removal_last_seconds", "Last time from stop to gone.", last_s(&status.removal_ms))?;
     Ok(registry)

@@ -46,6 +46,9 @@ pub struct Observed {
     pub services: BTreeMap<ServiceName, ObservedService>,
     /// The newest closed window, if one was closed.
     pub window: Option<WindowReport>,
+    /// What the window after it has come to so far, where that was looked at.
+    #[serde(default)]
+    pub running_window: Option<WindowReport>,
     /// Generation of the published tables; 0 before the first.
     pub generation: u64,
     /// True once the node has read back what it already runs; nothing may be planned before.

@@ -5,6 +5,7 @@ pub mod documents;
 pub mod domain;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod guard;
 pub mod ids;
 pub mod image;
 pub mod instance;
@@ -23,6 +24,7 @@ pub mod window;
 pub use catalogue::{CatalogueEntry, Feature, Figures, Isolation, Measured, Measurement, Measurements, Quantiles};
 pub use documents::{Desired, DesiredService, Observed, ObservedService};
 pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
+pub use guard::{ClientLists, Denied, Guard, QueryLimits, StalePolicy, Staleness};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
 pub use image::split_registry;
 pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
@@ -38,4 +40,4 @@ pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_I
 pub use summon::{Cold, ColdServices, Late, Refusal, Summon, SummonLimits, SummonOrder};
 pub use table::{Hold, TableHeader};
 pub use text::in_full;
-pub use window::{Forecast, Timestamp, Window, WindowReport};
+pub use window::{Forecast, Timestamp, WindowReport};

@@ -33,17 +33,6 @@ impl Timestamp {
     }
 }
 
-/// One service's requests in one counting period.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Window {
-    /// Start of the period.
-    pub start: Timestamp,
-    /// Its length in milliseconds.
-    pub length_ms: u64,
-    /// Requests counted; `None` where the counters were missing, stale or reset: not zero.
-    pub requests: Option<f64>,
-}
-
 /// What a node counted in one period, for all its services.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowReport {
@@ -57,6 +46,13 @@ pub struct WindowReport {
     pub requests: BTreeMap<ServiceName, f64>,
     /// False where the counters were missing, stale or reset: nothing may be lowered by this report.
     pub complete: bool,
+    /// False while the period still runs: `requests` are those of the `length_ms` that are over.
+    #[serde(default = "closed")]
+    pub closed: bool,
+}
+
+const fn closed() -> bool {
+    true
 }
 
 /// What a model expects of one coming window.

@@ -1,46 +1,44 @@
-//! The orchestrator half: window reports → predict → plan → place → [`Desired`].
+//! The orchestrator half: window reports → each service's brain (predict, plan) → place → [`Desired`].
 //!
 //! Reads [`Observed`], writes [`Desired`], and touches nothing else of the node.
 
+mod brain;
+mod record;
+mod room;
+mod starts;
+mod surge;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
+use autoscale::plan::Decision;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::model::{
-    Desired, DesiredService, Forecast, InstanceState, NodeName, Observed, Order, Orders, Override, ServiceName,
-    ServiceSpec, Timestamp, Window, WindowReport,
+    Desired, DesiredService, Forecast, NodeName, Observed, Order, Orders, Override, ServiceName, ServiceSpec,
+    WindowReport,
 };
-use crate::placement::{NodeView, PlanInput, Want, place, plan};
-use crate::predict::{self, Predictor};
+use crate::placement::{NodeView, Want, place};
 use crate::stop::Stop;
 use crate::store::Store;
 
-/// Requests of a window that are worth an instance ahead of them.
-const LEAST_FORECAST: f64 = 0.5;
+use brain::{Brain, Situation};
+pub use record::{BoundRecord, DecisionRecord, Fitness, Outcome, WindowRecord};
+use room::Room;
+
 /// Windows kept for the status.
 const HISTORY: usize = 240;
-
-/// One window of one service: what was expected, what came, what was decided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct WindowRecord {
-    /// The report's number.
-    pub window: u64,
-    /// Its start.
-    pub start: Timestamp,
-    /// Requests that came; `None` where they could not be counted.
-    pub observed: Option<f64>,
-    /// Requests that had been forecast for this window before it began.
-    pub predicted: Option<f64>,
-    /// Instances that served at its end.
-    pub replicas: u32,
-    /// Instances wanted from its end on.
-    pub wanted: u32,
-}
+/// Share of a window that estimation may take, of all services together, and the most of it. What is begun is ended.
+const FIT_SHARE: u32 = 20;
+const MOST_FITTING: Duration = Duration::from_millis(500);
+/// Services whose states are stored after one window; the others' turn is later.
+const STORED_AT_ONCE: usize = 16;
 
 /// One service as the orchestrator sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -56,6 +54,12 @@ pub struct ServiceOutlook {
     pub forecast: Option<Forecast>,
     /// The last decision in a sentence.
     pub decision: String,
+    /// Newest decisions with all that they rest on, oldest first; of several alike the newest.
+    pub decisions: VecDeque<DecisionRecord>,
+    /// Decisions since the daemon started, by what they rest on and by the bounds that changed them.
+    pub counts: BTreeMap<String, u64>,
+    /// How the forecasts fare.
+    pub fitness: Fitness,
     /// How the forecast comes about.
     pub model: String,
     /// Newest windows, oldest first.
@@ -76,7 +80,10 @@ pub struct Orchestrator {
     node: NodeName,
     store: Arc<Store>,
     orders: watch::Receiver<Arc<Orders>>,
-    models: BTreeMap<ServiceName, Box<dyn Predictor>>,
+    brains: BTreeMap<ServiceName, Brain>,
+    /// Whose parameters were estimated last, and whose state was stored last: the next one's turn is next.
+    fitted: Option<ServiceName>,
+    kept: Option<ServiceName>,
     /// States of models from before the restart, until their service is first seen.
     stored: BTreeMap<ServiceName, serde_json::Value>,
     view: OrchestratorView,
@@ -84,8 +91,11 @@ pub struct Orchestrator {
     shown: watch::Sender<Arc<OrchestratorView>>,
     /// Wanted instances that found no place, as they were told last.
     unplaced: BTreeMap<ServiceName, u32>,
-    /// Number of the last window that was taken in.
+    /// Number of the last window that was taken in, and how much of the one behind it was looked at.
     last_window: u64,
+    looked_ms: u64,
+    /// A plan for this configuration and these orders was made.
+    planned: bool,
 }
 
 impl Orchestrator {
@@ -122,13 +132,17 @@ impl Orchestrator {
             node,
             store,
             orders,
-            models: BTreeMap::new(),
+            brains: BTreeMap::new(),
+            fitted: None,
+            kept: None,
             stored,
             view,
             desired,
             shown,
             unplaced: BTreeMap::new(),
             last_window: 0,
+            looked_ms: 0,
+            planned: false,
         }
     }
 
@@ -140,66 +154,140 @@ impl Orchestrator {
         mut config: watch::Receiver<Arc<Config>>,
         mut shutdown: Stop,
     ) {
-        let mut planned = false;
         loop {
             tokio::select! {
                 () = shutdown.ordered() => return,
                 changed = observed.changed() => if changed.is_err() { return },
                 changed = self.orders.changed() => {
                     if changed.is_err() { return }
-                    planned = false;
+                    self.planned = false;
                 }
                 changed = config.changed() => {
                     if changed.is_err() { return }
-                    planned = false;
+                    self.planned = false;
                 }
             }
             let now = observed.borrow_and_update().clone();
             let current = config.borrow().clone();
-            if !now.settled {
-                continue;
+            self.step(&now, &current);
+        }
+    }
+
+    /// All that follows from what is observed now.
+    fn step(&mut self, now: &Observed, config: &Config) {
+        if !now.settled {
+            return;
+        }
+        for (name, brain) in &mut self.brains {
+            if let Some(state) = now.services.get(name) {
+                brain.watch(state);
             }
-            let fresh = now.window.as_ref().filter(|w| w.sequence > self.last_window);
-            if fresh.is_none() && planned {
-                continue;
-            }
-            planned = true;
-            if let Some(report) = fresh {
-                self.last_window = report.sequence;
-                self.learn(report, &current);
-            }
-            self.decide(fresh, &now, &current);
+        }
+        let fresh = now.window.as_ref().filter(|w| w.sequence > self.last_window);
+        if fresh.is_none() && self.planned {
+            self.look_within(now, config);
+            return;
+        }
+        self.planned = true;
+        if let Some(report) = fresh {
+            self.last_window = report.sequence;
+            self.looked_ms = 0;
+            self.learn(report, config);
+        }
+        self.decide(fresh, now, config, &BTreeMap::new());
+        if fresh.is_some() {
+            self.keep(config);
+            self.maintain(config);
+        }
+    }
+
+    /// Decides within the window where a service is asked for more than what runs can serve.
+    fn look_within(&mut self, now: &Observed, config: &Config) {
+        let part = now.running_window.as_ref();
+        let Some(part) = part.filter(|w| w.sequence > self.last_window && w.length_ms > self.looked_ms) else { return };
+        self.looked_ms = part.length_ms;
+        let surges = surge::surges(part, now, config, |name| self.view.services.get(name).map_or(0, |o| o.wanted));
+        if !surges.is_empty() {
+            self.decide(None, now, config, &surges);
         }
     }
 
     fn learn(&mut self, report: &WindowReport, config: &Config) {
-        self.models.retain(|name, _| config.services.iter().any(|s| s.name == *name));
+        self.brains.retain(|name, _| config.service(name).is_some());
         for service in &config.services {
-            let kind = config.predictors.get(&service.name).copied().unwrap_or_default();
-            let stored = self.stored.remove(&service.name);
-            let model = self.models.entry(service.name.clone()).or_insert_with(|| {
-                let mut model = predict::build(kind);
-                if stored.is_some_and(|state| !model.restore(&state)) {
-                    info!(service = %service.name, "the model's stored state does not fit; it starts afresh");
-                }
-                model
-            });
-            let requests = report.requests.get(&service.name).copied();
-            model.observe(&Window { start: report.start, length_ms: report.length_ms, requests });
+            let Some(brain) = self.brain(service, config) else { continue };
+            brain.observe(report, report.requests.get(&service.name).copied());
         }
-        let states = self.models.iter().map(|(name, model)| (name.clone(), model.save())).collect();
-        if let Err(error) = tokio::task::block_in_place(|| self.store.put_predictors(&states)) {
+    }
+
+    /// A service's brain: as it is, as it was stored before the restart, or a new one.
+    fn brain(&mut self, service: &ServiceSpec, config: &Config) -> Option<&mut Brain> {
+        let (scaling, window) = (config.scaling.get(&service.name)?, config.control.window);
+        let stored = self.stored.remove(&service.name);
+        let brain = self.brains.entry(service.name.clone()).or_insert_with(|| {
+            let mut brain = Brain::new(scaling, window);
+            if stored.is_some_and(|state| !brain.restore(&state)) {
+                info!(service = %service.name, "the model's stored state does not fit; it starts afresh");
+            }
+            brain
+        });
+        brain.adapt(scaling, window);
+        Some(brain)
+    }
+
+    /// Stores the states of some services, so that many do not take a window's time.
+    fn keep(&mut self, config: &Config) {
+        let due = after(self.kept.as_ref(), self.brains.keys(), STORED_AT_ONCE);
+        let states = due.iter().filter_map(|name| Some((name.clone(), self.brains.get(name)?.save()))).collect();
+        let known = config.services.iter().map(|s| s.name.as_str()).collect();
+        self.kept = due.into_iter().next_back();
+        if let Err(error) = tokio::task::block_in_place(|| self.store.put_predictors(&states, &known)) {
             warn!(%error, "the models' states could not be stored");
         }
     }
 
-    fn decide(&mut self, report: Option<&WindowReport>, observed: &Observed, config: &Config) {
-        let mut wanted: BTreeMap<ServiceName, Want> = BTreeMap::new();
-        for service in &config.services {
-            let (replicas, reason) = self.decide_service(service, report, observed, config);
-            wanted.insert(service.name.clone(), Want { replicas, technology: service.technology, reason });
+    /// Estimates parameters where that is due, one service after the other, until the time for it is used up.
+    fn maintain(&mut self, config: &Config) {
+        let (begun, budget) = (Instant::now(), (config.control.window / FIT_SHARE).min(MOST_FITTING));
+        let due = self.brains.iter().filter(|(_, brain)| brain.is_due()).map(|(name, _)| name);
+        for name in after(self.fitted.as_ref(), due, usize::MAX) {
+            if let Some(brain) = self.brains.get_mut(&name) {
+                tokio::task::block_in_place(|| brain.maintain());
+            }
+            self.fitted = Some(name);
+            if begun.elapsed() >= budget {
+                return;
+            }
         }
-        self.view.services.retain(|name, _| wanted.contains_key(name));
+    }
+
+    /// Decides for all services, or for those that surge.
+    fn decide(
+        &mut self,
+        report: Option<&WindowReport>,
+        observed: &Observed,
+        config: &Config,
+        surges: &BTreeMap<ServiceName, f64>,
+    ) {
+        let mut wanted: BTreeMap<ServiceName, Want> = BTreeMap::new();
+        let counts = |name: &ServiceName| {
+            let running = observed.services.get(name).map_or(0, crate::model::ObservedService::running);
+            self.view.services.get(name).map_or(0, |o| o.wanted).max(running)
+        };
+        let mut room = Room::new(config, counts);
+        for service in &config.services {
+            let decided = if surges.is_empty() || surges.contains_key(&service.name) {
+                let surge = surges.get(&service.name).copied();
+                self.decide_service(service, report, surge, observed, config, &room)
+            } else {
+                self.in_force(service)
+            };
+            if let Some((replicas, reason)) = decided {
+                room.take(service, replicas);
+                wanted.insert(service.name.clone(), Want { replicas, technology: service.technology, reason });
+            }
+        }
+        self.view.services.retain(|name, _| config.service(name).is_some());
         let mut placed = place(&wanted, &[node_view(observed, config)]);
         if placed.unplaced != self.unplaced {
             for (service, missing) in &placed.unplaced {
@@ -208,7 +296,7 @@ impl Orchestrator {
             }
             self.unplaced.clone_from(&placed.unplaced);
         }
-        let Some(services) = placed.nodes.remove(&self.node) else { return };
+        let services = placed.nodes.remove(&self.node).unwrap_or_default();
         for (name, service) in &services {
             if let Some(outlook) = self.view.services.get_mut(name) {
                 outlook.decision.clone_from(&service.reason);
@@ -217,60 +305,91 @@ impl Orchestrator {
         self.send(services);
     }
 
+    /// What was decided last, where that is carried out.
+    fn in_force(&self, service: &ServiceSpec) -> Option<(u32, String)> {
+        let outlook = self.view.services.get(&service.name)?;
+        let is_left = outlook.decisions.back().is_some_and(|last| last.outcome == Outcome::ObservedOnly);
+        (!is_left).then(|| (outlook.wanted, outlook.decision.clone()))
+    }
+
+    /// The number that is wanted, with the reason; `None` where nothing shall be done about the service.
     fn decide_service(
         &mut self,
         service: &ServiceSpec,
         report: Option<&WindowReport>,
+        surge: Option<f64>,
         observed: &Observed,
         config: &Config,
-    ) -> (u32, String) {
-        let state = observed.services.get(&service.name);
+        room: &Room<'_>,
+    ) -> Option<(u32, String)> {
+        let scaling = config.scaling.get(&service.name)?;
+        let (name, window) = (&service.name, config.control.window);
+        let state = observed.services.get(name);
         let running = state.map_or(0, crate::model::ObservedService::running);
-        let model = self.models.get(&service.name);
-        let forecast = model.and_then(|m| m.forecast(1)).map(|forecast| none_or_some(service, forecast));
-        let outlook = self.view.services.entry(service.name.clone()).or_default();
-        let count = report.and_then(|r| r.requests.get(&service.name).copied());
-        let in_force = outlook.planned.map_or(running, |_| outlook.wanted);
-        let decision = plan(&PlanInput {
-            service: service.name.clone(),
-            forecast: forecast.clone(),
-            observed: count,
-            complete: report.is_some_and(|r| r.complete) && count.is_some(),
-            running,
-            last_wanted: outlook.planned,
-            capacity: service.capacity,
-            min: service.min,
-            max: service.max,
+        let last_wanted = self.view.services.get(name).and_then(|o| o.planned);
+        let situation = Situation {
+            service,
+            scaling,
+            window,
+            report,
+            surge,
+            state,
+            last_wanted,
             node_limit: config.limits.instances,
-        });
-        let ordered = self.orders.borrow().services.get(&service.name).cloned();
-        let (wanted, reason) = match &ordered {
-            None => (decision.wanted, decision.to_string()),
-            Some(order) => {
-                let (wanted, how) = order.what.apply(in_force, service.max.min(config.limits.instances));
-                (wanted, format!("{wanted}: {how} {}; the plan says: {decision}", order.giver()))
-            }
+            cpu_limit: room.by_processors(service, scaling),
+            memory_limit: room.by_memory(service, scaling),
         };
-        if let Some(report) = report {
-            if outlook.history.len() == HISTORY {
-                outlook.history.pop_front();
-            }
-            let serving = state.map_or(0, |s| s.instances.iter().filter(|i| i.state == InstanceState::Serving).count());
-            outlook.history.push_back(WindowRecord {
-                window: report.sequence,
-                start: report.start,
-                observed: count,
-                predicted: outlook.forecast.as_ref().map(|f| f.mean),
-                replicas: serving as u32,
-                wanted,
-            });
+        let ordered = self.orders.borrow().services.get(name).cloned();
+        let brain = self.brain(service, config)?;
+        let decision = brain.decide(&situation);
+        let (forecast, model, fitness) =
+            (brain.next(service), brain.explain(), brain.fitness(service, scaling, window));
+
+        let outlook = self.view.services.entry(name.clone()).or_default();
+        let in_force = outlook.planned.map_or(running, |_| outlook.wanted);
+        let (wanted, outcome) = match &ordered {
+            Some(order) => (order.what.apply(in_force, service.max.min(config.limits.instances)).0, Outcome::Ordered),
+            None if scaling.mode == Mode::Observe => (running, Outcome::ObservedOnly),
+            None => (decision.wanted, Outcome::CarriedOut),
+        };
+        let sentence = sentence(&decision, outcome, wanted, in_force, ordered.as_ref(), fitness.braked);
+        let window_number = report.map(|r| r.sequence);
+        let record = DecisionRecord::new(&decision, observed.at, window_number, wanted, outcome, sentence.clone());
+        for label in record.labels() {
+            *outlook.counts.entry(label).or_default() += 1;
         }
+        if let Some(report) = report {
+            outlook.saw(report, name, state, wanted);
+        }
+        let (mae, rmse) = record::errors(outlook.history.iter()).unzip();
+        outlook.fitness = Fitness { mae, rmse, ..fitness };
         outlook.wanted = wanted;
         outlook.ordered = ordered;
         outlook.planned = Some(decision.wanted);
-        outlook.forecast = forecast;
-        outlook.model = model.map_or_else(String::new, |m| m.explain());
-        (wanted, reason)
+        outlook.forecast = forecast.map(Forecast::from);
+        outlook.model = model;
+        outlook.decision.clone_from(&sentence);
+        if let Some(brain) = self.brains.get_mut(name) {
+            brain.remember(record);
+            outlook.decisions.clone_from(&brain.decisions);
+        }
+        (outcome != Outcome::ObservedOnly).then_some((wanted, sentence))
+    }
+
+    /// Tells of a plan that could not be written: what was wanted before stays.
+    fn not_stored(&mut self, services: &BTreeMap<ServiceName, DesiredService>) {
+        for (name, service) in services {
+            let before = self.desired.borrow().as_ref().and_then(|d| d.services.get(name).map(|s| s.replicas));
+            let Some(outlook) = self.view.services.get_mut(name).filter(|_| before != Some(service.replicas)) else {
+                continue;
+            };
+            let sentence = format!("not in force, for it could not be stored: {}", service.reason);
+            outlook.wanted = before.unwrap_or(0);
+            outlook.decision.clone_from(&sentence);
+            if let Some(last) = outlook.decisions.back_mut() {
+                (last.outcome, last.wanted, last.sentence) = (Outcome::NotStored, outlook.wanted, sentence);
+            }
+        }
     }
 
     /// Stores and sends the document, if it says something new.
@@ -286,6 +405,7 @@ impl Orchestrator {
             if let Err(error) = tokio::task::block_in_place(|| self.store.put_desired(&document)) {
                 error!(%error, "the plan could not be stored; what was wanted stays");
                 self.view.revision -= 1;
+                self.not_stored(&document.services);
                 self.shown.send_replace(Arc::new(self.view.clone()));
                 return;
             }
@@ -298,11 +418,62 @@ impl Orchestrator {
     }
 }
 
-/// A forecast of next to nothing is none for a service that may have no instance: it is there at the first query, and a
-/// moving average would else keep it up for a dozen windows after the last one.
-fn none_or_some(service: &ServiceSpec, forecast: Forecast) -> Forecast {
-    let nothing = service.min == 0 && forecast.mean < LEAST_FORECAST;
-    if nothing { Forecast { mean: 0.0, ..forecast } } else { forecast }
+impl ServiceOutlook {
+    /// Keeps a window.
+    fn saw(
+        &mut self,
+        report: &WindowReport,
+        name: &ServiceName,
+        state: Option<&crate::model::ObservedService>,
+        wanted: u32,
+    ) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(WindowRecord {
+            window: report.sequence,
+            start: report.start,
+            observed: report.requests.get(name).copied(),
+            predicted: self.forecast.as_ref().map(|f| f.mean),
+            replicas: state.map_or(0, brain::serving),
+            wanted,
+        });
+    }
+}
+
+/// A decision in a sentence, with what is in force instead of it.
+fn sentence(
+    decision: &Decision,
+    outcome: Outcome,
+    wanted: u32,
+    before: u32,
+    ordered: Option<&Order<Override>>,
+    braked: bool,
+) -> String {
+    let mut plan = decision.to_string();
+    if braked && !decision.reasons.iter().any(|r| r.bound == autoscale::plan::Bound::Brake) {
+        let failed = decision.input.never_ready;
+        plan.push_str(&format!("; {failed} instances in a row never became ready, so they are tried one by one"));
+    }
+    match (ordered, outcome) {
+        (Some(order), _) => {
+            let (_, how) = order.what.apply(before, wanted);
+            format!("{wanted}: {how} {}; the plan says: {plan}", order.giver())
+        }
+        (None, Outcome::ObservedOnly) => format!("observed only, {wanted} left as they are; the plan says: {plan}"),
+        _ => plan,
+    }
+}
+
+/// At most `most` of the names, beginning behind `last`, each once.
+fn after<'a>(
+    last: Option<&ServiceName>,
+    names: impl Iterator<Item = &'a ServiceName> + Clone,
+    most: usize,
+) -> Vec<ServiceName> {
+    let is_behind = |name: &&ServiceName| last.is_none_or(|last| *name > last);
+    let behind = names.clone().filter(is_behind);
+    behind.chain(names.filter(|name| !is_behind(name))).take(most).cloned().collect()
 }
 
 /// A node as placement sees it.

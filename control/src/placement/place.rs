@@ -20,7 +20,7 @@ pub struct Want {
     pub replicas: u32,
     /// What runs them; only nodes that have it get new ones.
     pub technology: Technology,
-    /// Why, for people: a [`PlanDecision`](super::PlanDecision)'s sentence.
+    /// Why, for people: the sentence of a decision.
     pub reason: String,
 }
 

@@ -10,6 +10,9 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Longest wait.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// Failures in a row after which one instance at a time is tried.
+const SUSPECT: u32 = 3;
+
 /// Failures in a row, by service.
 #[derive(Debug, Default)]
 pub(super) struct BackOff(BTreeMap<ServiceName, (u32, Instant)>);
@@ -43,6 +46,11 @@ impl BackOff {
         self.0.get(service).is_some_and(|(_, until)| *until > Instant::now())
     }
 
+    /// True where so many failed that the next one is tried alone.
+    pub fn is_suspect(&self, service: &ServiceName) -> bool {
+        self.0.get(service).is_some_and(|(failures, _)| *failures >= SUSPECT)
+    }
+
     /// When the waits under way end.
     pub fn ends(&self) -> impl Iterator<Item = Instant> {
         let now = Instant::now();
@@ -61,14 +69,15 @@ mod tests {
         let mut back_off = BackOff::default();
         assert!(!back_off.holds(&service));
         let mut last = Duration::ZERO;
-        for _ in 0..40 {
+        for failures in 1..=40 {
             back_off.failed(&service);
+            assert_eq!(back_off.is_suspect(&service), failures >= SUSPECT);
             let wait = back_off.ends().next().unwrap() - Instant::now();
             assert!(wait + Duration::from_millis(100) > last && wait <= LONGEST, "{wait:?} after {last:?}");
             last = wait;
         }
         assert!(last > LONGEST / 2 && back_off.holds(&service));
         back_off.succeeded(&service);
-        assert!(!back_off.holds(&service) && back_off.ends().next().is_none());
+        assert!(!back_off.holds(&service) && !back_off.is_suspect(&service) && back_off.ends().next().is_none());
     }
 }

@@ -15,6 +15,8 @@ pub struct ServiceView {
     pub available: bool,
     /// No start now: its last ones failed.
     pub held_back: bool,
+    /// Its last starts failed: the next instance has to become ready before another one is tried.
+    pub one_by_one: bool,
     /// Its instances that are not stopped.
     pub instances: Vec<InstanceView>,
 }
@@ -70,7 +72,9 @@ pub fn decide(services: &BTreeMap<ServiceName, ServiceView>, limits: Limits) -> 
             running.sort_by_key(|i| (i.state, std::cmp::Reverse(i.since), i.id.clone()));
             drains.extend(running.iter().take(excess).map(|i| Action::Drain(i.id.clone())));
         } else if service.available && !service.held_back {
-            let missing = (wanted - running.len()).min(room);
+            let coming = |i: &&InstanceView| i.state < InstanceState::Ready;
+            let tried = usize::from(!running.iter().any(coming));
+            let missing = (wanted - running.len()).min(room).min(if service.one_by_one { tried } else { room });
             room -= missing;
             starts.extend(std::iter::repeat_n(Action::Start(name.clone()), missing));
         }
@@ -94,7 +98,14 @@ mod tests {
             held: false,
             ordered: None,
         });
-        ServiceView { wanted, max: 8, available: true, held_back: false, instances: instances.collect() }
+        ServiceView {
+            wanted,
+            max: 8,
+            available: true,
+            held_back: false,
+            one_by_one: false,
+            instances: instances.collect(),
+        }
     }
 
     fn actions(view: ServiceView, limit: u32) -> Vec<Action> {
@@ -142,6 +153,15 @@ mod tests {
         assert_eq!(actions(view.clone(), 32), vec![start()]);
         view.instances[0] = InstanceView { ordered: Some(Drain::Remove), held: true, ..view.instances[0].clone() };
         assert_eq!(actions(ServiceView { wanted: None, ..view }, 32), vec![], "a held table names it");
+    }
+
+    #[test]
+    fn what_failed_is_tried_one_by_one() {
+        use InstanceState::{Serving, Starting};
+        let suspect = |states| ServiceView { one_by_one: true, ..service(Some(5), states) };
+        assert_eq!(actions(suspect(&[]), 32), vec![start()]);
+        assert_eq!(actions(suspect(&[Serving, Serving]), 32), vec![start()]);
+        assert!(actions(suspect(&[Serving, Starting]), 32).is_empty());
     }
 
     #[test]

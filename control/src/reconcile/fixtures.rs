@@ -41,7 +41,7 @@ pub(super) fn fixture(dir: &Path, text: &str) -> Fixture {
         dns: Arc::default(),
         summons: Arc::default(),
         // No interface, no service: nothing is loaded.
-        datapath: Datapath::open(&config.dataplane, Terms::default(), false).unwrap(),
+        datapath: Datapath::open(&config.dataplane, Terms::default(), false, None).unwrap(),
         orders: Arc::new(crate::orders::Book::open(Arc::clone(&store)).unwrap()),
         store,
     };
@@ -57,6 +57,7 @@ pub(super) fn fixture(dir: &Path, text: &str) -> Fixture {
         desired_revision: 0,
         services: BTreeMap::new(),
         window: None,
+        running_window: None,
         generation: 0,
         settled: false,
     };

@@ -123,6 +123,8 @@ pub struct Operator {
     /// The kernel and the daemon's DNS hold `snapshot`.
     pub(super) published: bool,
     pub(super) window: Option<WindowReport>,
+    /// What the window after it has come to.
+    pub(super) running_window: Option<WindowReport>,
     pub(super) revision: u64,
     pub(super) settled: bool,
     /// The pool had no free address at the last try; said once.
@@ -162,6 +164,7 @@ impl Operator {
             not_kept: None,
             published: false,
             window: None,
+            running_window: None,
             revision: 0,
             settled: false,
             pool_full: false,
@@ -292,7 +295,11 @@ impl Operator {
             Event::TakenDown { id, outcome } => self.taken_down(&id, outcome),
             Event::Resized { id, outcome } => self.resized(&id, outcome),
             Event::Driver { technology, event } => self.driver_event(technology, event).await,
-            Event::Window(report) => self.window = Some(report),
+            Event::Window(report) if report.closed => {
+                self.window = Some(report);
+                self.running_window = None;
+            }
+            Event::Window(report) => self.running_window = Some(report),
         }
     }
 

@@ -20,6 +20,7 @@ impl Operator {
                     max: spec.max,
                     available: self.technologies.get(&spec.technology).is_some_and(|t| t.available),
                     held_back: self.back_off.holds(&spec.name),
+                    one_by_one: self.back_off.is_suspect(&spec.name),
                     instances: Vec::new(),
                 },
             );
@@ -87,6 +88,7 @@ impl Operator {
             desired_revision: self.desired.as_ref().map_or(0, |d| d.revision),
             services,
             window: self.window.clone(),
+            running_window: self.running_window.clone(),
             generation: snapshot.generation,
             settled: self.settled,
         };

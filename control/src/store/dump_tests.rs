@@ -45,7 +45,7 @@ fn fill(store: &Store, seed: &[(u8, u32)]) {
             3 => {
                 // Not every float survives every reader.
                 let state = serde_json::json!({ "average": f64::from(*number) / 3.0, "z": 1, "a": 2 });
-                store.put_predictors(&[(name, state)].into()).unwrap();
+                store.put_predictors(&[(name.clone(), state)].into(), &[name.as_str()].into()).unwrap();
             }
             4 => drop(store.service_index(&name).unwrap()),
             _ => {

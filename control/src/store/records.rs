@@ -315,14 +315,19 @@ impl Store {
         json.map(|json| self.decode(OPERATION, node.as_str(), &json)).transpose()
     }
 
-    /// Keeps the states of predictors by service; those of other services are forgotten.
+    /// Keeps the states of predictors by service beside those that are there; those of services that are not `known`
+    /// are forgotten.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
-    pub fn put_predictors(&self, states: &BTreeMap<ServiceName, serde_json::Value>) -> Result<(), StoreError> {
+    pub fn put_predictors(
+        &self,
+        states: &BTreeMap<ServiceName, serde_json::Value>,
+        known: &BTreeSet<&str>,
+    ) -> Result<(), StoreError> {
         self.write("write the predictors' states", |txn| {
             let mut table = txn.open_table(PREDICTORS)?;
-            table.retain(|service, _| states.keys().any(|s| s.as_str() == service))?;
+            table.retain(|service, _| known.contains(service))?;
             for (service, state) in states {
                 table.insert(service.as_str(), state.to_string().as_str())?;
             }

@@ -235,10 +235,13 @@ fn documents_predictors_and_configuration_are_kept() {
 
     let state = serde_json::json!({"model": "ema", "average": 0.1});
     let two: BTreeMap<_, _> = [(service("a"), state.clone()), (service("b"), state.clone())].into();
-    store.put_predictors(&two).unwrap();
+    store.put_predictors(&two, &["a", "b"].into()).unwrap();
     assert_eq!(store.predictors().unwrap(), two);
-    let one: BTreeMap<_, _> = [(service("b"), state)].into();
-    store.put_predictors(&one).unwrap();
+    let other = serde_json::json!({"model": "ema", "average": 0.2});
+    let one: BTreeMap<_, _> = [(service("b"), other.clone())].into();
+    store.put_predictors(&one, &["a", "b"].into()).unwrap();
+    assert_eq!(store.predictors().unwrap(), [(service("a"), state), (service("b"), other)].into());
+    store.put_predictors(&BTreeMap::new(), &["b"].into()).unwrap();
     assert_eq!(store.predictors().unwrap(), one);
 
     assert_eq!(store.config().unwrap(), None);

@@ -34,6 +34,26 @@ impl Windows {
         Self { length_ms, sequence: 0, last: first }
     }
 
+    /// What the running window has come to so far, by a reading taken now: of the services that can be told. `None`
+    /// where nothing can.
+    #[must_use]
+    pub fn so_far(&self, now: Timestamp, reading: &Reading) -> Option<WindowReport> {
+        let last = self.last.as_ref().filter(|last| last.epoch == reading.epoch)?;
+        let length_ms = reading.at_ms.checked_sub(last.at_ms).filter(|elapsed| *elapsed > 0)?;
+        let difference = |(service, total): (&ServiceName, &u64)| {
+            let difference = total.checked_sub(*last.totals.get(service)?)?;
+            Some((service.clone(), difference as f64))
+        };
+        Some(WindowReport {
+            sequence: self.sequence + 1,
+            start: Timestamp(now.0.saturating_sub(length_ms)),
+            length_ms,
+            requests: reading.totals.iter().filter_map(difference).collect(),
+            complete: true,
+            closed: false,
+        })
+    }
+
     /// Closes a window that ends at `end` with the reading taken then, `None` where the counters could
     /// not be read. A service whose count is new, went back, or whose epoch changed is left out and the
     /// report marked incomplete.
@@ -45,6 +65,7 @@ impl Windows {
             length_ms: self.length_ms,
             requests: BTreeMap::new(),
             complete: false,
+            closed: true,
         };
         if let (Some(last), Some(now)) = (&self.last, &reading)
             && last.epoch == now.epoch
@@ -87,6 +108,17 @@ mod tests {
         let report = windows.close(Timestamp(1000), reading(1, 1000, 25));
         assert_eq!((requests(&report), report.complete, report.sequence), (Some(20.0), true, 1));
         assert_eq!(report.start, Timestamp(0));
+    }
+
+    #[test]
+    fn a_running_window_is_told_as_far_as_it_is() {
+        let windows = Windows::new(1000, reading(1, 0, 5));
+        let part = windows.so_far(Timestamp(250), &reading(1, 250, 25).unwrap()).unwrap();
+        assert_eq!((requests(&part), part.length_ms, part.closed, part.sequence), (Some(20.0), 250, false, 1));
+        let untold = [reading(2, 250, 25), reading(1, 0, 25)];
+        assert!(untold.iter().flatten().all(|r| windows.so_far(Timestamp(250), r).is_none()));
+        let back = windows.so_far(Timestamp(250), &reading(1, 250, 4).unwrap()).unwrap();
+        assert_eq!(requests(&back), None);
     }
 
     #[test]

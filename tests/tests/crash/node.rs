@@ -115,7 +115,7 @@ impl Node {
             drivers: BTreeMap::from([(Technology::Docker, driver)]),
             bridges: BTreeMap::from([(Technology::Docker, bridge)]),
             // No program: answers are what the daemon's own DNS has.
-            datapath: Datapath::open(&config.dataplane, Terms::default(), false).unwrap(),
+            datapath: Datapath::open(&config.dataplane, Terms::default(), false, None).unwrap(),
             dns: Arc::default(),
             summons: Arc::default(),
         };
@@ -130,6 +130,7 @@ impl Node {
             desired_revision: 0,
             services: BTreeMap::new(),
             window: None,
+            running_window: None,
             generation: 0,
             settled: false,
         };

@@ -7,11 +7,11 @@ use xdp_balancer_common::{
 use super::names::{self, Name};
 use super::{DNS, LENGTH_MASK, Scratch};
 use crate::checksum::{Sum, at_offset, fold};
-use crate::lookup::{of_type, select};
 use crate::maps::SERVICES;
 use crate::packet::{load, unlinked};
 use crate::parse::DNS_ONE;
 use crate::pool::Base;
+use crate::rrset::{of_type, select};
 
 /// Response, opcode and RCODE.
 const DNS_KIND: u16 = 0xf80f_u16.to_be();

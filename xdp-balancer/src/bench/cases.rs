@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::frames::{FrameBuilder, Query, address_record, wire};
+use crate::guard::{Limits, Rules};
 use crate::table::{Below, Name, Rendered, Ring, Rrset, Table};
 
 /// AA.
@@ -28,6 +29,8 @@ pub(super) struct Case {
     pub frame: Vec<u8>,
     /// Whether it is passed, but not as it was.
     pub rewritten: bool,
+    /// What is in force meanwhile.
+    pub rules: Rules,
 }
 
 /// Addresses of the server, one per family.
@@ -146,7 +149,17 @@ pub(super) fn table() -> Table {
 
 /// All cases; the first one is the plain query that baselines run with.
 pub(super) fn all() -> Vec<Case> {
-    let case = |name, about, frame| Case { name, about, frame, rewritten: false };
+    let case = |name, about, frame| Case { name, about, frame, rewritten: false, rules: Rules::default() };
+    let limited = |name, about, client| {
+        let limits = Limits { client, slip: 0, ..Limits::default() };
+        Case {
+            name,
+            about,
+            frame: frame(false, 53, Query::new(NAME, A).build()),
+            rewritten: false,
+            rules: Rules { limits, ..Rules::default() },
+        }
+    };
     let query = |qtype| Query::new(NAME, qtype);
     let a = |v6| frame(v6, 53, query(A).build());
     let opt = |options: &[u8]| query(A).opt(1232, false, options).build();
@@ -171,6 +184,8 @@ pub(super) fn all() -> Vec<Case> {
         case("cookie_v4", "A with OPT and a client's cookie", frame(false, 53, opt(&cookie))),
         case("edns_v6", "A with OPT over IPv6", frame(true, 53, opt(&[]))),
         case("vlan_v4", "A behind one VLAN tag", tagged(a(false))),
+        limited("rrl_pass_v4", "A, with a limit that its client is under", 1_000_000_000),
+        limited("rrl_drop_v4", "A, with a limit that its client is over", 1),
         case("non_dns_v4", "UDP to another port", frame(false, 443, vec![0; 64])),
         case("non_dns_v6", "the same over IPv6", frame(true, 443, vec![0; 64])),
     ];

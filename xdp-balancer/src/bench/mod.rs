@@ -19,6 +19,7 @@ use xdp_balancer_common::{TransitHook, Verdict, bench as common, object};
 use crate::counters::changed;
 use crate::dataplane::{Dataplane, Options, RunAction};
 use crate::error::Error;
+use crate::guard::Rules;
 use crate::maps::Sizes;
 use crate::object as elf;
 use crate::sys;
@@ -144,6 +145,7 @@ fn measure(options: &BenchOptions) -> Result<Report, Error> {
     let cases = cases::all();
     let mut reports = Vec::with_capacity(cases.len());
     for case in &cases {
+        plane.set_rules(&case.rules)?;
         reports.push(describe(&plane, &mut harness, case)?);
     }
 
@@ -154,6 +156,7 @@ fn measure(options: &BenchOptions) -> Result<Report, Error> {
         pass_ns = pass_ns.min(harness::time(harness::program(&plane.object, object::PASS)?, &swap, options.repeat)?);
         swap_ns = swap_ns.min(harness.swap(&swap, options.repeat)?);
         for (case, time) in cases.iter().zip(&mut times) {
+            plane.set_rules(&case.rules)?;
             harness.set_frame(&case.frame, 0, 0)?;
             time.add(&mut harness, &plane, &plane, &case.frame, options.repeat)?;
         }
@@ -163,6 +166,7 @@ fn measure(options: &BenchOptions) -> Result<Report, Error> {
         harness_ns = harness_ns.min(time.pass);
     }
 
+    plane.set_rules(&Rules::default())?;
     let scaling = scaling::measure(options, &mut harness, &plane, pass_ns)?;
     let mut programs = Vec::new();
     for name in [object::XDP, object::PASS] {
@@ -179,6 +183,10 @@ fn measure(options: &BenchOptions) -> Result<Report, Error> {
 
 /// Runs the frame once, in front of the harness and behind it, and holds one against the other.
 fn describe(plane: &Dataplane, harness: &mut Harness, case: &cases::Case) -> Result<CaseReport, Error> {
+    if case.rules != Rules::default() {
+        // Takes what a limit has in store.
+        plane.run(&case.frame)?;
+    }
     let before = plane.counters(0)?;
     let alone = plane.run(&case.frame)?;
     let after = plane.counters(0)?;

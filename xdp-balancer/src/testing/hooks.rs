@@ -1,9 +1,11 @@
 //! What tests do to a dataplane and no daemon may: run its program from other threads, and take protections out.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
+use aya::maps::{Array, MapData};
 use aya::programs::{Program, TestRun as _, TestRunOptions};
-use xdp_balancer_common::{GRAIN, RingWord, object};
+use xdp_balancer_common::{BUCKET_SETS, Bucket, BucketSet, GRAIN, RingWord, object};
 
 use crate::dataplane::{Dataplane, RunAction, RunResult};
 use crate::error::Error;
@@ -27,6 +29,27 @@ impl Runner {
 }
 
 impl Dataplane {
+    /// Moves the heartbeat: it was so long ago.
+    pub fn set_heartbeat_age(&self, age: Duration) {
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        self.maps.set_heartbeat(sys::monotonic_ns().saturating_sub(age).max(1));
+    }
+
+    /// Fills every bucket with a prefix that nobody has, for so long.
+    pub fn fill_buckets(&mut self, time: Duration) -> Result<(), Error> {
+        let full_at = sys::monotonic_ns() + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
+        let mut buckets: Array<&mut MapData, BucketSet> = match self.object.map_mut(object::BUCKETS) {
+            Some(map) => map.try_into().map_err(Error::system("open the map", object::BUCKETS))?,
+            None => return Err(Error::Missing { name: object::BUCKETS }),
+        };
+        for index in 0..BUCKET_SETS {
+            let bucket = |way: u64| Bucket { key: u64::from(index) << 8 | way << 1 | 1, full_at };
+            let set = BucketSet(std::array::from_fn(|way| bucket(way as u64)));
+            buckets.set(index, set, 0).map_err(Error::system("write", object::BUCKETS))?;
+        }
+        Ok(())
+    }
+
     /// The program, once more.
     pub fn runner(&self) -> Result<Runner, Error> {
         let program = elf::loaded_xdp(&self.object)?.fd().map_err(Error::system("open", object::XDP))?;

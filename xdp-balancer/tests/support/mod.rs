@@ -15,11 +15,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use xdp_balancer::testing::{FrameBuilder, Query, address_record, wire};
-use xdp_balancer::{Below, Dataplane, Name, Options, Rendered, Ring, Rrset, Sizes, Table, remove_all};
+use xdp_balancer::{Below, Dataplane, Name, Options, Rendered, Ring, Rrset, Sizes, Table, Verdict, remove_all};
 
 pub const AA: u16 = 0x0400;
 pub const A: u16 = 1;
 pub const AAAA: u16 = 28;
+
+/// Verdicts that only rules lead to.
+pub const GUARDED: [Verdict; 8] = [
+    Verdict::Slipped,
+    Verdict::Unproven,
+    Verdict::Refused,
+    Verdict::Aged,
+    Verdict::Stale,
+    Verdict::Denied,
+    Verdict::Limited,
+    Verdict::Ceiling,
+];
 
 /// True if the test may go on; prints why not otherwise.
 pub fn privileged(test: &str) -> bool {
@@ -52,7 +64,15 @@ impl PinDir {
     pub fn options(&self) -> Options {
         Options {
             pin_dir: self.0.clone(),
-            sizes: Sizes { pool_bytes: 1 << 20, cursors: 64, services: 16, flows: 8, connections: 64 },
+            sizes: Sizes {
+                pool_bytes: 1 << 20,
+                cursors: 64,
+                services: 16,
+                flows: 8,
+                connections: 64,
+                lists: 64,
+                top: 64,
+            },
         }
     }
 

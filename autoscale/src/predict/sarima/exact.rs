@@ -27,6 +27,9 @@ pub(crate) struct Filter {
     /// Increment of the covariance: `weight` · `change` · `change`ᵀ.
     change: Vec<f64>,
     weight: f64,
+    /// Steps in a row that changed the variance by less than the precision of numbers. What `change` still holds comes to its
+    /// front one component a step, so only as many steps as it has components tell that nothing will.
+    quiet: usize,
 }
 
 impl Filter {
@@ -60,6 +63,7 @@ impl Filter {
             change: gain.clone(),
             gain,
             weight: -1.0 / variance,
+            quiet: 0,
         })
     }
 
@@ -68,19 +72,27 @@ impl Filter {
         let r = self.phi.len();
         let (before, innovation) = (self.variance, w - self.mean - self.state[0]);
         let (standard, first) = (innovation / before, self.state[0]);
-        shift(&mut self.state, |i, next| self.phi[i].mul_add(first, next) + self.gain[i] * standard);
-        let z = self.change[0];
+        // Plain products, and slices of one length: so these loops, where fits spend their time, become vectors.
+        let (phi, state) = (&self.phi[..r], &mut self.state[..r]);
+        let (gain, change) = (&mut self.gain[..r], &mut self.change[..r]);
+        for i in 0..r - 1 {
+            state[i] = phi[i] * first + state[i + 1] + gain[i] * standard;
+        }
+        state[r - 1] = phi[r - 1] * first + gain[r - 1] * standard;
+        let z = change[0];
         let growth = z * z * self.weight;
-        // Steady: what would still change is below the precision of numbers.
-        if growth.abs() > before * 1e-16 {
+        self.quiet = if growth.abs() > before * 1e-16 { 0 } else { self.quiet + 1 };
+        if self.quiet <= r {
             self.variance += growth;
             let (wz, zf) = (self.weight * z, z / self.variance);
-            for i in 0..r {
-                let next = if i + 1 < r { self.change[i + 1] } else { 0.0 };
-                let moved = self.phi[i].mul_add(z, next);
-                self.gain[i] += moved * wz;
-                self.change[i] = moved - self.gain[i] * zf;
+            for i in 0..r - 1 {
+                let moved = phi[i] * z + change[i + 1];
+                gain[i] += moved * wz;
+                change[i] = moved - gain[i] * zf;
             }
+            let moved = phi[r - 1] * z;
+            gain[r - 1] += moved * wz;
+            change[r - 1] = moved - gain[r - 1] * zf;
             self.weight += self.weight * self.weight * z * z / before;
         }
         (innovation, before)

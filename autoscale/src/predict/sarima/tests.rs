@@ -2,6 +2,7 @@
 //! Likelihoods, estimates and forecasts against series computed elsewhere (where they are at hand) and against
 //! closed forms.
 
+use crate::predict::noise::Noise;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -160,5 +161,51 @@ fn the_papers_cycle_is_predicted_exactly_after_its_training_cycle() {
     for t in 11..50 {
         assert_eq!(model.path(&y[..t], 10).unwrap(), y[t..t + 10], "{t}");
         model.observe(&y[..=t]);
+    }
+}
+
+/// By the covariances of the whole series, which is what the filter saves.
+#[test]
+fn the_exact_likelihood_of_a_seasonal_model_is_that_of_its_covariances() {
+    let order = Order::seasonal((1, 0, 1), (0, 0, 1), 24);
+    let n = 96;
+    let mut noise = Noise::new(11);
+    let w: Vec<f64> = (0..n).map(|_| noise.normal()).collect();
+    // With a small φ what the filter corrects by dies out within a season, and comes back with the next.
+    for (phi, theta, seasonal) in [(0.03, -0.5, -0.8), (0.7, -0.4, -0.9), (-0.01, 0.0, 0.6)] {
+        let parameters = Parameters {
+            phi: vec![phi],
+            theta: vec![theta],
+            seasonal_phi: Vec::new(),
+            seasonal_theta: vec![seasonal],
+            mean: None,
+        };
+        let mut psi = vec![0.0; 2000];
+        for (lag, weight) in [(0, 1.0), (1, theta), (24, seasonal), (25, theta * seasonal)] {
+            psi[lag] = weight;
+        }
+        for t in 1..psi.len() {
+            psi[t] += phi * psi[t - 1];
+        }
+        let gamma = |k: usize| -> f64 { psi.iter().zip(&psi[k..]).map(|(a, b)| a * b).sum() };
+        let gammas: Vec<f64> = (0..n).map(gamma).collect();
+        // Cholesky, and the innovations that it makes of the series.
+        let mut l = vec![vec![0.0; n]; n];
+        let (mut squares, mut logs, mut x) = (0.0, 0.0, vec![0.0; n]);
+        for i in 0..n {
+            for j in 0..=i {
+                let rest: f64 = (0..j).map(|k| l[i][k] * l[j][k]).sum();
+                let own = gammas[i - j] - rest;
+                l[i][j] = if i == j { own.sqrt() } else { own / l[j][j] };
+            }
+            x[i] = (w[i] - (0..i).map(|k| l[i][k] * x[k]).sum::<f64>()) / l[i][i];
+            squares += x[i] * x[i];
+            logs += 2.0 * l[i][i].ln();
+        }
+        let sigma2 = squares / n as f64;
+        let log = -0.5 * (n as f64 * ((std::f64::consts::TAU * sigma2).ln() + 1.0) + logs);
+        let ours = maximum_likelihood::likelihood(&order, &parameters, &w).unwrap();
+        assert!((ours.log - log).abs() < 1e-6, "{phi} {theta} {seasonal}: {} instead of {log}", ours.log);
+        assert!((ours.sigma2 - sigma2).abs() < 1e-9, "{phi} {theta} {seasonal}");
     }
 }

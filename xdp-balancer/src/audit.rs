@@ -1,0 +1,291 @@
+//! Compares what is in the kernel with what was put there, and puts it right: somebody with the rights can alter, detach
+//! and delete everything of ours.
+//!
+//! Two looks. A glance costs some system calls: pins, links, programs, settings. A full look reads all tables back, name
+//! by name. The kernel tells nobody when a link is detached or its program replaced, so both are for a clock.
+
+use std::fmt;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use xdp_balancer_common::{Settings, object};
+
+use crate::attach::{create, name_and_tag};
+use crate::dataplane::Dataplane;
+use crate::error::Error;
+use crate::object as elf;
+use crate::pins::{self, Pins};
+use crate::plan::Installed;
+use crate::sys;
+use crate::table::{Checked, CheckedName, Role, present};
+
+/// A kind of thing that can differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DriftKind {
+    /// A pin of a map or link.
+    Pin,
+    /// The link on an interface.
+    Link,
+    /// The program in it.
+    Program,
+    /// What is answered.
+    Table,
+    /// Addresses, secrets and numbers beside the tables.
+    Settings,
+    /// An instance's counters.
+    Counter,
+}
+
+impl DriftKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter];
+
+    /// Short fixed name: metric label and JSON name.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pin => "pin",
+            Self::Link => "link",
+            Self::Program => "program",
+            Self::Table => "table",
+            Self::Settings => "settings",
+            Self::Counter => "counter",
+        }
+    }
+}
+
+/// Something that is not as it was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// What kind of thing.
+    pub kind: DriftKind,
+    /// Which: an interface, a pin, a name.
+    pub object: String,
+    /// What differs.
+    pub what: String,
+}
+
+impl Drift {
+    pub(crate) fn new(kind: DriftKind, object: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { kind, object: object.into(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind.label(), self.object, self.what)
+    }
+}
+
+/// A drift, and what came of the repair.
+pub type Mended = (Drift, Result<(), Error>);
+
+impl Dataplane {
+    /// Looks at pins, links, programs and settings, and puts right what it can. What an operator took off by
+    /// [`detach`](crate::detach) stays off, and an interface that is gone is none of its work.
+    pub fn glance(&mut self) -> Result<Vec<Mended>, Error> {
+        let mut found = Vec::new();
+        if let Some(drift) = self.settings_drift() {
+            self.maps.set_settings(&self.settings);
+            found.push((drift, Ok(())));
+        }
+        for (name, map) in &self.pinned {
+            if let Some(what) = pin_drift(&self.pins.map(name), map.as_fd())? {
+                let mended = self.pins.create().and_then(|()| pin_again(&self.pins.map(name), map.as_fd()));
+                found.push((Drift::new(DriftKind::Pin, *name, what), mended));
+            }
+        }
+        for interface in self.held.keys().cloned().collect::<Vec<_>>() {
+            found.extend(self.mend_link(&interface)?);
+        }
+        Ok(found)
+    }
+
+    /// Reads back all tables and counters' existence, and puts right what differs.
+    pub fn audit(&mut self) -> Result<Vec<Mended>, Error> {
+        let mut found = self.glance()?;
+        let drifts = self.table_drifts()?;
+        if !drifts.is_empty() {
+            let mended = self.rewrite().map_err(|error| error.to_string());
+            found.extend(drifts.into_iter().map(|drift| {
+                let mended = mended.clone().map_err(Error::system("rewrite", object::POOL));
+                (drift, mended)
+            }));
+        }
+        let there = self.flows()?;
+        for ifindex in self.counted.iter().copied().filter(|index| !there.contains(index)).collect::<Vec<_>>() {
+            match sys::if_name(ifindex) {
+                Some(name) => {
+                    let drift = Drift::new(DriftKind::Counter, name, "its packets are not counted");
+                    found.push((drift, self.make_flow(ifindex)));
+                }
+                None => {
+                    self.counted.remove(&ifindex);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn settings_drift(&self) -> Option<Drift> {
+        let found = self.maps.settings();
+        (found != self.settings)
+            .then(|| Drift::new(DriftKind::Settings, object::POOL, settings_words(&found, &self.settings)))
+    }
+
+    fn table_drifts(&self) -> Result<Vec<Drift>, Error> {
+        let wanted = self.installed.checked(&self.settings);
+        match self.maps.read_installed(self.installed.pool.capacity()) {
+            Ok(read) => Ok(differences(&read, &wanted)),
+            Err(Error::Damaged { map, index, what }) => {
+                Ok(vec![Drift::new(DriftKind::Table, format!("{map}[{index}]"), what)])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes all tables again, each answer where it is: what is right does not change by that.
+    fn rewrite(&mut self) -> Result<(), Error> {
+        let writes = self.installed.image();
+        self.maps.fill_pool(&writes);
+        self.maps.store_words(&writes);
+        if self.installed.names.is_empty() {
+            return Ok(());
+        }
+        let next = self.installed.with_other_table()?;
+        self.put_names(next)
+    }
+
+    fn mend_link(&mut self, interface: &str) -> Result<Vec<Mended>, Error> {
+        let Some(held) = self.held.get_mut(interface) else { return Ok(Vec::new()) };
+        let Some(ifindex) = sys::if_index(interface).filter(|_| !self.pins.is_off(interface)) else {
+            return Ok(Vec::new());
+        };
+        let program = elf::loaded_xdp(&self.object)?.fd().map_err(Error::system("open", object::XDP))?;
+        let own = elf::loaded_xdp(&self.object)?.info().map_err(Error::system("inspect", object::XDP))?.id();
+        let inspect = |error| Error::system("inspect the link on", interface)(error);
+        let pin = self.pins.link(interface);
+        let mut found = Vec::new();
+        let mut info = sys::link_info(held.link.as_fd()).map_err(inspect)?;
+        if info.ifindex != ifindex {
+            // Attached by hand after an order to take it off: then this link is as good.
+            let by_hand = self.pins.links()?.into_iter().find(|link| link.info.ifindex == ifindex);
+            if let Some(link) = by_hand {
+                sys::link_update(link.link.as_fd(), program.as_fd())
+                    .map_err(Error::system("replace the program on", interface))?;
+                held.link = link.link;
+                return Ok(found);
+            }
+            let mended = create(program.as_fd(), interface, ifindex, held.mode).and_then(|(link, _)| {
+                pin_again(&pin, link.as_fd())?;
+                held.link = link;
+                Ok(())
+            });
+            found.push((Drift::new(DriftKind::Link, interface, "the link is detached"), mended));
+            return Ok(found);
+        }
+        if info.program_id != own {
+            let (name, tag) = name_and_tag(info.program_id);
+            let what = format!("runs program {} ({name}, tag {tag:016x}) instead of ours", info.program_id);
+            let mended = sys::link_update(held.link.as_fd(), program.as_fd())
+                .map_err(Error::system("replace the program on", interface));
+            info = sys::link_info(held.link.as_fd()).map_err(inspect)?;
+            log::debug!("{interface} runs program {} now", info.program_id);
+            found.push((Drift::new(DriftKind::Program, interface, what), mended));
+        }
+        if let Some(what) = pin_drift(&pin, held.link.as_fd())? {
+            let mended = self.pins.create().and_then(|()| pin_again(&pin, held.link.as_fd()));
+            found.push((Drift::new(DriftKind::Pin, format!("links/{interface}"), what), mended));
+        }
+        Ok(found)
+    }
+}
+
+/// What is wrong with a pin of an object.
+fn pin_drift(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<Option<&'static str>, Error> {
+    let inspect = |error| Error::system("inspect the pin", path.display().to_string())(error);
+    match sys::get(path) {
+        Ok(pinned) => {
+            let same = sys::object_id(pinned.as_fd()).map_err(inspect)? == sys::object_id(object).map_err(inspect)?;
+            Ok((!same).then_some("something else is pinned there"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some("the pin is gone")),
+        Err(error) => Err(inspect(error)),
+    }
+}
+
+fn pin_again(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
+    pins::remove(path)?;
+    sys::pin(object, path).map_err(Error::system("pin", path.display().to_string()))
+}
+
+/// Which settings differ.
+pub(crate) fn settings_words(found: &Settings, wanted: &Settings) -> String {
+    let parts = [
+        ("epoch", found.epoch != wanted.epoch),
+        ("generation", found.generation != wanted.generation),
+        ("cookie secret", found.cookie_secret != wanted.cookie_secret),
+        ("features", found.features != wanted.features),
+        ("IPv4 addresses", found.local4 != wanted.local4 || found.local_lens[0] != wanted.local_lens[0]),
+        ("IPv6 addresses", found.local6 != wanted.local6 || found.local_lens[1] != wanted.local_lens[1]),
+        ("monitors", found.quiet != wanted.quiet || found.quiet_lens != wanted.quiet_lens),
+    ];
+    let words: Vec<&str> = parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+    if words.is_empty() { "others".to_owned() } else { words.join(", ") }
+}
+
+/// What the tables say else than is wanted, name by name; where the parts lie is nobody's matter.
+pub(crate) fn differences(read: &Installed, wanted: &Checked) -> Vec<Drift> {
+    let read = read.checked(&wanted.settings);
+    let drift = |wire: &[u8], what: String| Drift::new(DriftKind::Table, present(wire), what);
+    let mut found = Vec::new();
+    for (wire, name) in &wanted.names {
+        match read.names.get(wire) {
+            None => found.push(drift(wire, "is not in the tables".to_owned())),
+            Some(other) => found.extend(name_words(other, name).map(|what| drift(wire, what))),
+        }
+    }
+    let extra = read.names.keys().filter(|wire| !wanted.names.contains_key(*wire));
+    found.extend(extra.map(|wire| drift(wire, "is in the tables and shall not be".to_owned())));
+    found
+}
+
+fn name_words(found: &CheckedName, wanted: &CheckedName) -> Option<String> {
+    let mut words = Vec::new();
+    if found.service != wanted.service {
+        words.push(format!("counts for service {} instead of {}", found.service, wanted.service));
+    }
+    if found.wildcard != wanted.wildcard {
+        words.push("another wildcard".to_owned());
+    }
+    let of = |name: &CheckedName, role: Role| name.rings.iter().find(|(r, _)| *r == role).map(|(_, ring)| ring.clone());
+    let roles = |name: &CheckedName| name.rings.iter().map(|(role, _)| *role).collect::<Vec<_>>();
+    for role in roles(wanted) {
+        match (of(found, role), of(wanted, role)) {
+            (None, _) => words.push(format!("has no {}", role_word(role))),
+            (Some(found), Some(wanted)) if found != wanted => {
+                words.push(format!("{}: answers differ", role_word(role)));
+            }
+            _ => {}
+        }
+    }
+    let extra = roles(found).into_iter().filter(|role| of(wanted, *role).is_none());
+    words.extend(extra.map(|role| format!("has {} and shall not", role_word(role))));
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+fn role_word(role: Role) -> String {
+    match role {
+        Role::Type(_, 1) => "A".to_owned(),
+        Role::Type(_, 28) => "AAAA".to_owned(),
+        Role::Type(_, qtype) => format!("TYPE{qtype}"),
+        Role::Others => "answer for other types".to_owned(),
+        Role::Below => "answer for names below".to_owned(),
+    }
+}
+
+/// The pins of maps that are missing.
+pub(crate) fn missing_pins(pins: &Pins, names: &[&'static str]) -> Vec<Drift> {
+    let missing = names.iter().filter(|name| !pins.map(name).exists());
+    missing.map(|name| Drift::new(DriftKind::Pin, *name, "the pin is gone")).collect()
+}
