@@ -274,6 +274,7 @@ fn what_is_about_as_likely_to_be_enough_stays() {
             forecast: Some(forecast.clone()),
             demand: Some(190.0),
             ahead: vec![230.0],
+            before: Vec::new(),
             trust,
             running,
             last_wanted: Some(running),
