@@ -41,7 +41,7 @@ pub use scaling::{Mode, Scaling};
 pub use sections::MOST_INSTANCES;
 pub use types::{
     Accelerator, AttachMode, Caps, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool,
-    Technologies, Transit, Unikernels,
+    Technologies, Transit, Unikernels, Xen,
 };
 pub use values::{parse_duration, show_duration};
 
