@@ -153,7 +153,7 @@ fn count<K, const N: usize>(map: &aya_ebpf::btf_maps::LruHashMap<K, u64, N>, key
         // SAFETY: a live map element; an atomic addition.
         Some(count) => unsafe { add(count, 1) },
         None => {
-            let _ = map.insert(&key, &1, 0);
+            let _ = map.insert(&key, 1, 0);
         }
     }
 }
