@@ -188,7 +188,7 @@ fn each_situation_is_told() {
         ("none expected", "", "min = 0", &[0.0, 0.0], 0, &["expects 0.0 requests"]),
         ("next to nothing", "predictor = 'ema'\n", "min = 0", &[1.0, 0.0, 0.0, 0.0], 0, &["ema expects 0.0 requests"]),
         ("stabilisation", "stabilisation = '60s'\n", "", &[35.0, 5.0], 4, &["kept at 4, which was needed lately"]),
-        ("stabilised", "stabilisation = '20s'\n", "", &[35.0, 5.0, 5.0, 5.0], 1, &["1 wanted (was 4)"]),
+        ("stabilised", "stabilisation = '20s'\n", "", &[35.0, 5.0, 5.0], 1, &["1 wanted (was 4)"]),
         ("tolerance", "tolerance = 0.5\n", "", &[35.0, 25.0], 4, &["kept at 4, for 3 is only a little less"]),
         ("rate up", "up_instances = 1\n", "", &[5.0, 75.0], 2, &["raised to 2 only"]),
         ("rate down", "down_instances = 1\n", "", &[75.0, 5.0], 7, &["lowered to 7 only"]),
