@@ -113,7 +113,8 @@ soak-technologies: ## Instances come and go with something killed at every step;
 # In the same directory, so that only what differs is built anew; then the real one is put back.
 other-layout: ## Build the daemon with other table layouts beside the real one, for tests of upgrades
 	@tests/setup.sh build
-	@cargo build --release --locked --bin selvedged --features control/other-layout
+	@cargo build --release --locked --bin selvedged --features control/other-layout \
+		--config 'profile.release.package.control.opt-level=0'
 	@install -D "$(RELEASE)/selvedged" "$(RELEASE)/other-layout/selvedged"
 	@cargo build --release --locked --bin selvedged
 
