@@ -9,13 +9,48 @@ use control::driver::{Driver, DriverError, DriverEvent, InstanceSpec, Resized, R
 use control::model::{AddressPair, InstanceId};
 use control::netlink::{BridgeSpec, Net, Port, PortSpec};
 use control::reconcile::attachment;
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Longest wait for something that should take milliseconds.
-pub const SOON: Duration = Duration::from_secs(20);
+/// Longest wait for something that should take milliseconds, and takes seconds where a machine is emulated.
+pub const SOON: Duration = Duration::from_secs(120);
+
+/// How long one connection is waited for. TCP asks again after one second, then after two.
+const ATTEMPT: Duration = Duration::from_millis(1500);
+
+/// What happens to an instance behind its driver's back.
+pub trait Outside: Sync {
+    /// Ends an instance as a crash would.
+    fn kill<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ()>;
+
+    /// Whether what the instance runs as is there, in whatever state.
+    fn is_there<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, bool>;
+
+    /// Words of the cause that is told for that end.
+    fn cause(&self) -> &'static [&'static str];
+}
+
+/// Instances that are processes.
+pub struct Processes;
+
+impl Outside for Processes {
+    fn kill<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ()> {
+        kill(running.pid().expect("a process that is the instance"));
+        std::future::ready(()).boxed()
+    }
+
+    fn is_there<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, bool> {
+        let pid = running.pid().expect("a process that is the instance");
+        std::future::ready(std::path::Path::new(&format!("/proc/{pid}")).exists()).boxed()
+    }
+
+    fn cause(&self) -> &'static [&'static str] {
+        &["137", "signal 9"]
+    }
+}
 
 /// What the suite needs to know of a technology.
 pub struct Fixture<'a> {
@@ -30,6 +65,14 @@ pub struct Fixture<'a> {
     pub spec: InstanceSpec,
     /// What can be changed while it runs.
     pub resizes: Resized,
+    /// A share of a processor that is little, and with which it still starts soon.
+    pub share: f64,
+    /// How long limits are looked at; longer where use is counted in coarse steps.
+    pub window: Duration,
+    /// What makes it work.
+    pub load: &'a str,
+    /// What happens behind the driver's back.
+    pub outside: &'a dyn Outside,
     /// An image that is not there.
     pub absent_image: &'a str,
     /// Links of the namespace that the test runs in.
@@ -61,8 +104,7 @@ impl Fixture<'_> {
     async fn up(&self, spec: &InstanceSpec, number: u32) -> Running {
         let mut port = self.port(number).await;
         let running = self.driver.start(spec, attachment(&mut port)).await.unwrap();
-        let pid = running.pid.expect("a process that is the instance");
-        self.net.attach_port(&port, pid).await.unwrap();
+        self.net.attach_port(&port, running.end.clone().expect("it runs")).await.unwrap();
         running
     }
 
@@ -133,7 +175,6 @@ async fn runs_and_is_reached(fixture: &Fixture<'_>) {
     let running = fixture.up(&spec, 2).await;
     assert_eq!((&running.id, running.service.as_str()), (&spec.id, spec.service.as_str()));
     assert_eq!(fixture.owned().await, std::slice::from_ref(&running));
-    let pid = running.pid.unwrap();
     let v4 = fixture.addresses.v4.map(IpAddr::V4);
     for address in v4.into_iter().chain(fixture.addresses.v6.map(IpAddr::V6)) {
         assert_eq!(get(address, "/healthz").await, b"ok\n", "{address}");
@@ -142,7 +183,7 @@ async fn runs_and_is_reached(fixture: &Fixture<'_>) {
     let before = fixture.driver.usage().await.unwrap();
     let before = before.get(&spec.id).expect("its usage");
     assert!(before.cpu_ns > 0 && before.memory_bytes > 0, "{before:?}");
-    assert!(before.memory_bytes < spec.resources.memory_mib << 20, "{before:?}");
+    assert!(before.memory_bytes <= spec.resources.memory_mib << 20, "{before:?}");
     for _ in 0..50 {
         get(fixture.v4(), "/healthz").await;
     }
@@ -154,14 +195,14 @@ async fn runs_and_is_reached(fixture: &Fixture<'_>) {
     }
     assert_eq!(fixture.owned().await, []);
     assert_eq!(fixture.driver.usage().await.unwrap().len(), 0);
-    assert!(!is_there(pid), "its process is gone when stop returns");
+    assert!(!fixture.outside.is_there(&running).await, "it is gone when stop returns");
 }
 
 async fn starts_anew_what_was_left(fixture: &Fixture<'_>) {
     let spec = fixture.spec(3);
     let first = fixture.up(&spec, 3).await;
     let second = fixture.up(&spec, 3).await;
-    assert_ne!((&first.handle, first.pid), (&second.handle, second.pid));
+    assert_ne!((&first.handle, &first.end), (&second.handle, &second.end));
     assert_eq!(fixture.owned().await, [second]);
     assert_eq!(get(fixture.v4(), "/healthz").await, b"ok\n");
     fixture.down(3, Duration::ZERO).await;
@@ -171,27 +212,32 @@ async fn tells_exits(fixture: &Fixture<'_>) {
     let mut events = fixture.driver.events();
     let spec = fixture.spec(4);
     let running = fixture.up(&spec, 4).await;
-    kill(running.pid.unwrap());
+    get(fixture.v4(), "/healthz").await;
+    fixture.outside.kill(&running).await;
     let DriverEvent::Exited { id, cause } = next(&mut events).await else { panic!("an exit is expected") };
     assert_eq!(id, spec.id);
-    assert!(cause.contains("137") && cause.contains("signal 9"), "{cause}");
+    assert!(fixture.outside.cause().iter().all(|word| cause.contains(word)), "{cause}");
     let left = fixture.owned().await;
-    assert_eq!(left.iter().map(|l| (&l.id, l.pid)).collect::<Vec<_>>(), [(&spec.id, None)], "it is ours until removed");
+    assert_eq!(
+        left.iter().map(|l| (&l.id, &l.end)).collect::<Vec<_>>(),
+        [(&spec.id, &None)],
+        "it is ours until removed"
+    );
     assert_eq!(fixture.driver.usage().await.unwrap().len(), 0, "what does not run uses nothing");
     fixture.down(4, Duration::from_secs(2)).await;
 }
 
-/// As much work as there is, with a twentieth of a processor.
+/// As much work as there is, with a small share of a processor.
 async fn keeps_limits(fixture: &Fixture<'_>) {
-    let share = 0.05;
+    let share = fixture.share;
     let resources = Resources { vcpus: share, ..fixture.spec.resources };
     let spec = InstanceSpec { resources, ..fixture.spec(6) };
     fixture.up(&spec, 6).await;
     get(fixture.v4(), "/healthz").await;
     let used = async || fixture.driver.usage().await.unwrap()[&spec.id].cpu_ns as f64 / 1e9;
     let (before, begun) = (used().await, Instant::now());
-    while begun.elapsed() < Duration::from_secs(1) {
-        get(fixture.v4(), "/content").await;
+    while begun.elapsed() < fixture.window {
+        get(fixture.v4(), fixture.load).await;
     }
     let (used, elapsed) = (used().await - before, begun.elapsed().as_secs_f64());
     // The first period may be used up at once, and the last one is under way.
@@ -203,7 +249,7 @@ async fn keeps_limits(fixture: &Fixture<'_>) {
 /// More processor time, then less, and more memory where that can be: the same process, under load, by a daemon that
 /// did not start it.
 async fn is_resized_live(fixture: &Fixture<'_>) {
-    let (least, memory_mib) = (0.05, fixture.spec.resources.memory_mib);
+    let (least, memory_mib) = (fixture.share, fixture.spec.resources.memory_mib);
     let (few, many) = (Resources { vcpus: least, memory_mib }, Resources { vcpus: 1.0, memory_mib });
     let unknown = fixture.driver.resize(&InstanceId::from_number(8), many).await.unwrap_err();
     assert!(matches!(&unknown, DriverError::Unknown { id, .. } if *id == InstanceId::from_number(8)), "{unknown}");
@@ -222,13 +268,13 @@ async fn is_resized_live(fixture: &Fixture<'_>) {
     let (before, begun) = (used().await, Instant::now());
     // Until it has used more than the old limit would have allowed.
     while used().await - before <= least * (begun.elapsed().as_secs_f64() + 0.5) {
-        get(fixture.v4(), "/content").await;
+        get(fixture.v4(), fixture.load).await;
         assert!(begun.elapsed() < 4 * SOON, "it is held to the old limit");
     }
     fixture.driver.resize(&spec.id, few).await.unwrap();
     let (before, begun) = (used().await, Instant::now());
-    while begun.elapsed() < Duration::from_secs(1) {
-        get(fixture.v4(), "/content").await;
+    while begun.elapsed() < fixture.window {
+        get(fixture.v4(), fixture.load).await;
     }
     let (used, elapsed) = (used().await - before, begun.elapsed().as_secs_f64());
     assert!(used < least * (elapsed + 0.5), "{used} s of processor time in {elapsed} s");
@@ -247,15 +293,15 @@ async fn is_found_again(fixture: &Fixture<'_>) {
     let running = fixture.up(&fixture.spec(7), 7).await;
     assert_eq!(again.list_owned().await.unwrap(), std::slice::from_ref(&running));
     assert_eq!(get(fixture.v4(), "/healthz").await, b"ok\n");
-    let pid = running.pid.unwrap();
     again.stop(&running.id, Duration::from_secs(2)).await.unwrap();
-    assert!(!is_there(pid), "its process is gone when stop returns");
+    assert!(!fixture.outside.is_there(&running).await, "it is gone when stop returns");
     assert_eq!(fixture.owned().await, []);
 
     let mut events = again.events();
     let running = fixture.up(&fixture.spec(7), 7).await;
     assert_eq!(again.list_owned().await.unwrap().len(), 1);
-    kill(running.pid.unwrap());
+    get(fixture.v4(), "/healthz").await;
+    fixture.outside.kill(&running).await;
     let DriverEvent::Exited { id, .. } = next(&mut events).await else { panic!("an exit is expected") };
     assert_eq!(id, running.id);
     fixture.down(7, Duration::ZERO).await;
@@ -273,8 +319,9 @@ async fn leaves_others_alone(fixture: &Fixture<'_>) {
     // Both may have the same identifier at once.
     let ours = fixture.up(&fixture.spec(5), 5).await;
     assert_eq!(fixture.other.list_owned().await.unwrap(), std::slice::from_ref(&running));
-    kill(running.pid.unwrap());
-    kill(ours.pid.unwrap());
+    get(fixture.v4(), "/healthz").await;
+    fixture.outside.kill(&running).await;
+    fixture.outside.kill(&ours).await;
     assert!(matches!(next(&mut events).await, DriverEvent::Exited { .. }));
     fixture.down(5, Duration::ZERO).await;
     assert_eq!(fixture.other.list_owned().await.unwrap().len(), 1, "theirs is left, though it ended");
@@ -282,11 +329,6 @@ async fn leaves_others_alone(fixture: &Fixture<'_>) {
     fixture.net.delete_port(&InstanceId::from_number(50)).await.unwrap();
     // One exit was ours: no second one is told.
     assert!(tokio::time::timeout(Duration::from_millis(300), events.next()).await.is_err());
-}
-
-/// Whether a process of that number is there.
-fn is_there(pid: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// The next event, in time.
@@ -306,19 +348,21 @@ pub fn kill(pid: u32) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
-/// The body of a page that answers 200. The server may still be on its way up: refused connections are tried again.
+/// The body of a page that answers 200. The server may still be on its way up: refused connections are tried again, and
+/// one that nobody answers is given up for another.
 ///
 /// # Panics
 /// Where it does not answer in time, or with another status.
 pub async fn get(address: IpAddr, path: &str) -> Vec<u8> {
     let connect = async {
         loop {
-            match TcpStream::connect(SocketAddr::new(address, 80)).await {
-                Ok(stream) => return stream,
-                Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            match tokio::time::timeout(ATTEMPT, TcpStream::connect(SocketAddr::new(address, 80))).await {
+                Ok(Ok(stream)) => return stream,
+                Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                Err(e) => panic!("{address}: {e}"),
+                Ok(Err(e)) => panic!("{address}: {e}"),
+                Err(_) => {}
             }
         }
     };

@@ -67,6 +67,10 @@ fn fixture<'a>(driver: &'a Docker, again: &'a Docker, other: &'a Docker, net: &'
         other,
         spec: spec(0),
         resizes: Resized { vcpus: true, memory: true },
+        share: 0.05,
+        window: Duration::from_secs(1),
+        load: "/content",
+        outside: &contract::Processes,
         absent_image: "selvedge-test/absent:1",
         net,
         bridge: BridgeSpec {
@@ -108,7 +112,7 @@ fn the_contract_is_kept() {
                 kind: PortKind::Pair,
             };
             let port = net.create_port(&port).await.unwrap();
-            net.attach_port(&port, running.pid.unwrap()).await.unwrap();
+            net.attach_port(&port, running.pid().unwrap()).await.unwrap();
             assert_eq!(get(fixture.addresses.v4.unwrap().into(), "/content").await, image::content(CONTENT));
             driver.stop(&running.id, Duration::from_secs(2)).await.unwrap();
         });
@@ -254,7 +258,7 @@ fn the_engine_may_go_and_come_back() {
         let mut events = driver.events();
         // The stream is there when the first event has come through it.
         let probe = driver.start(&spec(2), None).await.unwrap();
-        kill(probe.pid.unwrap());
+        kill(probe.pid().unwrap());
         assert!(matches!(next(&mut events).await, DriverEvent::Exited { .. }));
 
         lab.engine.kill().unwrap();
@@ -276,7 +280,7 @@ fn the_engine_may_go_and_come_back() {
             driver.stop(id, Duration::ZERO).await.unwrap();
         }
         let again = driver.start(&spec(3), None).await.unwrap();
-        kill(again.pid.unwrap());
+        kill(again.pid().unwrap());
         loop {
             // Exits that the returning engine brought about come first.
             match next(&mut events).await {
@@ -335,7 +339,7 @@ fn an_engine_of_another_version_takes_its_place() {
         let mut events = driver.events();
         // The stream is there when the first event has come through it.
         let probe = driver.start(&spec(2), None).await.unwrap();
-        kill(probe.pid.unwrap());
+        kill(probe.pid().unwrap());
         assert!(matches!(next(&mut events).await, DriverEvent::Exited { .. }));
 
         let older = dir.path().join("older.sock");
@@ -366,7 +370,7 @@ fn an_engine_of_a_killed_run_is_ended() {
         return;
     }
     let mut lab = Lab::new("killed");
-    let pid = block_on(async { lab.driver().start(&spec(1), None).await.unwrap().pid.unwrap() });
+    let pid = block_on(async { lab.driver().start(&spec(1), None).await.unwrap().pid().unwrap() });
     let dir = lab.engine.socket().parent().unwrap().to_owned();
     // The engine is gone, its helpers and containers go on.
     lab.engine.kill().unwrap();

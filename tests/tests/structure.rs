@@ -18,7 +18,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("xdp-balancer-ebpf", &["xdp-balancer-common"]),
     ("xdp-balancer", &["xdp-balancer-common"]),
     ("xen-manager", &[]),
-    ("control", &["autoscale", "xdp-balancer", "xdp-balancer-common"]),
+    ("control", &["autoscale", "xdp-balancer", "xdp-balancer-common", "xen-manager"]),
     ("tests", &["control", "xdp-balancer", "xdp-balancer-common", "xen-manager"]),
 ];
 
@@ -38,6 +38,7 @@ const NAMED_ONLY: &[(&str, &[&str])] = &[
     ("netlink_packet_route", &["control/src/netlink/"]),
     ("redb", &["control/src/store/"]),
     ("prometheus", &["control/src/metrics/"]),
+    ("xen_manager", &["control/src/driver/xen/", "xen-manager/"]),
     ("xdp_balancer", &["control/src/datapath/", "xdp-balancer/"]),
     ("ratatui", &["control/src/cli/"]),
     ("clap", &["control/src/bin/", "control/src/cli/", "control/src/load/"]),

@@ -63,7 +63,7 @@ async fn measure(net: &Net, node: &Namespace, driver: &dyn Driver, image: String
     let port = PortSpec { instance: spec.id.clone(), bridge: bridge(), addresses, shaping: None, kind: driver.port() };
     let mut port = net.create_port(&port).await.unwrap();
     let running = driver.start(&spec, attachment(&mut port)).await.unwrap();
-    net.attach_port(&port, running.pid.unwrap()).await.unwrap();
+    net.attach_port(&port, running.pid().unwrap()).await.unwrap();
     drop(port);
     get(ADDRESS.into(), "/healthz").await;
     let rates = [ask(node, "/healthz", 3), ask(node, "/content", CONTENT)];

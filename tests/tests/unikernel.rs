@@ -121,6 +121,10 @@ fn keeps_the_contract(test: &str, technology: Technology, owner: u64) {
             other: &other,
             spec,
             resizes: Resized { vcpus: true, memory: false },
+            share: 0.05,
+            window: Duration::from_secs(1),
+            load: "/content",
+            outside: &contract::Processes,
             absent_image: "/nonexistent/image",
             net: &net,
             bridge: bridge(),
@@ -273,7 +277,7 @@ fn a_tender_runs_without_privileges() {
         tokio::task::yield_now().await;
         let running = driver.start(&lab.spec(1), attachment(&mut made)).await.unwrap();
         assert_eq!(early.await.unwrap(), b"ok\n");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid.unwrap())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid().unwrap())).unwrap();
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap().split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>()
@@ -305,7 +309,7 @@ fn nothing_is_left_of_many() {
             if cycle % 4 > 0 {
                 let running = driver.start(&spec, attachment(&mut made)).await.unwrap();
                 match cycle % 4 {
-                    1 => kill(running.pid.unwrap()),
+                    1 => kill(running.pid().unwrap()),
                     2 => assert_eq!(get(Ipv4Addr::new(10, 82, 0, 9).into(), "/healthz").await, b"ok\n"),
                     // A daemon that knows nothing of it takes it down.
                     _ => lab.driver().stop(&spec.id, Duration::from_secs(1)).await.unwrap(),

@@ -33,6 +33,8 @@ pub struct BenchOptions {
     pub docker: PathBuf,
     /// Image instead of the reference unikernel; `{content}` in it is replaced by the megabytes that are served.
     pub image: Option<String>,
+    /// Initial ramdisk of a Linux kernel, for Xen.
+    pub ramdisk: Option<PathBuf>,
     /// User that unikernels' monitors run as.
     pub user: String,
 }

@@ -1,4 +1,5 @@
-//! Where instances are measured: a namespace with a bridge, and the technology's driver.
+//! Where instances are measured: a namespace with a bridge, and the technology's driver. Of Xen it is the machine's own
+//! namespace, where its interfaces are, and the bridge is removed afterwards.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,13 +15,14 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval_at};
+use tokio::time::sleep_until;
 
 use super::{BenchError, BenchOptions};
 use crate::driver::docker::Docker;
 use crate::driver::unikernel::{Settings, Unikernel};
+use crate::driver::xen::{self, Xen};
 use crate::driver::{Driver, DriverEvent, InstanceSpec, Resources};
-use crate::model::{AddressPair, Guest, InstanceId, OwnerId, PortKind, ServiceName, Technology};
+use crate::model::{AddressPair, Guest, InstanceId, Launch, OwnerId, PortKind, ServiceName, Technology};
 use crate::netlink::{BridgeSpec, Net, PortSpec};
 use crate::reconcile::attachment;
 
@@ -31,9 +33,11 @@ const OWNER: u64 = 0xbe_0c40;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
 const PREFIX: u8 = 16;
 /// Longest wait for an instance's answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Between attempts to connect.
 const AGAIN: Duration = Duration::from_millis(5);
+/// The pause is this part of the time so far, once that is more.
+const PART: u32 = 64;
 
 /// The place.
 pub(super) struct Site {
@@ -42,6 +46,8 @@ pub(super) struct Site {
     bridge: BridgeSpec,
     owner: OwnerId,
     image: String,
+    /// What the image does not say, but for the size of its content.
+    guest: Guest,
     memory_mib: u64,
     /// No second measurement at the same time.
     _lock: Lock,
@@ -86,10 +92,13 @@ where
     F: AsyncFnOnce(&Site) -> Result<T, BenchError> + Send,
 {
     let inside = || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| BenchError::Missing {
-            what: format!("no network namespace can be made: {errno}"),
-            remedy: "run this as root",
-        })?;
+        // Interfaces of Xen's guests appear in the first namespace, and stay there.
+        if !options.technology.is_xen() {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| BenchError::Missing {
+                what: format!("no network namespace can be made: {errno}"),
+                remedy: "run this as root",
+            })?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(BenchError::system("start the runtime"))?.block_on(async {
             let mut terminated = signal(SignalKind::terminate()).map_err(BenchError::system("hear signals"))?;
@@ -123,7 +132,10 @@ impl Site {
         let net = Net::new(owner.clone())?;
         let prefix = ipnet::Ipv4Net::new_assert(GATEWAY, PREFIX).trunc();
         let bridge = BridgeSpec { name: "selv-bench".to_owned(), v4: (GATEWAY, prefix), v6: None, shaping: None };
-        let site = Self { driver, net, bridge, owner, image, memory_mib, _lock: lock };
+        let ramdisk = options.ramdisk.as_ref().map(|file| file.to_string_lossy().into_owned());
+        let launch = if ramdisk.is_some() { Launch::Linux } else { Launch::default() };
+        let guest = Guest { launch, ramdisk, ..Guest::default() };
+        let site = Self { driver, net, bridge, owner, image, guest, memory_mib, _lock: lock };
         site.driver.check().await?;
         site.clear().await?;
         site.net.ensure_bridge(&site.bridge).await?;
@@ -142,7 +154,7 @@ impl Site {
             owner: self.owner.clone(),
             service,
             image: self.image.replace("{content}", &content_mb.to_string()),
-            guest: Guest { arguments, ..Guest::default() },
+            guest: Guest { arguments, ..self.guest.clone() },
             resources: Resources { vcpus: 1.0, memory_mib: self.memory_mib },
         })
     }
@@ -168,8 +180,8 @@ impl Site {
         // readiness. Behind a pair nobody can be asked before it is attached.
         let early = matches!(kind, PortKind::Tap(_)).then(|| tokio::spawn(connect(target)));
         let running = self.driver.start(&spec, attachment(&mut port)).await?;
-        if let Some(pid) = running.pid {
-            self.net.attach_port(&port, pid).await?;
+        if let Some(end) = running.end {
+            self.net.attach_port(&port, end).await?;
         }
         let started = Instant::now();
         let connected = async {
@@ -211,6 +223,11 @@ impl Site {
     /// Removes all instances, also those of other technologies that a killed run left.
     async fn clear(&self) -> Result<(), BenchError> {
         self.clear_of(self.driver.as_ref()).await?;
+        if self.driver.technology().is_xen() {
+            // Its namespace does not go with the measurement.
+            self.net.remove_bridge(&self.bridge.name).await?;
+            return Ok(());
+        }
         for technology in Technology::UNIKERNELS {
             let settings = Settings {
                 program: PathBuf::new(),
@@ -255,6 +272,13 @@ pub(super) fn parts(options: &BenchOptions, directory: &Path) -> Result<Parts, B
         })?;
         return Ok(Parts { program: PathBuf::new(), image, memory_mib: 256 });
     }
+    if technology.is_xen() {
+        let image = options.image.clone().ok_or_else(|| BenchError::Missing {
+            what: format!("there is no image for {}", technology.label()),
+            remedy: "name a kernel, and a ramdisk if it is Linux's: --image FILE --ramdisk FILE",
+        })?;
+        return Ok(Parts { program: PathBuf::from("xl"), image, memory_mib: 96 });
+    }
     let (tender, kernel, memory_mib) = match technology {
         Technology::Spt => (Some("solo5-spt"), "unikernel.spt", 32),
         Technology::Hvt => (Some("solo5-hvt"), "unikernel.hvt", 32),
@@ -282,6 +306,10 @@ fn technology(
     let Parts { program, image, memory_mib } = parts(options, directory)?;
     if technology == Technology::Docker {
         return Ok((Box::new(Docker::new(options.docker.clone(), owner.clone())), image, memory_mib));
+    }
+    let xen = xen::Settings { program: program.clone(), store: "/run/xenstored/socket".into() };
+    if let Some(driver) = Xen::new(technology, &xen, owner) {
+        return Ok((Box::new(driver), image, memory_mib));
     }
     let settings = Settings {
         program,
@@ -330,13 +358,14 @@ fn copy(from: &Path, to: &Path, name: &str) -> Result<PathBuf, BenchError> {
     Ok(target)
 }
 
-/// Connects. A new attempt begins every few milliseconds beside those that wait: a monitor that resets its device
-/// drops a first packet that waited in the tap, and TCP would send it again after a second only.
+/// Connects. A new attempt begins every few milliseconds beside those that wait, less often the longer it lasts: a
+/// monitor that resets its device drops a first packet that waited in the tap, and TCP would send it again after a second
+/// only.
 async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let attempts = async {
-        let mut ticks = interval_at(tokio::time::Instant::now() + AGAIN, AGAIN);
+        let begun = Instant::now();
+        let mut again = begun + AGAIN;
         let mut waiting = FuturesUnordered::new();
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         waiting.push(TcpStream::connect(target));
         loop {
             tokio::select! {
@@ -345,7 +374,10 @@ async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
                     Ok(stream) => return Ok(stream),
                     Err(_) => {}
                 },
-                _ = ticks.tick() => waiting.push(TcpStream::connect(target)),
+                () = sleep_until(again.into()) => {
+                    waiting.push(TcpStream::connect(target));
+                    again = Instant::now() + (begun.elapsed() / PART).max(AGAIN);
+                }
             }
         }
     };

@@ -15,7 +15,7 @@ use crate::model::{Technology, Timestamp};
 /// What is measured.
 #[derive(Debug, Args)]
 pub(super) struct TechnologyArgs {
-    /// docker, spt, hvt, qemu-microvm or firecracker
+    /// docker, spt, hvt, qemu-microvm, firecracker, xen-pv or xen-pvh
     #[arg(long, value_parser = technology)]
     technology: Technology,
     /// Directory with the reference unikernel and its tenders [default: where make unikernel puts them, or
@@ -25,6 +25,9 @@ pub(super) struct TechnologyArgs {
     /// Another image than the reference unikernel; {content} becomes the megabytes that it shall serve
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
+    /// Initial ramdisk, where the image is a Linux kernel for Xen; it is told ip= and content=
+    #[arg(long, value_name = "FILE")]
+    ramdisk: Option<PathBuf>,
     /// The Docker engine's socket
     #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
     docker_socket: PathBuf,
@@ -81,6 +84,7 @@ impl From<TechnologyArgs> for BenchOptions {
             unikernels: args.unikernels.or_else(built).unwrap_or_else(|| "/usr/lib/selvedge/unikernel".into()),
             docker: args.docker_socket,
             image: args.image,
+            ramdisk: args.ramdisk,
             user: args.user,
         }
     }

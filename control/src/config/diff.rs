@@ -65,6 +65,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("network", old.networks != new.networks),
             ("technology.docker.rate", old.technologies.docker != new.technologies_for(old).docker),
             ("technology.unikernel.rate", old.technologies.unikernels != new.technologies_for(old).unikernels),
+            ("technology.xen.rate", old.technologies.xen != new.technologies_for(old).xen),
         ]),
         restart: differing([
             ("node.name", old.node != new.node),
@@ -87,6 +88,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("images", old.images != new.images),
             ("technology.docker", new.technologies.docker != new.technologies_for(old).docker),
             ("technology.unikernel", new.technologies.unikernels != new.technologies_for(old).unikernels),
+            ("technology.xen", new.technologies.xen != new.technologies_for(old).xen),
         ]),
     }
 }
@@ -112,6 +114,7 @@ impl Config {
         let mut technologies = old.technologies.clone();
         technologies.docker.pool.shaping = self.technologies.docker.pool.shaping;
         technologies.unikernels.pool.shaping = self.technologies.unikernels.pool.shaping;
+        technologies.xen.pool.shaping = self.technologies.xen.pool.shaping;
         technologies
     }
 
@@ -135,7 +138,7 @@ impl Config {
 }
 
 /// Keys that an instance is made with.
-const REPLACING: [&str; 6] = ["technology", "image", "launch", "arguments", "disk", "port"];
+const REPLACING: [&str; 8] = ["technology", "image", "launch", "arguments", "disk", "ramdisk", "click", "port"];
 
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
     keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
@@ -177,6 +180,8 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("launch", guest.launch != new.guest.launch),
         ("arguments", guest.arguments != new.guest.arguments),
         ("disk", guest.disk != new.guest.disk),
+        ("ramdisk", guest.ramdisk != new.guest.ramdisk),
+        ("click", guest.click != new.guest.click),
         ("port", *port != new.port),
         ("probe_path", *probe_path != new.probe_path),
         ("capacity", *capacity != new.capacity),

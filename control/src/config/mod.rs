@@ -38,7 +38,7 @@ pub use names::lies_in;
 pub use sections::MOST_INSTANCES;
 pub use types::{
     Accelerator, AttachMode, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool, Technologies,
-    Unikernels,
+    Unikernels, Xen,
 };
 pub use values::{parse_duration, show_duration};
 

@@ -23,7 +23,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 35] = [
     "name",
     "names",
     "technology",
@@ -31,6 +31,8 @@ const KEYS: [&str; 33] = [
     "launch",
     "arguments",
     "disk",
+    "ramdisk",
+    "click",
     "port",
     "probe_path",
     "probe_interval",
@@ -153,8 +155,9 @@ fn runs(section: &Section<'_, '_>) -> (Technology, String, Guest) {
     let launches = Launch::ALL.map(|l| (l.label(), l));
     let launch = section.optional("launch", Launch::default(), |v| word(v, &launches));
     let arguments = section.list("arguments", "[\"--verbose\"]", argument);
-    let disk = section.optional("disk", std::path::PathBuf::new(), absolute_path);
-    let is_unikernel = Technology::UNIKERNELS.contains(&technology.value);
+    let file = |key| section.optional(key, std::path::PathBuf::new(), absolute_path);
+    let (disk, ramdisk, click) = (file("disk"), file("ramdisk"), file("click"));
+    let is_unikernel = technology.value.runs_guests();
     let is_tagged = |name: &str| name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
     let is_image = |text: &str| text.starts_with('/') || (is_tagged(text) && text.parse::<Reference>().is_ok());
     if is_unikernel && !image.broken && !is_image(&image.value) {
@@ -170,6 +173,8 @@ fn runs(section: &Section<'_, '_>) -> (Technology, String, Guest) {
         ("launch", launch.as_ref().map(|f| f.line)),
         ("arguments", arguments.as_ref().map(|f| f.line)),
         ("disk", disk.as_ref().map(|f| f.line)),
+        ("ramdisk", ramdisk.as_ref().map(|f| f.line)),
+        ("click", click.as_ref().map(|f| f.line)),
     ];
     for (key, line) in lines {
         if let Some(line) = line.filter(|_| !is_unikernel && !technology.broken) {
@@ -177,10 +182,36 @@ fn runs(section: &Section<'_, '_>) -> (Technology, String, Guest) {
             section.complain(line, key, what, "remove it, or use technology = \"spt\" or another that runs unikernels");
         }
     }
+    let launch_line = launch.as_ref().map_or(section.line, |f| f.line);
+    let launch = launch.map(|f| f.value).unwrap_or_default();
+    let is_click = launch == Launch::ClickOs;
+    let (fits, label) = (technology.value.is_xen(), technology.value.label());
+    if is_unikernel && !technology.broken {
+        let only = "is for guests of Xen alone";
+        let remedy = "remove it, or use technology = \"xen-pv\" or \"xen-pvh\"";
+        if let Some(line) = ramdisk.as_ref().map(|f| f.line).filter(|_| !fits) {
+            section.complain(line, "ramdisk", format!("{only}, and technology is {label:?}"), remedy);
+        }
+        if is_click && !fits {
+            section.complain(launch_line, "launch", format!("{only}, and technology is {label:?}"), remedy);
+        }
+        if let Some(line) = disk.as_ref().map(|f| f.line).filter(|_| fits) {
+            let what = format!("is not for guests of Xen, and technology is {label:?}");
+            section.complain(line, "disk", what, "remove it; a guest of Xen has its content in its image or ramdisk");
+        }
+        if is_click != click.is_some() {
+            let line = click.as_ref().map_or(launch_line, |f| f.line);
+            let what = "goes with launch = \"clickos\", and each is of no use without the other";
+            section.complain(line, "click", what, "write both, or neither");
+        }
+    }
+    let text = |file: Option<Field<std::path::PathBuf>>| file.map(|f| f.value.to_string_lossy().into_owned());
     let guest = Guest {
-        launch: launch.map(|f| f.value).unwrap_or_default(),
+        launch,
         arguments: arguments.into_iter().flat_map(|list| list.value).map(|f| f.value).collect(),
-        disk: disk.map(|f| f.value.to_string_lossy().into_owned()),
+        disk: text(disk),
+        ramdisk: text(ramdisk),
+        click: text(click),
     };
     (technology.value, image.value, guest)
 }

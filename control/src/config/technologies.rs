@@ -10,7 +10,7 @@ use super::errors::Complaint;
 use super::networks::shaping;
 use super::reader::{Field, Section};
 use super::services::ServiceSection;
-use super::types::{Accelerator, Docker, Monitor, Pool, Technologies, Unikernels};
+use super::types::{Accelerator, Docker, Monitor, Pool, Technologies, Unikernels, Xen};
 use super::values::{absolute_path, interface, parsed, socket_path, user_name, word};
 use crate::model::Technology;
 
@@ -53,11 +53,21 @@ impl PoolSection {
 
 pub(super) fn technologies(section: &Section<'_, '_>) -> TechnologiesSection {
     let monitors = Technology::UNIKERNELS.map(Technology::label);
-    let known: Vec<&str> = ["docker", "unikernel"].into_iter().chain(monitors).collect();
+    let known: Vec<&str> = ["docker", "unikernel", "xen"].into_iter().chain(monitors).collect();
     section.allow(&known);
     let (docker, docker_pool) = docker(&section.section("docker"));
     let (unikernels, unikernel_pool) = unikernels(section);
-    TechnologiesSection { technologies: Technologies { docker, unikernels }, pools: vec![docker_pool, unikernel_pool] }
+    let (xen, xen_pool) = xen(&section.section("xen"));
+    let technologies = Technologies { docker, unikernels, xen };
+    TechnologiesSection { technologies, pools: vec![docker_pool, unikernel_pool, xen_pool] }
+}
+
+fn xen(section: &Section<'_, '_>) -> (Xen, PoolSection) {
+    section.allow(&[&["program", "store"], POOL_KEYS.as_slice()].concat());
+    let pool = pool(section, "selv-xen", [10, 215, 0, 0], &Technology::XEN);
+    let program = section.or("program", PathBuf::from("/usr/sbin/xl"), absolute_path).value;
+    let store = section.or("store", PathBuf::from("/run/xenstored/socket"), socket_path).value;
+    (Xen { program, store, pool: pool.pool.clone() }, pool)
 }
 
 fn docker(section: &Section<'_, '_>) -> (Docker, PoolSection) {
@@ -79,11 +89,12 @@ fn unikernels(technologies: &Section<'_, '_>) -> (Unikernels, PoolSection) {
 }
 
 fn monitor(technology: Technology, section: &Section<'_, '_>) -> Monitor {
+    // Those that have no monitor are never asked for.
     let (program, emulates) = match technology {
         Technology::Hvt => ("/usr/bin/solo5-hvt", false),
         Technology::QemuMicrovm | Technology::QemuPc => ("/usr/bin/qemu-system-x86_64", true),
         Technology::Firecracker => ("/usr/bin/firecracker", false),
-        Technology::Spt | Technology::Docker => ("/usr/bin/solo5-spt", false),
+        Technology::Spt | Technology::Docker | Technology::XenPv | Technology::XenPvh => ("/usr/bin/solo5-spt", false),
     };
     section.allow(if emulates { &["program", "accelerator"] } else { &["program"] });
     let accelerators = [Accelerator::Tcg, Accelerator::Kvm].map(|a| (a.label(), a));

@@ -149,6 +149,19 @@ pub struct Technologies {
     pub docker: Docker,
     /// Everything that runs unikernels.
     pub unikernels: Unikernels,
+    /// Xen, for both kinds of its guests.
+    pub xen: Xen,
+}
+
+/// Settings of Xen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Xen {
+    /// Its tool, `xl`.
+    pub program: PathBuf,
+    /// The store's Unix socket.
+    pub store: PathBuf,
+    /// The network of its guests.
+    pub pool: Pool,
 }
 
 /// Settings of the technologies that run unikernels.
@@ -253,13 +266,15 @@ impl Config {
             | Technology::QemuMicrovm
             | Technology::QemuPc
             | Technology::Firecracker => &self.technologies.unikernels.pool,
+            Technology::XenPv | Technology::XenPvh => &self.technologies.xen.pool,
         }
     }
 
     /// This node's own addresses towards the instances of all technologies.
     #[must_use]
     pub fn gateways(&self) -> Vec<IpAddr> {
-        let pools = [&self.technologies.docker.pool, &self.technologies.unikernels.pool];
+        let technologies = &self.technologies;
+        let pools = [&technologies.docker.pool, &technologies.unikernels.pool, &technologies.xen.pool];
         let of = |pool: &Pool| [Some(IpAddr::V4(pool.gateway)), pool.gateway6().map(IpAddr::V6)];
         pools.into_iter().flat_map(of).flatten().collect()
     }

@@ -9,8 +9,7 @@ use tracing::info;
 
 use super::StartError;
 use crate::config::Images;
-use crate::driver::unikernel::{ImageFile, ImageSource};
-use crate::driver::{BoxError, FetchProgress};
+use crate::driver::{BoxError, FetchProgress, ImageFile, ImageSource};
 use crate::images::client::{Client, Meter, Settings};
 use crate::images::server::{Terms, serve};
 use crate::images::{ImageError, Reference, Store};

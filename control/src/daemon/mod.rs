@@ -25,7 +25,7 @@ use crate::api::{ApiError, Configuration, Feed, Origin, Sources, feed, serve_met
 use crate::config::{Config, ConfigErrors};
 use crate::datapath::{Datapath, DatapathError, Terms};
 use crate::dns::{BindError, DnsStats, Index, IndexError, Listeners, Policy, SummonChannels, SummonStats};
-use crate::driver::{Driver, docker::Docker, unikernel};
+use crate::driver::{Driver, ImageSource, docker::Docker, unikernel, xen};
 use crate::model::{InstanceId, OwnerId, Technology, Timestamp, in_full};
 use crate::netlink::{Keeper, Net, NetError, OnPort};
 use crate::orchestrator::{Orchestrator, OrchestratorView};
@@ -362,6 +362,17 @@ fn driver(
     owner: &OwnerId,
     images: Option<&Arc<images::Unikernels>>,
 ) -> Arc<dyn Driver> {
+    let images = images.map(|images| Arc::clone(images) as Arc<dyn ImageSource>);
+    let settings = xen::Settings {
+        program: config.technologies.xen.program.clone(),
+        store: config.technologies.xen.store.clone(),
+    };
+    if let Some(driver) = xen::Xen::new(technology, &settings, owner) {
+        return match images {
+            Some(images) => Arc::new(driver.with_images(images)),
+            None => Arc::new(driver),
+        };
+    }
     let docker = || Arc::new(Docker::new(config.technologies.docker.socket.clone(), owner.clone()));
     let unikernels = &config.technologies.unikernels;
     let Some(monitor) = unikernels.monitors.get(&technology) else { return docker() };
@@ -373,7 +384,7 @@ fn driver(
     };
     match unikernel::Unikernel::new(technology, settings, owner.clone()) {
         Some(driver) => match images {
-            Some(images) => Arc::new(driver.with_images(Arc::clone(images) as Arc<dyn unikernel::ImageSource>)),
+            Some(images) => Arc::new(driver.with_images(images)),
             None => Arc::new(driver),
         },
         None => docker(),

@@ -30,7 +30,7 @@ use super::{
     Attachment, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Resized, Resources, Result, Running,
     Usage,
 };
-use crate::model::{InstanceId, OwnerId, PortKind, Technology, split_registry};
+use crate::model::{InstanceId, OwnerId, PortEnd, PortKind, Technology, split_registry};
 
 /// The driver for one engine.
 #[derive(Debug)]
@@ -103,7 +103,12 @@ impl Docker {
             Err(error) => return Err(self.engine.failed("create container", &name, error)),
         };
         match self.run(&client, &handle, &name).await {
-            Ok(pid) => Ok(Running { id: spec.id.clone(), handle, pid: Some(pid), service: spec.service.to_string() }),
+            Ok(pid) => Ok(Running {
+                id: spec.id.clone(),
+                handle,
+                end: Some(PortEnd::Process(pid)),
+                service: spec.service.to_string(),
+            }),
             Err(error) => {
                 if let Err(left) = self.remove(&client, &handle).await {
                     tracing::warn!(container = name, error = %left, "a half-started container could not be removed");
@@ -210,7 +215,9 @@ impl Docker {
         let (Some(id), Some(handle)) = (instance_of(&summary), summary.id) else { return Ok(None) };
         let service = summary.labels.unwrap_or_default().remove(container::SERVICE).unwrap_or_default();
         match client.inspect_container(&handle, None).await {
-            Ok(inspected) => Ok(Some(Running { id, handle, pid: container::pid(&inspected), service })),
+            Ok(inspected) => {
+                Ok(Some(Running { id, handle, end: container::pid(&inspected).map(PortEnd::Process), service }))
+            }
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(self.engine.failed("inspect container", handle, error)),
         }

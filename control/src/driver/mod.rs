@@ -3,8 +3,10 @@
 
 mod cgroup;
 pub mod docker;
+mod guest;
 mod limits;
 pub mod unikernel;
+pub mod xen;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -15,7 +17,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::model::{Guest, InstanceId, OwnerId, PortKind, ServiceName, ServiceSpec, Technology};
+pub use guest::{ImageError, ImageFile, ImageSource};
+
+use crate::model::{Guest, InstanceId, OwnerId, PortEnd, PortKind, ServiceName, ServiceSpec, Technology};
 
 /// What an instance may use at most.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,7 +82,7 @@ impl InstanceSpec {
 /// The port of an instance that configures its own interface: what it is told at its start.
 #[derive(Debug)]
 pub struct Attachment {
-    /// The tap's name.
+    /// Name of the port's interface on the node.
     pub interface: String,
     /// The tap's other end, where the process inherits it.
     pub descriptor: Option<OwnedFd>,
@@ -97,10 +101,21 @@ pub struct Running {
     pub id: InstanceId,
     /// The driver's own handle, for people and logs (container id).
     pub handle: String,
-    /// Its process, whose network namespace the interface of a pair is moved into; `None` where it does not run.
-    pub pid: Option<u32>,
+    /// What its port is joined to; `None` where it does not run.
+    pub end: Option<PortEnd>,
     /// Its service, from its mark.
     pub service: String,
+}
+
+impl Running {
+    /// Its process, where it is one that runs.
+    #[must_use]
+    pub const fn pid(&self) -> Option<u32> {
+        match &self.end {
+            Some(PortEnd::Process(pid)) => Some(*pid),
+            _ => None,
+        }
+    }
 }
 
 /// What a driver tells by itself.
@@ -233,8 +248,8 @@ pub trait Driver: Send + Sync {
     }
 
     /// Creates and starts the instance without any network of the technology's own. An instance of ours with
-    /// the same identifier that is left from an interrupted start is removed first. Where [`Driver::port`] is a tap,
-    /// `attachment` says what the instance is to serve on.
+    /// the same identifier that is left from an interrupted start is removed first. Where [`Driver::port`] is none that
+    /// is configured from outside, `attachment` says what the instance is to serve on.
     fn start<'a>(&'a self, spec: &'a InstanceSpec, attachment: Option<Attachment>) -> BoxFuture<'a, Result<Running>>;
 
     /// Stops it, by force after `grace`, and removes it. One that is already gone is a success.

@@ -30,7 +30,7 @@ pub use network::{
     NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
 };
 pub use order::{Drain, Order, Orders, Override};
-pub use port::{PortKind, TapUse};
+pub use port::{PortEnd, PortKind, TapUse};
 pub use probing::Probing;
 pub use service::{AtDeadline, Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology};
 pub use setting::SettingChange;

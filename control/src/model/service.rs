@@ -24,13 +24,26 @@ pub enum Technology {
     QemuPc,
     /// A unikernel on Firecracker.
     Firecracker,
+    /// A paravirtual guest of Xen.
+    XenPv,
+    /// A guest of Xen in hardware virtualisation, with paravirtual devices and no emulator.
+    XenPvh,
 }
 
 impl Technology {
     /// Every technology that has a driver.
-    pub const ALL: [Self; 6] = [Self::Docker, Self::Spt, Self::Hvt, Self::QemuMicrovm, Self::QemuPc, Self::Firecracker];
+    pub const ALL: [Self; 8] = [
+        Self::Docker,
+        Self::Spt,
+        Self::Hvt,
+        Self::QemuMicrovm,
+        Self::QemuPc,
+        Self::Firecracker,
+        Self::XenPv,
+        Self::XenPvh,
+    ];
 
-    /// Those that run unikernels.
+    /// Those that run a unikernel as a process of a monitor.
     pub const UNIKERNELS: [Self; 5] = [Self::Spt, Self::Hvt, Self::QemuMicrovm, Self::QemuPc, Self::Firecracker];
 
     /// Short fixed name: configuration value, metric label, JSON value.
@@ -43,7 +56,24 @@ impl Technology {
             Self::QemuMicrovm => "qemu-microvm",
             Self::QemuPc => "qemu-pc",
             Self::Firecracker => "firecracker",
+            Self::XenPv => "xen-pv",
+            Self::XenPvh => "xen-pvh",
         }
+    }
+
+    /// Those that run guests of Xen.
+    pub const XEN: [Self; 2] = [Self::XenPv, Self::XenPvh];
+
+    /// Whether its instances are guests with a kernel of their own, which [`Guest`] is about.
+    #[must_use]
+    pub const fn runs_guests(self) -> bool {
+        !matches!(self, Self::Docker)
+    }
+
+    /// Whether it runs guests of Xen.
+    #[must_use]
+    pub const fn is_xen(self) -> bool {
+        matches!(self, Self::XenPv | Self::XenPvh)
     }
 }
 
@@ -64,11 +94,25 @@ pub enum Launch {
     Nanos,
     /// Rumprun.
     Rumprun,
+    /// A Linux kernel with an initial ramdisk.
+    Linux,
+    /// ClickOS, told by its Click configuration. On Xen only.
+    #[serde(rename = "clickos")]
+    ClickOs,
 }
 
 impl Launch {
     /// Every form.
-    pub const ALL: [Self; 6] = [Self::Selvedge, Self::Mirage, Self::Unikraft, Self::Osv, Self::Nanos, Self::Rumprun];
+    pub const ALL: [Self; 8] = [
+        Self::Selvedge,
+        Self::Mirage,
+        Self::Unikraft,
+        Self::Osv,
+        Self::Nanos,
+        Self::Rumprun,
+        Self::Linux,
+        Self::ClickOs,
+    ];
 
     /// Short fixed name: configuration value.
     #[must_use]
@@ -80,6 +124,8 @@ impl Launch {
             Self::Osv => "osv",
             Self::Nanos => "nanos",
             Self::Rumprun => "rumprun",
+            Self::Linux => "linux",
+            Self::ClickOs => "clickos",
         }
     }
 }
@@ -93,6 +139,17 @@ pub struct Guest {
     pub arguments: Vec<String>,
     /// A block device for it: the absolute path of an image.
     pub disk: Option<String>,
+    /// An initial ramdisk for its kernel: a file's absolute path. On Xen only.
+    pub ramdisk: Option<String>,
+    /// A Click configuration with placeholders for its addresses: a file's absolute path. For ClickOS only.
+    pub click: Option<String>,
+}
+
+impl Guest {
+    /// The files that it needs beside its image.
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        [&self.disk, &self.ramdisk, &self.click].into_iter().flatten()
+    }
 }
 
 /// Which of a service's instances an answer names first.

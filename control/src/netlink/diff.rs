@@ -204,6 +204,8 @@ impl Work<'_> {
             match port.spec.kind {
                 _ if !self.seen.cut_off.contains(id) => {}
                 PortKind::Pair => self.step(Step::RestorePort(id.clone())),
+                // It is there for as long as its instance is, and comes back with none.
+                PortKind::Vif => {}
                 PortKind::Tap(_) => {
                     let text = format!(
                         "{name}: was removed while instance {id} holds its other end; it cannot be made again, so the \

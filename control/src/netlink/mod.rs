@@ -18,6 +18,7 @@ mod seen;
 mod step;
 mod tap;
 mod tc;
+mod vif;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,5 @@
-//! An instance's port: a pair of virtual interfaces between its bridge and its namespace, or a tap on its bridge.
+//! An instance's port: a pair of virtual interfaces between its bridge and its namespace, a tap on its bridge, or an
+//! interface that came with it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::PoisonError;
@@ -13,8 +14,8 @@ use super::inside::{INTERFACE, Namespace};
 use super::link;
 use super::mark::{self, Kind, Mac};
 use super::network::WantedPort;
-use super::{Net, PortSpec, act, diff, inside, tap};
-use crate::model::{AddressPair, InstanceId, PortKind};
+use super::{Net, PortSpec, act, diff, inside, tap, vif};
+use crate::model::{AddressPair, InstanceId, PortEnd, PortKind};
 
 /// Takes the name of an interface that is about to be brought up.
 pub type BeforeUp<'a> = &'a (dyn Fn(&str) + Send + Sync);
@@ -89,7 +90,10 @@ impl Net {
             object: spec.bridge.name.clone(),
             source: std::io::Error::from_raw_os_error(libc::ENODEV),
         })?;
-        self.delete(&spec.instance).await?;
+        // An interface that came with an instance goes with it, which the driver's start sees to.
+        if spec.kind != PortKind::Vif {
+            self.delete(&spec.instance).await?;
+        }
 
         let mut port = Port {
             spec: spec.clone(),
@@ -110,6 +114,8 @@ impl Net {
                 port.descriptor = tap::create(&port.interface, how)?;
                 self.keep_tap(&port)?;
             }
+            // There is nothing to furnish until the instance has brought it.
+            PortKind::Vif => return Ok(port),
         }
         match self.furnish(&port, before_up).await {
             Ok(index) => {
@@ -136,21 +142,34 @@ impl Net {
     /// Moves the instance's end into the network namespace of `pid`, names it `eth0`, gives it addresses and
     /// default routes, and tells the bridge where the addresses are, so that the first packet waits
     /// for no neighbour discovery and an address that is used again meets no old entry. A failure leaves
-    /// nothing, of the port neither. With a tap there is nothing left to do: its process has it since its start.
+    /// nothing, of the port neither. With a tap there is nothing left to do: its process has it since its start. An
+    /// interface that came with the instance gets the port's name and mark and joins the bridge.
     ///
     /// # Errors
     /// [`NetError::Namespace`] where the process is gone, has no namespace of its own or one that is in use,
     /// else what the kernel said.
-    pub async fn attach_port(&self, port: &Port, pid: u32) -> Result<()> {
+    pub async fn attach_port(&self, port: &Port, end: impl Into<PortEnd>) -> Result<()> {
+        self.attach_port_with(port, end.into(), &|_| {}).await
+    }
+
+    /// The same; `before_up` is told of an interface that came with the instance, as [`Net::create_port_with`] tells it
+    /// of others.
+    ///
+    /// # Errors
+    /// As of [`Net::attach_port`].
+    pub async fn attach_port_with(&self, port: &Port, end: PortEnd, before_up: BeforeUp<'_>) -> Result<()> {
         let _changes = self.changes.lock().await;
-        let holder = match self.attach(port, pid).await {
-            Ok(()) => inside::holder(pid),
-            Err(error) => Err(error),
+        let attached = match end {
+            PortEnd::Process(pid) => match self.attach(port, pid).await {
+                Ok(()) => inside::holder(pid).map(Some),
+                Err(error) => Err(error),
+            },
+            PortEnd::Interface(name) => self.take_over(port, &name, before_up).await.map(|()| None),
         };
-        match holder {
+        match attached {
             Ok(holder) => {
                 if let Some(wanted) = self.wanted().ports.get_mut(&port.spec.instance) {
-                    wanted.holder = Some(holder);
+                    wanted.holder = holder;
                 }
                 self.publish();
                 Ok(())
@@ -163,7 +182,8 @@ impl Net {
     }
 
     /// Takes up a port that an earlier run of the daemon made for an instance whose process is `pid`, so that it is kept as
-    /// it shall be. Without a process it is not made again should it go; nor is a tap, whose other end its process holds.
+    /// it shall be. Without a process it is not made again should it go; nor is a tap, whose other end its process holds,
+    /// nor an interface that came with its instance.
     ///
     /// # Errors
     /// [`NetError::Namespace`] where the process is gone.
@@ -209,7 +229,7 @@ impl Net {
         let removed = match &found {
             Ok(Some(link)) => match tap {
                 Some(tap) => self.close_tap(tap, link).await,
-                None => link::remove(&self.handle, link).await,
+                None => vif::remove(&self.handle, link).await,
             },
             Ok(None) => Ok(()),
             // Another's interface stays; our own neighbour entries go all the same.
@@ -289,7 +309,7 @@ impl Net {
         let host = link::expect(&self.handle, "make port", &port.interface).await?;
         link::change(&self.handle, "make port", &port.interface, act::quiet(host.index)).await?;
         let marked = LinkUnspec::new_with_index(host.index)
-            // A pair has it already; a tap, which may change it only while it is down, gets it here.
+            // A pair has it already; others, which may change it only while they are down, get it here.
             .address(mark::host_mac(&self.owner, &port.spec.instance).to_vec())
             .alias(mark::alias(&self.owner, &Kind::Port(port.spec.instance.clone())))
             .controller(port.bridge)
@@ -302,6 +322,15 @@ impl Net {
             self.add_neighbours(port).await?;
         }
         Ok(host.index)
+    }
+
+    /// Makes an interface that came with its instance, which is down, the host's end of the port.
+    async fn take_over(&self, port: &Port, name: &str, before_up: BeforeUp<'_>) -> Result<()> {
+        self.delete(&port.spec.instance).await?;
+        let found = link::expect(&self.handle, "attach port", name).await?;
+        let named = LinkUnspec::new_with_index(found.index).name(port.interface.clone()).build();
+        link::change(&self.handle, "take over", name, named).await?;
+        self.furnish(port, before_up).await.map(drop)
     }
 
     async fn attach(&self, port: &Port, pid: u32) -> Result<()> {

@@ -57,14 +57,14 @@ impl Operator {
         let naming = self.snapshot.services.iter().filter(|s| s.backends.iter().any(|b| b.instance == id));
         record.largest_ttl_s = naming.map(|s| s.ttl_s).fold(record.largest_ttl_s, u32::max);
         // Without the engine nothing is known; what was serving is taken to be serving still.
-        let process = engine.map(|owned| owned.get(&id).is_some_and(|r| r.pid.is_some()));
+        let process = engine.map(|owned| owned.get(&id).is_some_and(|r| r.end.is_some()));
         let alive = process.unwrap_or(true) && links.contains(&id);
         let spec = self.config.services.iter().find(|s| s.name == record.service).cloned();
-        let pid = engine.and_then(|owned| owned.get(&id)?.pid).filter(|_| alive);
+        let running = engine.and_then(|owned| owned.get(&id)).filter(|running| alive && running.end.is_some());
         let bridge = self.world.bridges.get(&record.technology).cloned();
         let kind = self.world.drivers.get(&record.technology).map(|driver| driver.port());
-        if let (Some(pid), Some(spec), Some(bridge), Some(kind)) = (pid, &spec, bridge, kind)
-            && let Err(error) = self.world.net.adopt_port(&port_spec(&record, bridge, spec, kind), Some(pid))
+        if let (Some(running), Some(spec), Some(bridge), Some(kind)) = (running, &spec, bridge, kind)
+            && let Err(error) = self.world.net.adopt_port(&port_spec(&record, bridge, spec, kind), running.pid())
         {
             warn!(instance = %id, error = %in_full(&error), "its port is not looked after");
         }
@@ -103,7 +103,7 @@ impl Operator {
                     warn!(instance = %stray.id, error = %in_full(&error), "could not be removed yet");
                 }
             }
-            let alive: BTreeSet<&InstanceId> = owned.iter().filter(|r| r.pid.is_some()).map(|r| &r.id).collect();
+            let alive: BTreeSet<&InstanceId> = owned.iter().filter(|r| r.end.is_some()).map(|r| &r.id).collect();
             let gone: Vec<InstanceId> = self
                 .instances
                 .values()

@@ -15,7 +15,7 @@ use super::{Event, ProbeReport, World};
 use crate::dns::Stage;
 use crate::driver::{Attachment, Driver, InstanceSpec};
 use crate::model::{Instance, InstanceState, PortKind, ServiceSpec, Timestamp, in_full};
-use crate::netlink::{BridgeSpec, Port, PortSpec};
+use crate::netlink::{BeforeUp, BridgeSpec, Port, PortSpec};
 
 /// Readiness is asked for again when this part of the time so far has passed once more, so that at most this part of it
 /// is waited too long; not sooner and not later than these bounds. The paper (section III) asks every 0.1 s.
@@ -91,19 +91,19 @@ impl BringUp {
         let made = self.world.net.create_port_with(&port, &count).await;
         let mut port = made.map_err(|e| failed("port", &e))?;
         self.reached(Stage::Port);
-        let handle = self.launch(&spec, &mut port).await?;
+        let handle = self.launch(&spec, &mut port, &count).await?;
         self.reached(Stage::Started);
         self.advance(InstanceState::Starting, "started", Some(handle)).await
     }
 
     /// Has the driver start the instance and gives it its port; the driver's handle.
-    async fn launch(&self, spec: &InstanceSpec, port: &mut Port) -> Result<String, Stop> {
+    async fn launch(&self, spec: &InstanceSpec, port: &mut Port, count: BeforeUp<'_>) -> Result<String, Stop> {
         let failed = |what: &str, error: &dyn std::error::Error| Stop::Failed(format!("{what}: {}", in_full(error)));
         let running = self.driver.start(spec, attachment(port)).await.map_err(|e| failed("start", &e))?;
-        let Some(pid) = running.pid else {
+        let Some(end) = running.end else {
             return Err(Stop::Failed("start: it ended at once".to_owned()));
         };
-        self.world.net.attach_port(port, pid).await.map_err(|e| failed("network", &e))?;
+        self.world.net.attach_port_with(port, end, count).await.map_err(|e| failed("network", &e))?;
         Ok(running.handle)
     }
 
@@ -225,8 +225,8 @@ pub(super) fn port_spec(instance: &Instance, bridge: BridgeSpec, service: &Servi
     PortSpec { instance: id, bridge, addresses, shaping: service.shaping, kind }
 }
 
-/// What an instance on a tap is told at its start; `None` of another port, which is attached afterwards. The tap's
-/// descriptor goes with it.
+/// What an instance that configures its own interface is told at its start; `None` of one that is configured from
+/// outside. A tap's descriptor goes with it.
 pub fn attachment(port: &mut Port) -> Option<Attachment> {
     if port.spec.kind == PortKind::Pair {
         return None;

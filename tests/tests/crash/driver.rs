@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use control::driver::{Attachment, Driver, DriverError, DriverEvent, InstanceSpec, Result, Running, Usage};
-use control::model::{InstanceId, PortKind, Technology};
+use control::model::{InstanceId, PortEnd, PortKind, Technology};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
@@ -208,7 +208,7 @@ impl Driver for Simulated {
             self.fails("start", 12)?;
             self.reaper.point("after start");
             let (id, handle) = (spec.id.clone(), pid.to_string());
-            Ok(Running { id, handle, pid: Some(pid), service: spec.service.to_string() })
+            Ok(Running { id, handle, end: Some(PortEnd::Process(pid)), service: spec.service.to_string() })
         }
         .boxed()
     }
@@ -234,7 +234,7 @@ impl Driver for Simulated {
             let alive = self.processes.alive();
             let running = alive.into_iter().map(|(id, pids)| {
                 let handle = pids[0].to_string();
-                Running { id, handle, pid: Some(pids[0]), service: String::new() }
+                Running { id, handle, end: Some(PortEnd::Process(pids[0])), service: String::new() }
             });
             Ok(running.collect())
         }

@@ -177,6 +177,19 @@ impl Host {
         self.act(Operation::Resize, domain, &["vcpu-set", "--ignore-host"], &[&count.to_string()]).await
     }
 
+    /// Bounds the processor time of a running domain: `percent` of one processor, 0 for as much as there is.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_cap(&self, domain: &Domain, percent: u32) -> Result<()> {
+        let scheduler = self.xl.scheduler().await.map_err(xl(Operation::Resize, domain))?;
+        self.expect(Operation::Resize, domain).await?;
+        // Each scheduler has a word of its own; only these two know a cap.
+        let word = if scheduler == "credit" { "sched-credit" } else { "sched-credit2" };
+        let words = [word, "-d", &domain.id.to_string(), "-c", &percent.to_string()];
+        self.xl.run(&words).await.map(drop).map_err(xl(Operation::Resize, domain))
+    }
+
     /// Says that the end in dom0 of a network interface is where it belongs: without it the backend does not connect.
     /// What Xen's hotplug scripts say at their end.
     ///

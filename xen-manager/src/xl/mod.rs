@@ -121,6 +121,12 @@ impl Xl {
         field(&text, "free_memory").and_then(|value| value.parse().ok()).ok_or(XlError::Silent("free_memory"))
     }
 
+    /// The scheduler's name.
+    pub(crate) async fn scheduler(&self) -> Result<String, XlError> {
+        let text = self.run(&["info"]).await?;
+        field(&text, "xen_scheduler").map(ToOwned::to_owned).ok_or(XlError::Silent("xen_scheduler"))
+    }
+
     /// The hypervisor's version.
     pub(crate) async fn version(&self) -> Result<String, XlError> {
         let text = self.run(&["info"]).await?;

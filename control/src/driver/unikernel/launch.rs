@@ -1,35 +1,11 @@
 //! From an instance to the command line of its monitor.
 
-use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use super::source::ImageFile;
-use super::template::{Values, Word};
 use super::vmm::Vmm;
+use crate::driver::guest::{ImageFile, values, words_of};
 use crate::driver::{Attachment, InstanceSpec};
 use crate::model::Launch;
-
-/// How a library operating system is told its address; `arguments` follow unless the words hold them.
-const fn words(launch: Launch) -> &'static [&'static [Word]] {
-    match launch {
-        Launch::Selvedge => &[&["ip={ip}/{prefix}"], &["gw={gw}"], &["ip6={ip6}/{prefix6}"], &["gw6={gw6}"]],
-        Launch::Mirage => &[
-            &["--ipv4={ip}/{prefix}"],
-            &["--ipv4-gateway={gw}"],
-            &["--ipv6={ip6}/{prefix6}"],
-            &["--ipv6-gateway={gw6}"],
-        ],
-        Launch::Unikraft => &[&["netdev.ip={ip}/{prefix}:{gw}"], &["--"]],
-        Launch::Osv => &[&["--ip=eth0,{ip},{mask}"], &["--defaultgw={gw}"]],
-        Launch::Nanos => {
-            &[&["en1.ipaddr={ip}"], &["en1.netmask={mask}"], &["en1.gateway={gw}"], &["en1.ip6addr={ip6}"]]
-        }
-        Launch::Rumprun => &[&[
-            r#"{"net":{"if":"vioif0","type":"inet","method":"static","addr":"{ip}","mask":"{prefix}","gw":"{gw}"},"cmdline":"{arguments}"}"#,
-        ]],
-    }
-}
 
 /// What a monitor is started with.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,11 +28,7 @@ pub(super) fn line(
     let mut values = values(spec, attachment);
     values.set("image", image.path.display());
     values.set("accel", accelerator);
-    // An image that says how it is told its address is told it so.
-    let mut guest = match &image.arguments {
-        Some(own) => own.split_whitespace().filter_map(|word| values.fill(word)).collect(),
-        None => values.expand(words(spec.guest.launch)),
-    };
+    let mut guest = words_of(spec.guest.launch, image.arguments.as_deref(), &values);
     if spec.guest.launch != Launch::Rumprun {
         guest.extend(spec.guest.arguments.iter().cloned());
     } else if vmm.doubles_commas {
@@ -80,44 +52,17 @@ pub(super) fn line(
     Line { arguments, config }
 }
 
-fn values(spec: &InstanceSpec, attachment: &Attachment) -> Values {
-    let mut values = Values::default();
-    values.set("memory", spec.resources.memory_mib);
-    values.set("arguments", spec.guest.arguments.join(" "));
-    values.set_some("disk", spec.guest.disk.as_ref());
-    values.set("tap", &attachment.interface);
-    values.set_some("tap_fd", attachment.descriptor.as_ref().map(OwnedFd::as_raw_fd));
-    let mac = attachment.mac.map(|byte| format!("{byte:02x}"));
-    values.set("mac", mac.join(":"));
-    if let Some((address, prefix, gateway)) = attachment.v4 {
-        values.set("ip", address);
-        values.set("prefix", prefix);
-        values.set("mask", mask(prefix));
-        values.set("gw", gateway);
-    }
-    if let Some((address, prefix, gateway)) = attachment.v6 {
-        values.set("ip6", address);
-        values.set("prefix6", prefix);
-        values.set("gw6", gateway);
-    }
-    values
-}
-
 /// Firecracker's list of block devices.
 fn drives(spec: &InstanceSpec) -> serde_json::Value {
     let drive = |path: &String| serde_json::json!({"drive_id": "disk", "path_on_host": path, "is_root_device": false, "is_read_only": true});
     spec.guest.disk.iter().map(drive).collect()
 }
 
-/// A prefix's length as a mask.
-fn mask(prefix: u8) -> Ipv4Addr {
-    let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-    Ipv4Addr::from(!host)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::net::Ipv4Addr;
+
     use super::super::vmm;
     use super::*;
     use crate::driver::Resources;
@@ -139,6 +84,7 @@ mod tests {
             launch,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             disk: disk.map(ToOwned::to_owned),
+            ..Guest::default()
         };
         let spec = InstanceSpec {
             id: InstanceId::from_number(1),
@@ -214,13 +160,5 @@ mod tests {
         assert!(config["boot-source"]["boot_args"].as_str().unwrap().ends_with("en1.gateway=10.0.0.1 a\"b"));
         assert_eq!(config["drives"][0]["path_on_host"], "/d.img");
         assert_eq!(config["machine-config"]["mem_size_mib"], 32);
-    }
-
-    #[test]
-    fn masks_are_right_at_the_ends() {
-        assert_eq!(
-            [0, 8, 24, 31, 32].map(mask).map(|m| m.to_string()).join(" "),
-            "0.0.0.0 255.0.0.0 255.255.255.0 255.255.255.254 255.255.255.255"
-        );
     }
 }

@@ -3,13 +3,10 @@
 //! An instance is a control group and a directory, both named by owner and instance. What is in the group is the
 //! instance, so one is found again whatever happened to the daemon; what bears another owner's name is never touched.
 
-mod image;
 mod launch;
 mod process;
 mod record;
-mod source;
 mod spawn;
-mod template;
 mod vmm;
 mod watch;
 
@@ -27,16 +24,15 @@ use futures_util::{FutureExt, StreamExt};
 use nix::sys::signal::Signal;
 
 use super::cgroup::Cgroup;
+use super::guest::{ImageFile, ImageSource, Images};
 use super::limits::{Group, Hierarchies, Limits};
 use super::{
     Attachment, BoxError, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Resized, Resources, Result,
     Running, Usage,
 };
-use crate::model::{InstanceId, OwnerId, PortKind, TapUse, Technology, split_registry};
-pub use image::ImageError;
+use crate::model::{InstanceId, OwnerId, PortEnd, PortKind, TapUse, Technology};
 use process::{Process, User};
 use record::{Record, Records};
-pub use source::{ImageFile, ImageSource};
 use vmm::Vmm;
 use watch::Watches;
 
@@ -66,8 +62,7 @@ pub struct Unikernel {
     owner: OwnerId,
     records: Records,
     watches: Watches,
-    /// What has images by name, if anything.
-    images: Option<Arc<dyn ImageSource>>,
+    images: Images,
     /// Where control groups are made; nobody mounts them anew under a running system.
     hierarchies: OnceLock<Hierarchies>,
 }
@@ -85,15 +80,16 @@ impl Unikernel {
             owner,
             records,
             watches: Watches::default(),
-            images: None,
+            images: Images::new(technology, vmm.wants_elf),
             hierarchies: OnceLock::new(),
         })
     }
 
     /// The same, with images by name as well as by file.
     #[must_use]
-    pub fn with_images(self, images: Arc<dyn ImageSource>) -> Self {
-        Self { images: Some(images), ..self }
+    pub fn with_images(mut self, images: Arc<dyn ImageSource>) -> Self {
+        self.images.source = Some(images);
+        self
     }
 
     const fn label(&self) -> &'static str {
@@ -150,59 +146,10 @@ impl Unikernel {
         Ok(first.map_or_else(|| format!("{program}, version 0"), ToOwned::to_owned))
     }
 
-    /// The image's file.
-    fn find_image(&self, spec: &InstanceSpec) -> Result<ImageFile> {
-        let InstanceSpec { image, resources, .. } = spec;
-        if image.starts_with('/') {
-            return Ok(ImageFile::at(image.into()));
-        }
-        let find = |images: &Arc<dyn ImageSource>| images.find(image).map_err(self.failed("find image", image));
-        let missing = || DriverError::NoImage { technology: self.label(), image: image.clone() };
-        let found =
-            self.images.as_ref().and_then(|images| find(images).transpose()).unwrap_or_else(|| Err(missing()))?;
-        let ImageFile { technology, memory_mib, .. } = &found;
-        if let Some(built) = technology.as_ref().filter(|built| *built != self.label()) {
-            return Err(self.failed("use image", image)(format!("it was built for {built}")));
-        }
-        if resources.memory_mib < *memory_mib {
-            return Err(self.failed("use image", image)(format!("it needs {memory_mib} MiB of memory or more")));
-        }
-        Ok(found)
-    }
-
-    /// The image's file, and that it and the disk could be used.
-    fn check_image(&self, spec: &InstanceSpec) -> Result<ImageFile> {
-        let found = self.find_image(spec)?;
-        let disk = spec.guest.disk.iter().map(|disk| (disk, Path::new(disk), false));
-        for (name, file, wants_elf) in std::iter::once((&spec.image, &*found.path, self.vmm.wants_elf)).chain(disk) {
-            match image::check(file, wants_elf) {
-                Ok(()) => {}
-                Err(ImageError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(DriverError::NoImage { technology: self.label(), image: name.clone() });
-                }
-                Err(error) => return Err(self.failed("check image", name)(error)),
-            }
-        }
-        Ok(found)
-    }
-
-    async fn fetch_image(&self, spec: &InstanceSpec, progress: FetchProgress<'_>) -> Result<()> {
-        match (self.check_image(spec), &self.images) {
-            // With the registry away, an image that is there is as good as ever.
-            (Err(DriverError::NoImage { image, .. }), Some(images)) if split_registry(&image).0.is_some() => {
-                let fetched = images.fetch(&image, progress).await;
-                let technology = self.label();
-                fetched.map_err(|source| DriverError::NotFetched { technology, image, attempts: 1, source })?;
-                self.check_image(spec).map(drop)
-            }
-            (found, _) => found.map(drop),
-        }
-    }
-
     async fn start_process(&self, spec: &InstanceSpec, attachment: Option<Attachment>) -> Result<Running> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "a unikernel is started on a tap, and there is none");
         let attachment = attachment.ok_or_else(none).map_err(self.failed("start", &spec.id))?;
-        let image = self.check_image(spec)?;
+        let image = self.images.check(spec)?;
         if self.records.of(&spec.id).exists() {
             self.stop_process(&spec.id, Duration::ZERO).await?;
         }
@@ -263,7 +210,7 @@ impl Unikernel {
 
     fn running(&self, id: &InstanceId, pid: Option<u32>, service: String) -> Running {
         let handle = pid.map_or_else(|| format!("{}-{id}", self.label()), |pid| format!("{}-{pid}", self.label()));
-        Running { id: id.clone(), handle, pid, service }
+        Running { id: id.clone(), handle, end: pid.map(PortEnd::Process), service }
     }
 
     /// Asks the process to end, ends it by force after `grace`, and removes everything of it.
@@ -377,19 +324,15 @@ impl Driver for Unikernel {
     }
 
     fn validate<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<()>> {
-        std::future::ready(self.check_image(spec).map(drop)).boxed()
+        std::future::ready(self.images.check(spec).map(drop)).boxed()
     }
 
     fn fetch<'a>(&'a self, spec: &'a InstanceSpec, progress: FetchProgress<'a>) -> BoxFuture<'a, Result<()>> {
-        self.fetch_image(spec, progress).boxed()
+        self.images.fetch(spec, progress).boxed()
     }
 
     fn image_bytes<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, Result<Option<u64>>> {
-        let size = self.find_image(spec).and_then(|found| {
-            let size = std::fs::metadata(&found.path).map(|found| Some(found.len()));
-            size.map_err(self.failed("look at image", &spec.image))
-        });
-        std::future::ready(size).boxed()
+        std::future::ready(self.images.bytes(spec)).boxed()
     }
 
     fn start<'a>(&'a self, spec: &'a InstanceSpec, attachment: Option<Attachment>) -> BoxFuture<'a, Result<Running>> {

@@ -1,6 +1,6 @@
 //! What runs unikernels, as data: one row for each monitor, with the command line that starts it.
 
-use super::template::Word;
+use crate::driver::guest::Word;
 use crate::model::Technology;
 
 /// One monitor.
@@ -8,7 +8,7 @@ use crate::model::Technology;
 pub(super) struct Vmm {
     /// Its technology.
     pub technology: Technology,
-    /// Words of its command line, in groups; see [`super::template`].
+    /// Words of its command line, in groups; see [`crate::driver::guest`].
     pub command: &'static [&'static [Word]],
     /// It opens its tap by name; otherwise it inherits the descriptor.
     pub opens_tap: bool,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// A word of a template.
-pub(super) type Word = &'static str;
+pub(in crate::driver) type Word = &'static str;
 
 /// Names that are placeholders. Other braces are the word's own.
 const NAMES: [&str; 19] = [
@@ -31,29 +31,29 @@ const NAMES: [&str; 19] = [
 
 /// What placeholders stand for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Values(BTreeMap<&'static str, String>);
+pub(in crate::driver) struct Values(BTreeMap<&'static str, String>);
 
 impl Values {
     /// Gives `name` a value.
-    pub(super) fn set(&mut self, name: &'static str, value: impl ToString) {
+    pub fn set(&mut self, name: &'static str, value: impl ToString) {
         self.0.insert(name, value.to_string());
     }
 
     /// Gives `name` a value where there is one.
-    pub(super) fn set_some(&mut self, name: &'static str, value: Option<impl ToString>) {
+    pub fn set_some(&mut self, name: &'static str, value: Option<impl ToString>) {
         if let Some(value) = value {
             self.set(name, value);
         }
     }
 
     /// The words of a template, in order.
-    pub(super) fn expand(&self, groups: &[&[Word]]) -> Vec<String> {
+    pub fn expand(&self, groups: &[&[Word]]) -> Vec<String> {
         let expanded = groups.iter().filter_map(|group| group.iter().map(|word| self.fill(word)).collect());
         expanded.flat_map(|words: Vec<String>| words).collect()
     }
 
     /// A text with its placeholders filled in; `None` where one has no value.
-    pub(super) fn fill(&self, text: &str) -> Option<String> {
+    pub fn fill(&self, text: &str) -> Option<String> {
         let mut filled = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(open) = rest.find('{') {

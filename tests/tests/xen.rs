@@ -1,0 +1,280 @@
+//! The driver for guests of Xen on a real hypervisor: in dom0 of `tests/xen/lab`, whose guests below `/guest` it starts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use control::driver::xen::{Settings, Xen};
+use control::driver::{Driver, DriverEvent, InstanceSpec, Resized, Resources, Running};
+use control::model::{AddressPair, Guest, InstanceId, Launch, OwnerId, PortEnd, PortKind, ServiceName, Technology};
+use control::netlink::{BridgeSpec, Net, PortSpec};
+use control::reconcile::attachment;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tests::contract::{self, Fixture, Outside, get, next};
+use xen_manager::store::Store;
+
+/// What the linked kernel is told beside its address: that it may be crashed from outside.
+const WORDS: [&str; 3] = ["console=hvc0", "quiet", "sysrq_always_enabled"];
+
+fn settings() -> Settings {
+    Settings { program: "xl".into(), store: Store::default_socket() }
+}
+
+fn driver(technology: Technology, owner: &OwnerId) -> Xen {
+    Xen::new(technology, &settings(), owner).unwrap()
+}
+
+fn linux(owner: &OwnerId, number: u32) -> InstanceSpec {
+    InstanceSpec {
+        id: InstanceId::from_number(number),
+        owner: owner.clone(),
+        service: ServiceName::new("video").unwrap(),
+        image: "/guest/vmlinuz".to_owned(),
+        guest: Guest {
+            launch: Launch::Linux,
+            arguments: WORDS.map(ToOwned::to_owned).to_vec(),
+            ramdisk: Some("/guest/initrd".to_owned()),
+            ..Guest::default()
+        },
+        resources: Resources { vcpus: 1.0, memory_mib: 96 },
+    }
+}
+
+fn bridge() -> BridgeSpec {
+    BridgeSpec {
+        name: "sv-xen".to_owned(),
+        v4: (Ipv4Addr::new(10, 83, 0, 1), "10.83.0.0/24".parse().unwrap()),
+        v6: None,
+        shaping: None,
+    }
+}
+
+fn port(number: u32) -> PortSpec {
+    let addresses = AddressPair { v4: Some(Ipv4Addr::new(10, 83, 0, 9)), v6: None };
+    let instance = InstanceId::from_number(number);
+    PortSpec { instance, bridge: bridge(), addresses, shaping: None, kind: PortKind::Vif }
+}
+
+/// `xl` with these words; what it printed.
+async fn xl(words: &[&str]) -> String {
+    let output = tokio::process::Command::new("xl").args(words).output().await.unwrap();
+    assert!(output.status.success(), "xl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Domains of whatever owner, as `xl` shows them.
+struct Domains;
+
+/// The domain's number, from the name that its interface was made with.
+fn number(running: &Running) -> String {
+    let Some(PortEnd::Interface(name)) = &running.end else { panic!("{running:?} does not run") };
+    name.strip_prefix("vif").unwrap().split('.').next().unwrap().to_owned()
+}
+
+impl Outside for Domains {
+    fn kill<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ()> {
+        async { drop(xl(&["sysrq", &number(running), "c"]).await) }.boxed()
+    }
+
+    fn is_there<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, bool> {
+        async {
+            let all = xl(&["list"]).await;
+            all.lines().any(|line| line.split_whitespace().nth(1) == Some(&number(running)))
+        }
+        .boxed()
+    }
+
+    fn cause(&self) -> &'static [&'static str] {
+        &["crash"]
+    }
+}
+
+/// Entries and interfaces of guests that are there.
+fn traces() -> Vec<String> {
+    let interfaces = std::fs::read_dir("/sys/class/net").unwrap();
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    interfaces.map(name).filter(|name| name.starts_with("vif") || name.starts_with("sv")).collect()
+}
+
+async fn keeps_the_contract(technology: Technology, owner: u64) {
+    let owner = OwnerId::from_number(owner);
+    let net = Net::new(owner.clone()).unwrap();
+    let others = OwnerId::from_number(0xfeed);
+    let fixture = Fixture {
+        driver: &driver(technology, &owner),
+        again: &driver(technology, &owner),
+        other: &driver(technology, &others),
+        spec: linux(&owner, 0),
+        resizes: Resized { vcpus: true, memory: true },
+        share: 0.4,
+        window: Duration::from_secs(5),
+        load: "/cgi-bin/work",
+        outside: &Domains,
+        absent_image: "/nonexistent/image",
+        net: &net,
+        bridge: bridge(),
+        addresses: port(0).addresses,
+    };
+    contract::suite(&fixture).await;
+    net.remove_bridge(&bridge().name).await.unwrap();
+    assert_eq!(traces(), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn pv_keeps_the_contract() {
+    keeps_the_contract(Technology::XenPv, 0x61).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn pvh_keeps_the_contract() {
+    keeps_the_contract(Technology::XenPvh, 0x62).await;
+}
+
+/// Each thing that can be wrong has an error of its own that names it, and leaves nothing.
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn faults_are_named_and_leave_nothing() {
+    let owner = OwnerId::from_number(0x63);
+    let net = Net::new(owner.clone()).unwrap();
+    net.ensure_bridge(&bridge()).await.unwrap();
+    let driver = driver(Technology::XenPv, &owner);
+    let nano = |image: &str| InstanceSpec {
+        image: image.to_owned(),
+        guest: Guest::default(),
+        resources: Resources { vcpus: 1.0, memory_mib: 32 },
+        ..linux(&owner, 1)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let half = dir.path().join("half");
+    let whole = std::fs::read("/guest/nano-pv").unwrap();
+    std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    let half = half.to_string_lossy().into_owned();
+    let mut no_ramdisk = linux(&owner, 1);
+    no_ramdisk.guest.ramdisk = Some("/nonexistent/initrd".to_owned());
+    let mut too_large = nano("/guest/nano-pv");
+    too_large.resources.memory_mib = 1 << 20;
+    for (spec, label, said) in [
+        (nano("/nonexistent/kernel"), "no_image", "/nonexistent/kernel"),
+        (nano(&half), "failed", "cut off"),
+        (no_ramdisk, "no_image", "/nonexistent/initrd"),
+        (too_large, "failed", "MiB are free"),
+    ] {
+        let mut made = net.create_port(&port(1)).await.unwrap();
+        let error = driver.start(&spec, attachment(&mut made)).await.unwrap_err();
+        let text = control::model::in_full(&error);
+        assert!(error.label() == label && text.contains(said), "{text}");
+        net.delete_port(&spec.id).await.unwrap();
+        assert_eq!((driver.list_owned().await.unwrap(), traces()), (vec![], vec!["sv-xen".to_owned()]), "{said}");
+    }
+
+    // Our name, but another's domain: it stays.
+    let name = format!("xen-pv-{owner}-{}", InstanceId::from_number(1));
+    let file = dir.path().join("taken.cfg");
+    let text = format!("name = \"{name}\"\ntype = \"pv\"\nkernel = \"/guest/nano-pv\"\nmemory = 16\n");
+    std::fs::write(&file, text).unwrap();
+    xl(&["create", "-q", &file.to_string_lossy()]).await;
+    let mut made = net.create_port(&port(1)).await.unwrap();
+    let error = driver.start(&nano("/guest/nano-pv"), attachment(&mut made)).await.unwrap_err();
+    assert!(control::model::in_full(&error).contains("the name is that of domain"), "{error}");
+    driver.stop(&InstanceId::from_number(1), Duration::ZERO).await.unwrap();
+    xl(&["destroy", &name]).await;
+
+    // A guest that ends at once, by whichever end of its own, is told with the reason.
+    for (word, cause) in [("then=crash", "crash"), ("then=reboot", "reboot"), ("then=off", "poweroff")] {
+        let mut spec = linux(&owner, 1);
+        spec.guest.arguments.push(word.to_owned());
+        let mut events = driver.events();
+        let mut made = net.create_port(&port(1)).await.unwrap();
+        let running = driver.start(&spec, attachment(&mut made)).await.unwrap();
+        net.attach_port(&made, running.end.unwrap()).await.unwrap();
+        let DriverEvent::Exited { id, cause: told } = next(&mut events).await else { panic!("an exit is expected") };
+        assert!(id == spec.id && told.contains(cause), "{told}");
+        driver.stop(&id, Duration::ZERO).await.unwrap();
+        net.delete_port(&id).await.unwrap();
+        assert_eq!((driver.list_owned().await.unwrap(), traces()), (vec![], vec!["sv-xen".to_owned()]), "{word}");
+    }
+
+    // A guest that has no driver for its interface serves nobody, and goes as any other.
+    let mut made = net.create_port(&port(1)).await.unwrap();
+    let running = driver.start(&nano("/guest/nano-pv"), attachment(&mut made)).await.unwrap();
+    net.attach_port(&made, running.end.unwrap()).await.unwrap();
+    driver.stop(&running.id, Duration::from_secs(1)).await.unwrap();
+    net.delete_port(&running.id).await.unwrap();
+    net.remove_bridge(&bridge().name).await.unwrap();
+    assert_eq!((driver.list_owned().await.unwrap(), traces()), (vec![], vec![]));
+}
+
+/// What each form of launch puts where its guest looks: a Linux guest stands in for it and shows what it finds.
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn forms_of_launch_reach_the_guest() {
+    let owner = OwnerId::from_number(0x64);
+    let net = Net::new(owner.clone()).unwrap();
+    net.ensure_bridge(&bridge()).await.unwrap();
+    let driver = driver(Technology::XenPvh, &owner);
+    let dir = tempfile::tempdir().unwrap();
+    let click = dir.path().join("web.click");
+    std::fs::write(&click, format!("define($IP {{ip}});\n{}// end", "// filler\n".repeat(300))).unwrap();
+    let store = Store::new(Store::default_socket(), Duration::from_secs(60));
+    for launch in [Launch::Mirage, Launch::Rumprun, Launch::ClickOs] {
+        let mut spec = linux(&owner, 1);
+        spec.guest.launch = launch;
+        spec.guest.click = (launch == Launch::ClickOs).then(|| click.to_string_lossy().into_owned());
+        spec.guest.arguments = vec!["show".to_owned()];
+        let mut made = net.create_port(&port(1)).await.unwrap();
+        let running = driver.start(&spec, attachment(&mut made)).await.unwrap();
+        let own = format!("/local/domain/{}", number(&running));
+        let read = async |path: &str| store.read_text(&format!("{own}/{path}")).await.unwrap().unwrap_or_default();
+        match launch {
+            Launch::Rumprun => {
+                let config: serde_json::Value = serde_json::from_str(&read("rumprun/cfg").await).unwrap();
+                assert_eq!(config["net"]["interfaces"]["xenif0"]["addrs"][0]["addr"], "10.83.0.9/24");
+            }
+            Launch::ClickOs => {
+                let mut text = String::new();
+                for chunk in 0..4 {
+                    text += &read(&format!("data/clickos/0/config/{chunk}")).await;
+                }
+                assert!(text.starts_with("define($IP 10.83.0.9);") && text.ends_with("// end"), "{text}");
+                assert_eq!(read("data/clickos/0/status").await, "Running");
+            }
+            _ => {
+                let listed = xl(&["list", "-l", &number(&running)]).await;
+                assert!(listed.contains("--ipv4=10.83.0.9/24 --ipv4-gateway=10.83.0.1 show"), "{listed}");
+            }
+        }
+        driver.stop(&spec.id, Duration::ZERO).await.unwrap();
+        net.delete_port(&spec.id).await.unwrap();
+    }
+    net.remove_bridge(&bridge().name).await.unwrap();
+}
+
+/// What a guest sends is shaped at its interface, on the host.
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn a_rate_holds_at_a_guests_interface() {
+    let owner = OwnerId::from_number(0x65);
+    let net = Net::new(owner.clone()).unwrap();
+    net.ensure_bridge(&bridge()).await.unwrap();
+    let driver = driver(Technology::XenPv, &owner);
+    let spec = linux(&owner, 1);
+    let shaping = control::model::Shaping { rate_bps: 2_000_000, burst_bytes: 20_000 };
+    let mut made = net.create_port(&PortSpec { shaping: Some(shaping), ..port(1) }).await.unwrap();
+    let running = driver.start(&spec, attachment(&mut made)).await.unwrap();
+    net.attach_port(&made, running.end.unwrap()).await.unwrap();
+    let address = port(1).addresses.v4.unwrap().into();
+    get(address, "/healthz").await;
+    let begun = std::time::Instant::now();
+    let bits = get(address, "/content").await.len() as f64 * 8.0;
+    let least = (bits - 8.0 * 20_000.0) / 2_000_000.0;
+    assert!(begun.elapsed().as_secs_f64() > 0.8 * least, "{:?} for {bits} bits", begun.elapsed());
+    assert!(net.port_counters(&spec.id).await.unwrap().unwrap().from_instance_bytes > 100_000);
+    driver.stop(&spec.id, Duration::from_secs(30)).await.unwrap();
+    net.delete_port(&spec.id).await.unwrap();
+    net.remove_bridge(&bridge().name).await.unwrap();
+    assert_eq!(traces(), Vec::<String>::new());
+}
