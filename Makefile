@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-technologies \
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen test-xen-driver bench bench-technologies \
 	soak-technologies fuzz-dataplane lint deny deb clean
 
 help: ## Show this list
@@ -46,7 +46,11 @@ test-kernels: ## Try the program on Debian's kernels and several network cards, 
 
 test-xen: ## Run the tests of xen-manager on a Xen host in an emulator (no root)
 	@tests/setup.sh build xen
-	@exec tests/xen/run.sh
+	@exec tests/xen/run.sh xen-manager store domains
+
+test-xen-driver: ## Run the tests of the driver for Xen there: the contract suite on PV and PVH, faults, launch forms
+	@tests/setup.sh build xen
+	@exec tests/xen/run.sh tests xen
 
 EXAMPLES ?= 20
 SEED ?= 1
