@@ -11,8 +11,9 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen bench bench-bystander bench-forecast \
-	bench-technologies plots soak-technologies soak-dataplane other-layout fuzz-dataplane fuzz-transit lint deny deb clean
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen test-xen-driver bench bench-bystander \
+	bench-forecast bench-technologies plots soak-technologies soak-dataplane other-layout fuzz-dataplane fuzz-transit lint deny \
+	deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -46,7 +47,11 @@ test-kernels: ## Try the program on Debian's kernels and several network cards, 
 
 test-xen: ## Run the tests of xen-manager on a Xen host in an emulator (no root)
 	@tests/setup.sh build xen
-	@exec tests/xen/run.sh
+	@exec tests/xen/run.sh xen-manager store domains
+
+test-xen-driver: ## Run the tests of the driver for Xen there: the contract suite on PV and PVH, faults, launch forms
+	@tests/setup.sh build xen
+	@exec tests/xen/run.sh tests xen
 
 EXAMPLES ?= 20
 SEED ?= 1

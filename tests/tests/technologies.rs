@@ -112,7 +112,7 @@ fn what_is_missing_is_said_plainly() {
     for (arguments, said) in [
         (&["--technology", "spt", "--unikernels", "/nonexistent"][..], "build it with make unikernel"),
         (&["--technology", "docker"], "--image NAME"),
-        (&["--technology", "xen"], "use one of docker, spt"),
+        (&["--technology", "vmware"], "use one of docker, spt"),
     ] {
         let (code, out, error) = selvedge(None, &[&["bench", "lifecycle"], arguments].concat()).unwrap();
         assert!(matches!(code, Some(1 | 2)) && out.is_empty(), "{code:?} {out}");
