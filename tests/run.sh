@@ -30,7 +30,7 @@ tests/xen/run.sh xen-manager store domains 2>&1 | tee -a "$log" || status=$?
 tests/api/run.sh 2>&1 | tee -a "$log" || status=$?
 
 printf '\n'
-skipped=$(grep -aoE 'SKIPPED \([^)]*\): .*' "$log" | sort -u || true)
+skipped=$(grep -aoE 'SKIPPED \(.*\): .*' "$log" | sort -u || true)
 count=$(grep -c . <<<"$skipped" || true)
 if [ "$count" -gt 0 ]; then
     printf '%s\n' "$skipped"

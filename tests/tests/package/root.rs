@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -135,8 +136,10 @@ pub fn succeeded(what: &str, output: Output) -> String {
     out.into_owned()
 }
 
-/// The archive that roots are unpacked from, made once.
+/// The archive that roots are unpacked from, made once: by the test that comes first, and the others wait.
 fn base(cache: &Path) -> Result<PathBuf, String> {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let release = fs::read_to_string("/etc/os-release").map_err(|e| format!("/etc/os-release: {e}"))?;
     let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     let suite = suite.map(|suite| suite.trim_matches('"')).ok_or("this system's release has no name for mmdebstrap")?;
