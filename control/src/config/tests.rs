@@ -300,11 +300,15 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
                    [[service]]\nname='rare'\nnames=['rare.edge.example']\nimage='nginx:1.28'\nmin=0\n\
                    [[service]]\nname='page'\nnames=['page.edge.example']\ntechnology='spt'\n\
                    image='/var/lib/images/page.spt'\ndisk='/var/lib/images/page.raw'\n\
+                   [[service]]\nname='router'\nnames=['router.edge.example']\ntechnology='xen-pv'\n\
+                   image='/var/lib/images/clickos'\nlaunch='clickos'\nramdisk='/var/lib/images/initrd'\n\
+                   click='/var/lib/images/web.click'\n\
                    [technology.docker]\npool6='fd5e:213::/64'\nrate='1gbit'\nburst='1MiB'\n\
                    [technology.unikernel]\npool6='fd5e:214::/64'\n\
+                   [technology.xen]\npool6='fd5e:215::/64'\n\
                    [[network.vxlan]]\nname='selv-vx0'\nvni=100\nlocal='192.0.2.1'\n\
                    remotes=['192.0.2.2','192.0.2.3']\naddresses=['10.99.0.1/24']\n\
-                   [[network.route]]\nto='10.215.0.0/24'\nvia='10.99.0.2'\ndevice='selv-vx0'\n\
+                   [[network.route]]\nto='10.216.0.0/24'\nvia='10.99.0.2'\ndevice='selv-vx0'\n\
                    [[network.uplink]]\ninterface='eth1'\nrate='100mbit'\nburst='128KiB'\n\
                    [limits]\nvcpus=16\nmemory_mib=8192\n\
                    [dns]\ncookie_secret_file='/etc/selvedge/cookie_secret'\n\
