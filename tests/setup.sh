@@ -292,32 +292,29 @@ step_check() {
     has mmdebstrap || install_packages mmdebstrap
 }
 
-# Asks everything that an OpenAPI document describes; in an environment of its own below target.
-step_api() {
-    local venv="${CARGO_TARGET_DIR:-$root/target}/schemathesis"
-    if [ "$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("schemathesis"))' 2>/dev/null)" = "$SCHEMATHESIS" ]; then
+# One package of PyPI in an environment of its own below target: name, version.
+python_tool() {
+    local name=$1 version=$2 venv
+    venv="${CARGO_TARGET_DIR:-$root/target}/$name"
+    if [ "$("$venv/bin/python" -c "import importlib.metadata as m; print(m.version('$name'))" 2>/dev/null)" = "$version" ]; then
         return 0
     fi
     has python3 || install_packages python3-minimal
     python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
-    say "installing schemathesis $SCHEMATHESIS"
+    say "installing $name $version"
     rm -rf "$venv"
-    python3 -m venv "$venv" && "$venv/bin/pip" -q install "schemathesis==$SCHEMATHESIS" >&2 ||
-        fail "schemathesis $SCHEMATHESIS could not be installed from PyPI"
+    python3 -m venv "$venv" && "$venv/bin/pip" -q install "$name==$version" >&2 ||
+        fail "$name $version could not be installed from PyPI"
 }
 
-# What forecasts are measured beside; in an environment of its own below target.
+# Asks everything that an OpenAPI document describes.
+step_api() {
+    python_tool schemathesis "$SCHEMATHESIS"
+}
+
+# What forecasts are measured beside.
 step_forecast() {
-    local venv="${CARGO_TARGET_DIR:-$root/target}/statsmodels"
-    if [ "$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("statsmodels"))' 2>/dev/null)" = "$STATSMODELS" ]; then
-        return 0
-    fi
-    has python3 || install_packages python3-minimal
-    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
-    say "installing statsmodels $STATSMODELS"
-    rm -rf "$venv"
-    python3 -m venv "$venv" && "$venv/bin/pip" -q install "statsmodels==$STATSMODELS" >&2 ||
-        fail "statsmodels $STATSMODELS could not be installed from PyPI"
+    python_tool statsmodels "$STATSMODELS"
 }
 
 # Servers to compare with, resolvers and forwarders in front of us, tools that look at us. Each is in Debian; what

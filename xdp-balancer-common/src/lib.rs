@@ -19,6 +19,7 @@ mod client;
 mod cookie;
 mod counts;
 mod guard;
+mod labelled;
 mod name;
 mod pool;
 mod settings;

@@ -1,6 +1,8 @@
 //! Why the program did what it did with a packet. The list stands here alone: map index, metric
 //! label, `--json` name and documentation come from it.
 
+use crate::labelled::labelled;
+
 /// What the kernel is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -14,29 +16,12 @@ pub enum Action {
 
 macro_rules! verdicts {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal => $action:ident,)+) => {
-        /// The reason for a packet's treatment; each packet has exactly one.
-        #[repr(u32)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Verdict {
-            $($(#[doc = $doc])+ $name,)+
+        labelled! {
+            /// The reason for a packet's treatment; each packet has exactly one.
+            pub enum Verdict { $($(#[doc = $doc])+ $name = $label,)+ }
         }
 
         impl Verdict {
-            /// Every verdict, in map order.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
-
-            /// Short fixed name: metric label and JSON key.
-            #[must_use]
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$name => $label,)+ }
-            }
-
-            /// One sentence for people.
-            #[must_use]
-            pub const fn meaning(self) -> &'static str {
-                match self { $(Self::$name => concat!($($doc,)+),)+ }
-            }
-
             /// What the kernel is told.
             #[inline(always)]
             #[must_use]

@@ -467,10 +467,6 @@ impl Memory {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // Not for the processes that this one forks to start others: copying so many pages takes them a millisecond. Where it
-        // is refused they pay it.
-        // SAFETY: the mapping that was just made.
-        let _ = unsafe { libc::madvise(base, len, libc::MADV_DONTFORK) };
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
         Ok(Self { base, len })
     }

@@ -167,7 +167,12 @@ struct Alike {
 }
 
 pub(super) fn run(args: &ReplayArgs) -> ExitCode {
-    match replay(args) {
+    print_report(replay(args))
+}
+
+/// Prints a report, or why there is none.
+pub(super) fn print_report(report: Result<String, (ExitCode, String)>) -> ExitCode {
+    match report {
         Ok(text) => {
             // A closed pipe on the reader's side is the reader's choice.
             let _ = writeln!(std::io::stdout(), "{}", text.trim_end());

@@ -1,6 +1,5 @@
 //! `selvedge tune`: the policy that a recorded load asks for, found by replay over a grid.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::paint::{Paint, table};
-use super::replay::{Progress, Train, positive, read, train};
+use super::replay::{Progress, Train, positive, print_report, read, train};
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
@@ -61,17 +60,7 @@ struct Report<'a> {
 const AROUND: usize = 8;
 
 pub(super) fn run(args: &TuneArgs) -> ExitCode {
-    match proposal(args) {
-        Ok(text) => {
-            // A closed pipe on the reader's side is the reader's choice.
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err((code, error)) => {
-            eprintln!("selvedge: {error}");
-            code
-        }
-    }
+    print_report(proposal(args))
 }
 
 fn proposal(args: &TuneArgs) -> Result<String, (ExitCode, String)> {

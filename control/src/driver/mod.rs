@@ -203,6 +203,16 @@ pub enum DriverError {
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl DriverError {
+    /// Wraps what went wrong with an object.
+    pub(crate) fn failed<E: Into<BoxError>>(
+        technology: &'static str,
+        operation: &'static str,
+        object: impl ToString,
+    ) -> impl FnOnce(E) -> Self {
+        let object = object.to_string();
+        move |source| Self::Failed { technology, operation, object, source: source.into() }
+    }
+
     /// Short fixed name: metric label and log field.
     #[must_use]
     pub const fn label(&self) -> &'static str {

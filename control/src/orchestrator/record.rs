@@ -68,7 +68,7 @@ pub struct DecisionRecord {
     pub forecast: Option<f64>,
     /// The same with headroom: what it plans for.
     pub demand: Option<f64>,
-    /// The same of windows around it, which are looked at before anything is removed.
+    /// The same of the windows behind it: what is needed again soon is not removed, and two steps up are made as one.
     pub ahead: Vec<f64>,
     /// Whether the forecast may lower what runs, or why not: `earned`, `too_young`, `no_better_than_naive` or
     /// `coverage_broken`.

@@ -31,8 +31,7 @@ impl Images {
         operation: &'static str,
         object: impl ToString,
     ) -> impl FnOnce(E) -> DriverError {
-        let (technology, object) = (self.technology.label(), object.to_string());
-        move |source| DriverError::Failed { technology, operation, object, source: source.into() }
+        DriverError::failed(self.technology.label(), operation, object)
     }
 
     /// The image's file.

@@ -5,6 +5,8 @@ mod image;
 mod images;
 mod source;
 mod template;
+#[cfg(test)]
+pub(super) mod testing;
 mod words;
 
 pub use image::ImageError;

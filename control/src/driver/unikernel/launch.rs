@@ -61,12 +61,10 @@ fn drives(spec: &InstanceSpec) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use std::net::Ipv4Addr;
-
     use super::super::vmm;
     use super::*;
-    use crate::driver::Resources;
-    use crate::model::{Guest, InstanceId, OwnerId, ServiceName, Technology};
+    use crate::driver::guest::testing;
+    use crate::model::{Guest, Technology};
 
     fn expand(technology: Technology, launch: Launch, arguments: &[&str], disk: Option<&str>, v6: bool) -> Line {
         expand_own(technology, launch, arguments, disk, v6, None)
@@ -86,21 +84,7 @@ mod tests {
             disk: disk.map(ToOwned::to_owned),
             ..Guest::default()
         };
-        let spec = InstanceSpec {
-            id: InstanceId::from_number(1),
-            owner: OwnerId::from_number(2),
-            service: ServiceName::new("video").unwrap(),
-            image: "/images/x".to_owned(),
-            guest,
-            resources: Resources { vcpus: 1.0, memory_mib: 32 },
-        };
-        let attachment = Attachment {
-            interface: "sv00000001".to_owned(),
-            descriptor: None,
-            mac: [2, 0, 0, 0, 0, 0xab],
-            v4: Some((Ipv4Addr::new(10, 0, 0, 9), 24, Ipv4Addr::new(10, 0, 0, 1))),
-            v6: v6.then(|| ("fd00::9".parse().unwrap(), 64, "fd00::1".parse().unwrap())),
-        };
+        let (spec, attachment) = (testing::spec(guest, 1.0), testing::attachment(v6));
         let image = ImageFile { arguments: own.map(ToOwned::to_owned), ..ImageFile::at(spec.image.clone().into()) };
         line(vmm::of(technology).unwrap(), "tcg", &spec, &image, &attachment, Path::new("/run/x/vmm.json"))
     }

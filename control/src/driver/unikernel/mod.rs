@@ -102,8 +102,7 @@ impl Unikernel {
         operation: &'static str,
         object: impl ToString,
     ) -> impl FnOnce(E) -> DriverError {
-        let (technology, object) = (self.label(), object.to_string());
-        move |source| DriverError::Failed { technology, operation, object, source: source.into() }
+        DriverError::failed(self.label(), operation, object)
     }
 
     fn unavailable(&self, what: String, kind: io::ErrorKind) -> DriverError {

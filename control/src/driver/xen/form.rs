@@ -147,29 +147,14 @@ fn click(values: &Values, spec: &InstanceSpec) -> Result<Vec<Entry>, FormError> 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::driver::Resources;
-    use crate::model::{Guest, InstanceId, OwnerId, ServiceName};
+    use crate::driver::guest::testing;
+    use crate::model::Guest;
 
     fn form(guest: Guest) -> Result<Form, FormError> {
-        let spec = InstanceSpec {
-            id: InstanceId::from_number(1),
-            owner: OwnerId::from_number(2),
-            service: ServiceName::new("video").unwrap(),
-            image: "/images/x".to_owned(),
-            guest,
-            resources: Resources { vcpus: 1.5, memory_mib: 32 },
-        };
-        let attachment = Attachment {
-            interface: "sv00000001".to_owned(),
-            descriptor: None,
-            mac: [2, 0, 0, 0, 0, 0xab],
-            v4: Some((Ipv4Addr::new(10, 0, 0, 9), 24, Ipv4Addr::new(10, 0, 0, 1))),
-            v6: None,
-        };
-        Form::of(DomainKind::Pv, "x-1", &spec, &ImageFile::at("/images/x".into()), &attachment)
+        let spec = testing::spec(guest, 1.5);
+        let image = ImageFile::at("/images/x".into());
+        Form::of(DomainKind::Pv, "x-1", &spec, &image, &testing::attachment(false))
     }
 
     fn launch(launch: Launch, arguments: &[&str]) -> Form {

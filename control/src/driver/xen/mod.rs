@@ -95,8 +95,7 @@ impl Xen {
         operation: &'static str,
         object: impl ToString,
     ) -> impl FnOnce(E) -> DriverError {
-        let (technology, object) = (self.technology.label(), object.to_string());
-        move |source| DriverError::Failed { technology, operation, object, source: source.into() }
+        DriverError::failed(self.technology.label(), operation, object)
     }
 
     /// The same for what Xen says, which may be that it is not there.
