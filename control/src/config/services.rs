@@ -13,7 +13,9 @@ use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
 use super::values::{whole32, word};
 use crate::images::Reference;
-use crate::model::{AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology};
+use crate::model::{
+    AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology, Weights,
+};
 
 /// Names of one service that the file may list.
 const MOST_NAMES: usize = 64;
@@ -25,7 +27,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 37] = [
     "name",
     "names",
     "technology",
@@ -48,6 +50,7 @@ const KEYS: [&str; 36] = [
     "ttl_s",
     "answers",
     "choice",
+    "weights",
     "fallback",
     "on_all_down",
     "sorry",
@@ -106,6 +109,7 @@ pub(super) fn service(
     let (min, max) = bounds(section, node_limit);
     let (quiet, deadline, at_deadline) = drain(section);
     let choices = Choice::ALL.map(|c| (c.label(), c));
+    let weights = Weights::ALL.map(|w| (w.label(), w));
     let groups = fallback(section);
     let (on_all_down, sorry) = policy(section);
     let summon = super::summon::of_service(section, &min, !sorry.is_empty());
@@ -127,6 +131,7 @@ pub(super) fn service(
         ttl_s: section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S)).value,
         answers: section.or("answers", 4, |v| whole32(v, 1, 64)).value,
         choice: section.or("choice", Choice::RoundRobin, |v| word(v, &choices)).value,
+        weights: section.or("weights", Weights::Equal, |v| word(v, &weights)).value,
         fallback: groups.iter().map(|(_, group)| group.iter().map(|a| a.value).collect()).collect(),
         on_all_down,
         sorry: sorry.iter().map(|a| a.value).collect(),

@@ -14,6 +14,7 @@ use super::operator::{Tracked, Work};
 use super::publish::named;
 use super::resize::Given;
 use super::take_down::{Outcome, TakeDown};
+use super::weights::Weighing;
 use crate::dns::Stage;
 use crate::model::{
     AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology,
@@ -34,12 +35,15 @@ impl Operator {
     /// Takes an instance in, from its start or from the store.
     pub(super) fn track(&mut self, record: Instance, dead: bool) {
         let id = record.id.clone();
+        let mut published = self.snapshot.services.iter().flat_map(|service| &service.backends);
+        let published = published.find(|backend| backend.instance == id).map(|backend| backend.weight);
         let tracked = Tracked {
             record,
             last_probe: None,
             drain: None,
             unwell: None,
             problem: None,
+            weighing: Weighing::new(published),
             work: Work::None,
             dead,
             given: None,

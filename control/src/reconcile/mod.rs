@@ -26,6 +26,7 @@ mod summon;
 mod take_down;
 mod tell;
 mod view;
+mod weights;
 mod world;
 
 pub use bring_up::attachment;

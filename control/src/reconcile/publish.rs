@@ -12,7 +12,7 @@ use super::operator::Tracked;
 use crate::dns::Stage;
 use crate::model::{
     AddressPair, Backend, Basis, Drain, Instance, InstanceId, InstanceState, Late, OnAllDown, Orders, Override,
-    PublishedService, ServiceName, ServiceSpec, Snapshot, Zone, in_full,
+    PublishedService, ServiceName, ServiceSpec, Snapshot, Weights, Zone, in_full,
 };
 
 /// A snapshot's content and what had to be decided to make it.
@@ -28,19 +28,21 @@ pub(super) struct Content {
 ///
 /// For each service, the first that there is: instances that answered their probe; a fallback group; what its policy
 /// says. Each service comes with the index of its counters and its TTL. `instances` are those that answers may name, so
-/// without those that are being removed; `unwell` are those of them that miss their probes. A service that left the
+/// without those that are being removed; `unwell` are those of them that miss their probes, `weights` the weights of those
+/// that do not weigh 1. A service that left the
 /// configuration is left out.
 pub(super) fn content<'a>(
     zones: &[Arc<Zone>],
     services: impl Iterator<Item = (&'a ServiceSpec, u32, u32)>,
     instances: &BTreeMap<ServiceName, Vec<&Instance>>,
     unwell: &BTreeSet<&InstanceId>,
+    weights: &BTreeMap<InstanceId, u16>,
     current: &Snapshot,
 ) -> Content {
     let services: Vec<PublishedService> = services
         .map(|(spec, index, ttl_s)| {
             let before = current.services.iter().find(|s| s.name == spec.name);
-            PublishedService { ttl_s, ..published(spec, index, (instances, unwell), before) }
+            PublishedService { ttl_s, ..published(spec, index, (instances, unwell, weights), before) }
         })
         .collect();
     let last_good = services.iter().filter(|s| s.basis == Basis::LastGood).map(|s| s.name.clone()).collect();
@@ -51,7 +53,11 @@ pub(super) fn content<'a>(
 fn published(
     spec: &ServiceSpec,
     index: u32,
-    (instances, unwell): (&BTreeMap<ServiceName, Vec<&Instance>>, &BTreeSet<&InstanceId>),
+    (instances, unwell, weights): (
+        &BTreeMap<ServiceName, Vec<&Instance>>,
+        &BTreeSet<&InstanceId>,
+        &BTreeMap<InstanceId, u16>,
+    ),
     before: Option<&PublishedService>,
 ) -> PublishedService {
     let of_service = instances.get(&spec.name).map_or(&[][..], Vec::as_slice);
@@ -59,8 +65,8 @@ fn published(
         |i: &Instance| matches!(i.state, InstanceState::Ready | InstanceState::Serving) && !unwell.contains(&i.id);
     let those = |fits: &dyn Fn(&Instance) -> bool| -> Vec<Backend> {
         let fitting = of_service.iter().filter(|i| fits(i));
-        // One technology per service, and one size of its instances: they weigh the same.
-        fitting.map(|i| Backend { instance: i.id.clone(), addresses: i.addresses, weight: 1 }).collect()
+        let weight = |i: &Instance| weights.get(&i.id).copied().unwrap_or(1);
+        fitting.map(|i| Backend { instance: i.id.clone(), addresses: i.addresses, weight: weight(i) }).collect()
     };
     let serving = those(&well);
     let mut last_good = Vec::new();
@@ -158,13 +164,25 @@ impl Operator {
             }
         }
         let before = without(&self.snapshot, |service, id| ends_by_order(&orders, service, id));
-        let made = content(&self.config.zones, services.into_iter(), &by_service, &unwell, &before);
+        let weights = self.weights();
+        let made = content(&self.config.zones, services.into_iter(), &by_service, &unwell, &weights, &before);
         let refused = made.last_good.iter().filter(|s| !self.view.last_good.contains(s)).count();
         self.view.refused_empty += refused as u64;
         self.view.last_good = made.last_good;
         if !(self.published && made.snapshot == *self.snapshot) {
             self.put_in_force(made.snapshot);
         }
+    }
+
+    /// The weights of instances whose service weighs them by their load. One technology per service, and one size of
+    /// its instances: all others weigh the same.
+    pub(super) fn weights(&self) -> BTreeMap<InstanceId, u16> {
+        let by_load = |t: &&Tracked| {
+            let spec = self.config.service(&t.record.service);
+            spec.is_some_and(|spec| spec.weights == Weights::Load)
+        };
+        let weighed = self.instances.values().filter(by_load);
+        weighed.map(|t| (t.record.id.clone(), t.weighing.weight())).collect()
     }
 
     /// The instance and the TTL of its answers, where it is ready and was never named.
@@ -299,6 +317,7 @@ mod tests {
             ttl_s: 5,
             answers: 4,
             choice: Choice::RoundRobin,
+            weights: Weights::Equal,
             fallback: vec![],
             on_all_down: OnAllDown::LastGood,
             sorry: vec!["192.0.2.99".parse().unwrap()],
@@ -327,7 +346,7 @@ mod tests {
     fn build_with(spec: &ServiceSpec, states: &[InstanceState], current: &Snapshot) -> Content {
         let made: Vec<_> = states.iter().enumerate().map(|(i, s)| instance(i as u32, *s)).collect();
         let by_service = BTreeMap::from([(spec.name.clone(), made.iter().collect())]);
-        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &by_service, &BTreeSet::new(), current)
+        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &by_service, &BTreeSet::new(), &BTreeMap::new(), current)
     }
 
     fn build(states: &[InstanceState], current: &Snapshot) -> Content {
@@ -355,6 +374,18 @@ mod tests {
     const FAILED: &[InstanceState] = &[InstanceState::Failed, InstanceState::Starting];
 
     #[test]
+    fn instances_weigh_what_is_said_of_them_and_1_else() {
+        let made = [instance(0, InstanceState::Serving), instance(1, InstanceState::Serving)];
+        let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
+        let weights = BTreeMap::from([(made[1].id.clone(), 5)]);
+        let spec = spec();
+        let made =
+            content(&[], [(&spec, 3, 5)].into_iter(), &by_service, &BTreeSet::new(), &weights, &Snapshot::default());
+        let weights: Vec<u16> = made.snapshot.services[0].backends.iter().map(|b| b.weight).collect();
+        assert_eq!(weights, [1, 5]);
+    }
+
+    #[test]
     fn only_probed_instances_are_named() {
         let made = build(&InstanceState::ALL, &Snapshot::default());
         let ids: Vec<_> = named(&made.snapshot).into_iter().cloned().collect();
@@ -368,7 +399,7 @@ mod tests {
         let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
         let build = |spec: &ServiceSpec, unwell: &[u32], before: &Snapshot| {
             let unwell = unwell.iter().map(|i| &made[*i as usize].id).collect();
-            content(&[], [(spec, 3, 5)].into_iter(), &by_service, &unwell, before)
+            content(&[], [(spec, 3, 5)].into_iter(), &by_service, &unwell, &BTreeMap::new(), before)
         };
         let both = build(&spec(), &[], &Snapshot::default());
         assert_eq!(answered(&both), (Basis::Serving, vec![0, 1], vec![]));
@@ -392,7 +423,8 @@ mod tests {
     #[test]
     fn a_removed_service_leaves() {
         let full = build(&[InstanceState::Serving], &Snapshot::default());
-        let gone = content(&[], std::iter::empty(), &BTreeMap::new(), &BTreeSet::new(), &full.snapshot);
+        let none = BTreeMap::new();
+        let gone = content(&[], std::iter::empty(), &BTreeMap::new(), &BTreeSet::new(), &none, &full.snapshot);
         assert!(gone.snapshot.services.is_empty());
     }
 
@@ -449,9 +481,11 @@ mod tests {
         let before = build(SERVING, &Snapshot::default()).snapshot;
         let heir = Instance { id: InstanceId::from_number(77), ..instance(1, InstanceState::Requested) };
         let by_service = BTreeMap::from([(ServiceName::new("audio").unwrap(), vec![&heir])]);
-        let made = content(&[], [(&spec(), 3, 5)].into_iter(), &by_service, &BTreeSet::new(), &before);
+        let made =
+            content(&[], [(&spec(), 3, 5)].into_iter(), &by_service, &BTreeSet::new(), &BTreeMap::new(), &before);
         assert_eq!(answered(&made), (Basis::LastGood, vec![0], vec![]));
-        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &BTreeMap::new(), &BTreeSet::new(), &made.snapshot);
+        let none = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &none.0, &none.1, &none.2, &made.snapshot);
         assert_eq!(answered(&again).1, [0], "it does not come back");
     }
 

@@ -46,6 +46,9 @@ pub struct InstanceReport {
     pub ordered: Option<Order<Drain>>,
     /// Its share of its service's answers, 0 to 1.
     pub share: f64,
+    /// What it is taken to be able to do of what its peers can, 0.25 to 1, where its share follows its load.
+    #[serde(default)]
+    pub weight: Option<f64>,
     /// How far its drain is, once the last answer that named it has run out.
     #[serde(default)]
     pub drain: Option<DrainReport>,
