@@ -181,6 +181,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         drain_quiet,
         drain_deadline,
         drain_at_deadline,
+        drain_ttl_s,
         probing,
     } = old;
     differing([
@@ -214,5 +215,6 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("drain_deadline", *drain_deadline != new.drain_deadline),
         ("probe", *probing != new.probing),
         ("drain_at_deadline", *drain_at_deadline != new.drain_at_deadline),
+        ("drain_ttl_s", *drain_ttl_s != new.drain_ttl_s),
     ])
 }

@@ -27,7 +27,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 37] = [
+const KEYS: [&str; 38] = [
     "name",
     "names",
     "technology",
@@ -62,6 +62,7 @@ const KEYS: [&str; 37] = [
     "drain_quiet",
     "drain_deadline",
     "drain_at_deadline",
+    "drain_ttl_s",
     "predictor",
     "scaling",
     "summon",
@@ -108,6 +109,8 @@ pub(super) fn service(
     let predictor = section.optional("predictor", PredictorKind::Ema, predictor_kind);
     let (min, max) = bounds(section, node_limit);
     let (quiet, deadline, at_deadline) = drain(section);
+    let ttl = section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S));
+    let drain_ttl_s = drain_ttl(section, &ttl);
     let choices = Choice::ALL.map(|c| (c.label(), c));
     let weights = Weights::ALL.map(|w| (w.label(), w));
     let groups = fallback(section);
@@ -128,7 +131,7 @@ pub(super) fn service(
         capacity: section.or("capacity", 20.0, |v| number(v, 0.001, 1e9)).value,
         min: min.value,
         max: max.value,
-        ttl_s: section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S)).value,
+        ttl_s: ttl.value,
         answers: section.or("answers", 4, |v| whole32(v, 1, 64)).value,
         choice: section.or("choice", Choice::RoundRobin, |v| word(v, &choices)).value,
         weights: section.or("weights", Weights::Equal, |v| word(v, &weights)).value,
@@ -150,6 +153,7 @@ pub(super) fn service(
         drain_quiet: quiet,
         drain_deadline: deadline,
         drain_at_deadline: at_deadline,
+        drain_ttl_s,
         name: name.value.clone()?,
     };
     let name = name.map(|_| spec.name.clone());
@@ -299,4 +303,14 @@ fn drain(section: &Section<'_, '_>) -> (Duration, Duration, AtDeadline) {
     let words = AtDeadline::ALL.map(|at| (at.label(), at));
     let at_deadline = section.or("drain_at_deadline", AtDeadline::Cut, |v| word(v, &words));
     (quiet.value, deadline.value, at_deadline.value)
+}
+
+/// The TTL while a removal is coming, which shortens the usual one.
+fn drain_ttl(section: &Section<'_, '_>, ttl: &Field<u32>) -> Option<u32> {
+    let short = section.optional("drain_ttl_s", 1, |v| whole32(v, 1, LONGEST_TTL_S))?;
+    if !short.broken && !ttl.broken && short.value >= ttl.value {
+        let what = format!("{} is not below ttl_s = {}, so it would shorten nothing", short.value, ttl.value);
+        section.complain(short.line, "drain_ttl_s", what, "use less, or remove it");
+    }
+    Some(short.value)
 }

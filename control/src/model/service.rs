@@ -296,6 +296,8 @@ pub struct ServiceSpec {
     pub drain_deadline: Duration,
     /// What becomes of clients that are there still then.
     pub drain_at_deadline: AtDeadline,
+    /// TTL of its answers in seconds while a removal is coming; `None` for the usual one.
+    pub drain_ttl_s: Option<u32>,
 }
 
 /// What becomes of clients that use an instance still when its drain has lasted for as long as it may.

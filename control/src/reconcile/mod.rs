@@ -22,6 +22,9 @@ mod operator;
 mod probe;
 mod publish;
 mod resize;
+mod short_ttl;
+#[cfg(test)]
+mod short_ttl_tests;
 mod summon;
 mod take_down;
 mod tell;

@@ -14,6 +14,7 @@ use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
 use super::idle::Awake;
 use super::resize::Given;
+use super::short_ttl::{Named, Shortening};
 use super::view::{DrainReport, OperatorView, ProbeReport, TechnologyReport};
 use super::weights::{self, Weighing};
 use super::{Action, Event, World, decide};
@@ -77,6 +78,8 @@ pub(super) struct Tracked {
     pub problem: Option<String>,
     /// What its share of the answers follows, where that is its load.
     pub weighing: Weighing,
+    /// How long answers that name it can still be used.
+    pub named: Named,
     pub work: Work,
     /// Its process is known to have ended; nobody can be talking to it.
     pub dead: bool,
@@ -114,6 +117,8 @@ pub struct Operator {
     pub(super) back_off: BackOff,
     /// Services that are kept up by use alone, as long as they are used.
     pub(super) awake: BTreeMap<ServiceName, Awake>,
+    /// Services whose answers live shorter ahead of a removal, where they are configured to.
+    pub(super) shortenings: BTreeMap<ServiceName, Shortening>,
     pub(super) desired: Option<Arc<Desired>>,
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) snapshot: Arc<Snapshot>,
@@ -159,6 +164,7 @@ impl Operator {
             technologies: BTreeMap::new(),
             back_off: BackOff::default(),
             awake: BTreeMap::new(),
+            shortenings: BTreeMap::new(),
             desired: None,
             orders,
             snapshot: Arc::new(last),
@@ -261,6 +267,7 @@ impl Operator {
         self.store_late();
         self.act();
         self.resize();
+        self.shorten_ttls();
         self.publish();
         self.take_down_unpublished();
         self.tell();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
@@ -185,6 +185,32 @@ impl Operator {
         weighed.map(|t| (t.record.id.clone(), t.weighing.weight())).collect()
     }
 
+    /// Begins and ends the time in which a service's answers live shorter: while the plan's stabilisation alone keeps
+    /// its instances, or what is ordered out of the answers stays in them until another serves.
+    pub(super) fn shorten_ttls(&mut self) {
+        if self.hold.is_some() {
+            return;
+        }
+        let (config, orders, now) = (Arc::clone(&self.config), Arc::clone(&self.orders.borrow()), Instant::now());
+        self.shortenings.retain(|name, _| config.service(name).is_some_and(|spec| spec.drain_ttl_s.is_some()));
+        for spec in config.services.iter().filter(|spec| spec.drain_ttl_s.is_some()) {
+            let planned = self.desired.as_ref().and_then(|d| d.services.get(&spec.name)).is_some_and(|d| d.fewer_soon);
+            let serves = |t: &&Tracked| t.record.service == spec.name && t.record.state == InstanceState::Serving;
+            let mut serving = self.instances.values().filter(serves).peekable();
+            let last_is_ordered =
+                serving.peek().is_some() && serving.all(|t| orders.instances.contains_key(&t.record.id));
+            let stabilisation = config.scaling.get(&spec.name).map_or(Duration::ZERO, |s| s.stabilisation);
+            let longest = stabilisation + 2 * config.control.window;
+            let one = self.shortenings.entry(spec.name.clone()).or_default();
+            let before = one.is_short();
+            if one.look(now, planned || last_is_ordered, longest) != before {
+                let short = one.is_short();
+                self.view.shortened_ttls += u64::from(short);
+                info!(service = %spec.name, short, drain_ttl_s = spec.drain_ttl_s, "TTL ahead of a removal");
+            }
+        }
+    }
+
     /// The instance and the TTL of its answers, where it is ready and was never named.
     fn first_named(&self, tracked: &Tracked) -> Option<(InstanceId, u32)> {
         let record = &tracked.record;
@@ -245,11 +271,13 @@ impl Operator {
 
     /// What the published tables name has been handed out from now on.
     pub(super) fn mark_serving(&mut self) {
+        let now = Instant::now();
         let snapshot = Arc::clone(&self.snapshot);
         for service in &snapshot.services {
             for backend in &service.backends {
                 let Some(tracked) = self.instances.get_mut(&backend.instance) else { continue };
                 tracked.record.largest_ttl_s = tracked.record.largest_ttl_s.max(service.ttl_s);
+                tracked.named.publish(now, service.ttl_s);
                 if tracked.record.state == InstanceState::Ready {
                     self.change(&backend.instance, InstanceState::Serving, "in the tables");
                 }
@@ -297,8 +325,6 @@ pub(super) fn named(snapshot: &Snapshot) -> BTreeSet<&InstanceId> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use std::time::Duration;
-
     use super::*;
     use crate::model::{Choice, Order, Technology, Timestamp};
 
@@ -330,6 +356,7 @@ mod tests {
             drain_quiet: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(300),
             drain_at_deadline: crate::model::AtDeadline::Cut,
+            drain_ttl_s: None,
         }
     }
 

@@ -82,6 +82,9 @@ pub struct OperatorView {
     pub held: Option<Hold>,
     /// Publishes that were refused because a service would have become empty.
     pub refused_empty: u64,
+    /// Times that a service's TTL was shortened ahead of a removal.
+    #[serde(default)]
+    pub shortened_ttls: u64,
     /// Publishes that failed.
     pub publish_failures: u64,
     /// Instances that are not stopped.
