@@ -293,7 +293,7 @@ impl Operator {
             Event::Probed { id, report } => {
                 if let Some(tracked) = self.instances.get_mut(&id) {
                     if let Some(service) = self.config.service(&tracked.record.service) {
-                        tracked.weighing.probed(report.took_ms, service.probing.timeout);
+                        tracked.weighing.probed(report.took_ms, &service.probing);
                     }
                     tracked.last_probe = Some(report);
                 }

@@ -24,25 +24,32 @@ pub(super) struct Content {
     pub last_good: Vec<ServiceName>,
 }
 
+/// What is known of the instances that answers may name: without those that are being removed.
+#[derive(Debug, Default)]
+pub(super) struct Nameable<'a> {
+    /// All of them.
+    pub by_service: BTreeMap<ServiceName, Vec<&'a Instance>>,
+    /// Those that miss their probes.
+    pub unwell: BTreeSet<&'a InstanceId>,
+    /// Weights of those that do not weigh 1.
+    pub weights: BTreeMap<InstanceId, u16>,
+}
+
 /// What shall be answered now, given what is answered already.
 ///
 /// For each service, the first that there is: instances that answered their probe; a fallback group; what its policy
-/// says. Each service comes with the index of its counters and its TTL. `instances` are those that answers may name, so
-/// without those that are being removed; `unwell` are those of them that miss their probes, `weights` the weights of those
-/// that do not weigh 1. A service that left the
-/// configuration is left out.
+/// says. Each service comes with the index of its counters and its TTL. A service that left the configuration is left
+/// out.
 pub(super) fn content<'a>(
     zones: &[Arc<Zone>],
     services: impl Iterator<Item = (&'a ServiceSpec, u32, u32)>,
-    instances: &BTreeMap<ServiceName, Vec<&Instance>>,
-    unwell: &BTreeSet<&InstanceId>,
-    weights: &BTreeMap<InstanceId, u16>,
+    nameable: &Nameable<'_>,
     current: &Snapshot,
 ) -> Content {
     let services: Vec<PublishedService> = services
         .map(|(spec, index, ttl_s)| {
             let before = current.services.iter().find(|s| s.name == spec.name);
-            PublishedService { ttl_s, ..published(spec, index, (instances, unwell, weights), before) }
+            PublishedService { ttl_s, ..published(spec, index, nameable, before) }
         })
         .collect();
     let last_good = services.iter().filter(|s| s.basis == Basis::LastGood).map(|s| s.name.clone()).collect();
@@ -53,11 +60,7 @@ pub(super) fn content<'a>(
 fn published(
     spec: &ServiceSpec,
     index: u32,
-    (instances, unwell, weights): (
-        &BTreeMap<ServiceName, Vec<&Instance>>,
-        &BTreeSet<&InstanceId>,
-        &BTreeMap<InstanceId, u16>,
-    ),
+    Nameable { by_service: instances, unwell, weights }: &Nameable<'_>,
     before: Option<&PublishedService>,
 ) -> PublishedService {
     let of_service = instances.get(&spec.name).map_or(&[][..], Vec::as_slice);
@@ -140,18 +143,17 @@ impl Operator {
             }
             return;
         }
-        let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
-        let mut unwell = BTreeSet::new();
         let orders = Arc::clone(&self.orders.borrow());
         let fresh: Vec<(InstanceId, u32)> = self.instances.values().filter_map(|t| self.first_named(t)).collect();
         let unnamed: BTreeSet<InstanceId> =
             fresh.into_iter().filter(|(id, ttl_s)| !self.note_named(id, *ttl_s)).map(|(id, _)| id).collect();
+        let mut nameable = Nameable { weights: self.weights(), ..Nameable::default() };
         let out = |id: &InstanceId| unnamed.contains(id) || orders.instances.contains_key(id);
         for tracked in self.instances.values().filter(|t| !t.is_leaving() && !out(&t.record.id)) {
             if tracked.unwell.is_some() {
-                unwell.insert(&tracked.record.id);
+                nameable.unwell.insert(&tracked.record.id);
             }
-            by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
+            nameable.by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
         }
         let mut services = Vec::with_capacity(self.config.services.len());
         for spec in &self.config.services {
@@ -164,8 +166,7 @@ impl Operator {
             }
         }
         let before = without(&self.snapshot, |service, id| ends_by_order(&orders, service, id));
-        let weights = self.weights();
-        let made = content(&self.config.zones, services.into_iter(), &by_service, &unwell, &weights, &before);
+        let made = content(&self.config.zones, services.into_iter(), &nameable, &before);
         let refused = made.last_good.iter().filter(|s| !self.view.last_good.contains(s)).count();
         self.view.refused_empty += refused as u64;
         self.view.last_good = made.last_good;
@@ -373,7 +374,8 @@ mod tests {
     fn build_with(spec: &ServiceSpec, states: &[InstanceState], current: &Snapshot) -> Content {
         let made: Vec<_> = states.iter().enumerate().map(|(i, s)| instance(i as u32, *s)).collect();
         let by_service = BTreeMap::from([(spec.name.clone(), made.iter().collect())]);
-        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &by_service, &BTreeSet::new(), &BTreeMap::new(), current)
+        let nameable = Nameable { by_service, ..Nameable::default() };
+        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &nameable, current)
     }
 
     fn build(states: &[InstanceState], current: &Snapshot) -> Content {
@@ -406,8 +408,8 @@ mod tests {
         let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
         let weights = BTreeMap::from([(made[1].id.clone(), 5)]);
         let spec = spec();
-        let made =
-            content(&[], [(&spec, 3, 5)].into_iter(), &by_service, &BTreeSet::new(), &weights, &Snapshot::default());
+        let nameable = Nameable { by_service, weights, ..Nameable::default() };
+        let made = content(&[], [(&spec, 3, 5)].into_iter(), &nameable, &Snapshot::default());
         let weights: Vec<u16> = made.snapshot.services[0].backends.iter().map(|b| b.weight).collect();
         assert_eq!(weights, [1, 5]);
     }
@@ -426,7 +428,8 @@ mod tests {
         let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
         let build = |spec: &ServiceSpec, unwell: &[u32], before: &Snapshot| {
             let unwell = unwell.iter().map(|i| &made[*i as usize].id).collect();
-            content(&[], [(spec, 3, 5)].into_iter(), &by_service, &unwell, &BTreeMap::new(), before)
+            let nameable = Nameable { by_service: by_service.clone(), unwell, ..Nameable::default() };
+            content(&[], [(spec, 3, 5)].into_iter(), &nameable, before)
         };
         let both = build(&spec(), &[], &Snapshot::default());
         assert_eq!(answered(&both), (Basis::Serving, vec![0, 1], vec![]));
@@ -450,8 +453,7 @@ mod tests {
     #[test]
     fn a_removed_service_leaves() {
         let full = build(&[InstanceState::Serving], &Snapshot::default());
-        let none = BTreeMap::new();
-        let gone = content(&[], std::iter::empty(), &BTreeMap::new(), &BTreeSet::new(), &none, &full.snapshot);
+        let gone = content(&[], std::iter::empty(), &Nameable::default(), &full.snapshot);
         assert!(gone.snapshot.services.is_empty());
     }
 
@@ -508,11 +510,10 @@ mod tests {
         let before = build(SERVING, &Snapshot::default()).snapshot;
         let heir = Instance { id: InstanceId::from_number(77), ..instance(1, InstanceState::Requested) };
         let by_service = BTreeMap::from([(ServiceName::new("audio").unwrap(), vec![&heir])]);
-        let made =
-            content(&[], [(&spec(), 3, 5)].into_iter(), &by_service, &BTreeSet::new(), &BTreeMap::new(), &before);
+        let nameable = Nameable { by_service, ..Nameable::default() };
+        let made = content(&[], [(&spec(), 3, 5)].into_iter(), &nameable, &before);
         assert_eq!(answered(&made), (Basis::LastGood, vec![0], vec![]));
-        let none = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &none.0, &none.1, &none.2, &made.snapshot);
+        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &Nameable::default(), &made.snapshot);
         assert_eq!(answered(&again).1, [0], "it does not come back");
     }
 

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::model::Probing;
+
 /// Weight of an instance that is not slower than its peers.
 pub(super) const FULL: u16 = 8;
 /// Least weight: a quarter. One that gets nothing could not show that it is well again.
@@ -31,8 +33,8 @@ pub(super) struct Weighing {
     able: f64,
     /// By how much it is usually slower than its peers; 1 to [`MOST_USUAL`].
     usual: f64,
-    /// Of the running window, in milliseconds.
-    probes: VecDeque<f64>,
+    /// Of the running window: the time to the answer, and the time that the probe stands for, in milliseconds.
+    probes: VecDeque<(f64, f64)>,
 }
 
 impl Weighing {
@@ -47,12 +49,15 @@ impl Weighing {
         self.weight
     }
 
-    /// Takes in a probe: the time to its answer, or else that for which it was waited.
-    pub fn probed(&mut self, took_ms: Option<f64>, timeout: Duration) {
+    /// Takes in a probe: the time to its answer, or else that for which it was waited. It stands for the time to the
+    /// next one: an instance that stands still half of the time answers few probes late and many at once.
+    pub fn probed(&mut self, took_ms: Option<f64>, probing: &Probing) {
         if self.probes.len() == MOST_PROBES {
             self.probes.pop_front();
         }
-        self.probes.push_back(took_ms.unwrap_or(timeout.as_secs_f64() * 1e3));
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let took_ms = took_ms.unwrap_or(ms(probing.timeout));
+        self.probes.push_back((took_ms, took_ms.max(ms(probing.interval))));
     }
 
     /// Ends a window in which it was not in the answers, so that it says nothing.
@@ -79,7 +84,7 @@ impl Weighing {
 pub(super) fn close(instances: &mut [&mut Weighing]) {
     let own: Vec<Option<f64>> = instances.iter_mut().map(|one| median(one.probes.drain(..).collect())).collect();
     // Of two the faster one: it shows what is possible.
-    let Some(all_ms) = median(own.iter().flatten().copied().collect()) else { return };
+    let Some(all_ms) = median(own.iter().flatten().map(|own_ms| (*own_ms, 1.0)).collect()) else { return };
     for (instance, own) in instances.iter_mut().zip(own) {
         if let Some(own_ms) = own {
             instance.window(own_ms, all_ms);
@@ -87,10 +92,16 @@ pub(super) fn close(instances: &mut [&mut Weighing]) {
     }
 }
 
-/// The middle one, of an even number the lower one of both.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().checked_sub(1)? / 2).copied()
+/// The middle one of values with weights, of two middle ones the lower.
+fn median(mut values: Vec<(f64, f64)>) -> Option<f64> {
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut below = 0.0;
+    let middle = values.iter().find(|(_, weight)| {
+        below += weight;
+        below >= half
+    });
+    middle.map(|(value, _)| *value)
 }
 
 #[cfg(test)]
@@ -99,13 +110,20 @@ mod tests {
 
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_secs(1);
+    /// Every second, for a second.
+    const PROBING: Probing = Probing {
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        fall: 3,
+        rise: 2,
+        replace_after: Duration::from_secs(10),
+    };
 
     /// Windows of three probes each, given as the time that each instance takes; the weights after each.
     fn run(all: &mut [Weighing], windows: &[&[f64]]) -> Vec<Vec<u16>> {
         let one = |times: &&[f64]| {
             for (instance, took) in all.iter_mut().zip(*times) {
-                (0..3).for_each(|_| instance.probed(Some(*took), TIMEOUT));
+                (0..3).for_each(|_| instance.probed(Some(*took), &PROBING));
             }
             close(&mut all.iter_mut().collect::<Vec<_>>());
             all.iter().map(Weighing::weight).collect()
@@ -170,22 +188,34 @@ mod tests {
     fn a_missed_probe_counts_as_its_timeout_and_a_lost_one_of_many_not_at_all() {
         let mut all = fresh(2);
         for _ in 0..3 {
-            all[0].probed(Some(1.0), TIMEOUT);
-            all[1].probed(None, TIMEOUT);
+            all[0].probed(Some(1.0), &PROBING);
+            all[1].probed(None, &PROBING);
         }
         close(&mut all.iter_mut().collect::<Vec<_>>());
         assert_eq!(all[1].weight(), 7);
         let mut all = fresh(2);
-        [Some(1.0), None, Some(1.0)].into_iter().for_each(|took| all[1].probed(took, TIMEOUT));
-        all[0].probed(Some(1.0), TIMEOUT);
+        [Some(1.0), None, Some(1.0)].into_iter().for_each(|took| all[1].probed(took, &PROBING));
+        all[0].probed(Some(1.0), &PROBING);
         close(&mut all.iter_mut().collect::<Vec<_>>());
         assert_eq!(all[1].weight(), FULL);
     }
 
     #[test]
+    fn one_that_stands_still_most_of_the_time_is_slow_though_most_probes_are_not() {
+        let often = Probing { interval: Duration::from_millis(50), ..PROBING };
+        let mut all = fresh(2);
+        for _ in 0..3 {
+            all[0].probed(Some(1.0), &often);
+            [Some(400.0), Some(1.0), Some(1.0)].into_iter().for_each(|took| all[1].probed(took, &often));
+        }
+        close(&mut all.iter_mut().collect::<Vec<_>>());
+        assert_eq!(all[1].weight(), 7);
+    }
+
+    #[test]
     fn who_was_not_asked_stays_as_it_is() {
         let mut all = [Weighing::new(Some(5)), Weighing::new(None)];
-        all[1].probed(Some(1.0), TIMEOUT);
+        all[1].probed(Some(1.0), &PROBING);
         close(&mut all.iter_mut().collect::<Vec<_>>());
         assert_eq!((all[0].weight(), all[1].weight()), (5, FULL));
         // Weights of a service whose instances weighed the same are none of these.
