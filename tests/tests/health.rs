@@ -132,3 +132,45 @@ fn a_silent_instance_is_replaced_and_the_last_ones_are_kept() {
     daemon.terminate().unwrap();
     lab.remove().unwrap();
 }
+
+/// One of two that answers late, though in time, is named less often, and as often as the other once it is well again.
+#[test]
+fn a_slow_instance_is_named_less_often() {
+    if !is_root("a_slow_instance_is_named_less_often") {
+        return;
+    }
+    let mut lab = lab("slow", "min = 2\nmax = 2\nttl_s = 1\nweights = \"load\"\nprobe_interval = \"200ms\"");
+    let mut daemon = lab.start_daemon().unwrap();
+    let status = daemon.wait_for("two instances", PATIENCE, |s| serving(s).len() == 2).unwrap();
+    let slow = video(&status).instances[0].clone();
+    let id = slow.report.instance.id.to_string();
+    let weight = |s: &Status| instance(s, &id).and_then(|i| i.report.weight);
+    assert_eq!(weight(&status), Some(1.0));
+
+    // Stopped for most of the time, as one whose processor others take: it goes on for less than a probe's interval.
+    let freezer = Freezer::of(&lab);
+    let status = wait_until("half the weight", || {
+        for _ in 0..3 {
+            freezer.freeze(&slow);
+            std::thread::sleep(Duration::from_millis(400));
+            freezer.thaw(&slow);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let status = daemon.status().unwrap();
+        weight(&status).is_some_and(|weight| weight <= 0.5).then_some(status)
+    });
+    let all = &video(&status).instances;
+    let told: Vec<_> = all.iter().map(|i| (i.report.weight, i.report.share, i.report.published)).collect();
+    println!("weight, share, published: {told:?}");
+    let share = instance(&status, &id).unwrap().report.share;
+    assert!(share > 0.0 && share < 0.5, "{told:?}");
+    assert!(answers(&lab).contains(&address(&slow)), "it is named still");
+
+    // Replaced is none: the same two.
+    let ids = serving(&status);
+    let well = |s: &Status| weight(s) == Some(1.0) && instance(s, &id).is_some_and(|i| i.report.share == 0.5);
+    let status = daemon.wait_for("its full weight and half of the answers", PATIENCE, well).unwrap();
+    assert_eq!(serving(&status), ids, "nothing was replaced");
+    daemon.terminate().unwrap();
+    lab.remove().unwrap();
+}

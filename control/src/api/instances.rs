@@ -37,6 +37,9 @@ pub struct InstanceResource {
     pub published: bool,
     /// Its share of its service's answers, 0 to 1.
     pub share: f64,
+    /// What it is taken to be able to do of what its peers can, 0.25 to 1, where its share follows its load.
+    #[serde(default)]
+    pub weight: Option<f64>,
     /// Whether it answered its last probe; `null` before the first.
     pub healthy: Option<bool>,
 }
@@ -74,6 +77,7 @@ fn resource(report: &InstanceReport) -> InstanceResource {
         ordered: report.ordered.clone(),
         published: report.published,
         share: report.share,
+        weight: report.weight,
         healthy: report.last_probe.as_ref().map(|probe| probe.error.is_none()),
     }
 }

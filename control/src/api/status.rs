@@ -87,6 +87,9 @@ pub struct Status {
     pub services: BTreeMap<ServiceName, ServiceStatus>,
     /// Publishes that were refused because a service would have become empty.
     pub refused_empty: u64,
+    /// Times that a service's TTL was shortened ahead of a removal.
+    #[serde(default)]
+    pub shortened_ttls: u64,
     /// Publishes that failed.
     pub publish_failures: u64,
     /// Trigger to ready, in milliseconds, newest last.
@@ -315,6 +318,7 @@ impl Sources {
             technologies: operator.technologies.iter().map(|(t, r)| (t.label().to_owned(), r.clone())).collect(),
             services: services.collect(),
             refused_empty: operator.refused_empty,
+            shortened_ttls: operator.shortened_ttls,
             publish_failures: operator.publish_failures,
             allocation_ms: operator.allocation_ms.iter().copied().collect(),
             removal_ms: operator.removal_ms.iter().copied().collect(),

@@ -183,7 +183,16 @@ fn one(state: InstanceState) -> InstanceReport {
     let id = InstanceId::from_number(1);
     let made = Instance::new(id, video(), Technology::Docker, addresses, Timestamp(1), "test");
     let instance = Instance { state, ..made };
-    InstanceReport { instance, last_probe: None, drain: None, unwell: None, ordered: None, published: true, share: 1.0 }
+    InstanceReport {
+        instance,
+        last_probe: None,
+        drain: None,
+        unwell: None,
+        ordered: None,
+        published: true,
+        share: 1.0,
+        weight: None,
+    }
 }
 
 impl Daemon {

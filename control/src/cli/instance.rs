@@ -137,18 +137,21 @@ fn list_text(instances: &[InstanceResource], now: Timestamp, paint: Paint) -> St
                 (age(now.millis_since(i.since)), None),
                 (addresses(&i.addresses), None),
                 (format!("{:.0}%", one.share * 100.0), None),
+                (one.weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string()), None),
                 (ordered.unwrap_or_default(), Some(Tone::Under)),
             ]
         })
         .collect();
-    table(&["INSTANCE", "SERVICE", "STATE", "SINCE", "ADDRESSES", "SHARE", "ORDERED"], &rows, paint)
+    table(&["INSTANCE", "SERVICE", "STATE", "SINCE", "ADDRESSES", "SHARE", "WEIGHT", "ORDERED"], &rows, paint)
 }
 
 fn show_text(one: &InstanceResource, now: Timestamp) -> String {
     let i = &one.instance;
     let ordered = one.ordered.as_ref();
     let ordered = ordered.map_or_else(|| "nothing".to_owned(), |o| format!("{} {}", o.what.label(), giver(o, now)));
-    let answers = if one.published { format!("{:.0}% of its service's", one.share * 100.0) } else { "none".to_owned() };
+    let weight = one.weight.map(|weight| format!(", weight {weight} by its load")).unwrap_or_default();
+    let share = format!("{:.0}% of its service's{weight}", one.share * 100.0);
+    let answers = if one.published { share } else { "none".to_owned() };
     let rows = [
         ("service", i.service.to_string()),
         ("state", format!("{} for {}: {}", i.state.label(), age(now.millis_since(i.since)), i.reason)),

@@ -169,6 +169,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ttl_s,
         answers,
         choice,
+        weights,
         fallback,
         on_all_down,
         sorry,
@@ -180,6 +181,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         drain_quiet,
         drain_deadline,
         drain_at_deadline,
+        drain_ttl_s,
         probing,
     } = old;
     differing([
@@ -199,6 +201,7 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("ttl_s", *ttl_s != new.ttl_s),
         ("answers", *answers != new.answers),
         ("choice", *choice != new.choice),
+        ("weights", *weights != new.weights),
         ("fallback", *fallback != new.fallback),
         ("on_all_down", *on_all_down != new.on_all_down),
         ("sorry", *sorry != new.sorry),
@@ -212,5 +215,6 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("drain_deadline", *drain_deadline != new.drain_deadline),
         ("probe", *probing != new.probing),
         ("drain_at_deadline", *drain_at_deadline != new.drain_at_deadline),
+        ("drain_ttl_s", *drain_ttl_s != new.drain_ttl_s),
     ])
 }

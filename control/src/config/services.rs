@@ -13,7 +13,9 @@ use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
 use super::values::{whole32, word};
 use crate::images::Reference;
-use crate::model::{AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology};
+use crate::model::{
+    AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology, Weights,
+};
 
 /// Names of one service that the file may list.
 const MOST_NAMES: usize = 64;
@@ -25,7 +27,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 38] = [
     "name",
     "names",
     "technology",
@@ -48,6 +50,7 @@ const KEYS: [&str; 36] = [
     "ttl_s",
     "answers",
     "choice",
+    "weights",
     "fallback",
     "on_all_down",
     "sorry",
@@ -59,6 +62,7 @@ const KEYS: [&str; 36] = [
     "drain_quiet",
     "drain_deadline",
     "drain_at_deadline",
+    "drain_ttl_s",
     "predictor",
     "scaling",
     "summon",
@@ -105,7 +109,10 @@ pub(super) fn service(
     let predictor = section.optional("predictor", PredictorKind::Ema, predictor_kind);
     let (min, max) = bounds(section, node_limit);
     let (quiet, deadline, at_deadline) = drain(section);
+    let ttl = section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S));
+    let drain_ttl_s = drain_ttl(section, &ttl);
     let choices = Choice::ALL.map(|c| (c.label(), c));
+    let weights = Weights::ALL.map(|w| (w.label(), w));
     let groups = fallback(section);
     let (on_all_down, sorry) = policy(section);
     let summon = super::summon::of_service(section, &min, !sorry.is_empty());
@@ -124,9 +131,10 @@ pub(super) fn service(
         capacity: section.or("capacity", 20.0, |v| number(v, 0.001, 1e9)).value,
         min: min.value,
         max: max.value,
-        ttl_s: section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S)).value,
+        ttl_s: ttl.value,
         answers: section.or("answers", 4, |v| whole32(v, 1, 64)).value,
         choice: section.or("choice", Choice::RoundRobin, |v| word(v, &choices)).value,
+        weights: section.or("weights", Weights::Equal, |v| word(v, &weights)).value,
         fallback: groups.iter().map(|(_, group)| group.iter().map(|a| a.value).collect()).collect(),
         on_all_down,
         sorry: sorry.iter().map(|a| a.value).collect(),
@@ -145,6 +153,7 @@ pub(super) fn service(
         drain_quiet: quiet,
         drain_deadline: deadline,
         drain_at_deadline: at_deadline,
+        drain_ttl_s,
         name: name.value.clone()?,
     };
     let name = name.map(|_| spec.name.clone());
@@ -294,4 +303,14 @@ fn drain(section: &Section<'_, '_>) -> (Duration, Duration, AtDeadline) {
     let words = AtDeadline::ALL.map(|at| (at.label(), at));
     let at_deadline = section.or("drain_at_deadline", AtDeadline::Cut, |v| word(v, &words));
     (quiet.value, deadline.value, at_deadline.value)
+}
+
+/// The TTL while a removal is coming, which shortens the usual one.
+fn drain_ttl(section: &Section<'_, '_>, ttl: &Field<u32>) -> Option<u32> {
+    let short = section.optional("drain_ttl_s", 1, |v| whole32(v, 1, LONGEST_TTL_S))?;
+    if !short.broken && !ttl.broken && short.value >= ttl.value {
+        let what = format!("{} is not below ttl_s = {}, so it would shorten nothing", short.value, ttl.value);
+        section.complain(short.line, "drain_ttl_s", what, "use less, or remove it");
+    }
+    Some(short.value)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Choice, Late, Launch, OnAllDown, ServiceName, Shaping, Summon, Technology};
+use crate::model::{Choice, Late, Launch, OnAllDown, ServiceName, Shaping, Summon, Technology, Weights};
 use autoscale::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
@@ -126,6 +126,7 @@ max = 9
 ttl_s = 1
 answers = 64
 choice = "client"
+weights = "load"
 on_all_down = "servfail"
 sorry = ["192.0.2.99"]
 vcpus = 0.5
@@ -254,7 +255,8 @@ fn every_key_is_taken() {
     assert_eq!(video.names, ["video.edge.example.", "v.other.example."]);
     assert_eq!((video.port, video.probe_path.as_str(), video.capacity), (8080, "/ready?x=1", 2.5));
     assert_eq!((video.min, video.max, video.ttl_s, video.answers), (2, 9, 1, 64));
-    assert_eq!((video.choice, video.on_all_down), (Choice::Client, OnAllDown::ServFail));
+    assert_eq!((video.choice, video.weights), (Choice::Client, Weights::Load));
+    assert_eq!(video.on_all_down, OnAllDown::ServFail);
     let shown = |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     assert_eq!(video.fallback.iter().map(|g| shown(g)).collect::<Vec<_>>(), ["192.0.2.7 2001:db8::7", "192.0.2.8"]);
     assert_eq!(shown(&video.sorry), "192.0.2.99");
@@ -293,7 +295,7 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
     let config = sound(&shown);
     let minimal = "[[zone]]\nname='edge.example'\n[[zone.record]]\nname='www'\ntype='CNAME'\ndata='video'\n\
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
-                   rate='200mbit'\nburst='256KiB'\n\
+                   rate='200mbit'\nburst='256KiB'\ndrain_ttl_s=1\n\
                    [service.scaling]\nseason=48\nup_instances=4\nup_share=1.0\ndown_instances=1\ndown_share=0.1\n\
                    churn=20\nmost_vcpus=8\nmost_memory_mib=4096\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
@@ -408,9 +410,10 @@ fn differences_are_named() {
     let policy = FULL
         .replace("\"servfail\"", "\"sorry\"")
         .replace("192.0.2.8", "192.0.2.9")
-        .replace("\"client\"", "\"round-robin\"");
+        .replace("\"client\"", "\"round-robin\"")
+        .replace("\"load\"", "\"equal\"");
     let found = diff(&old, &sound(&policy));
-    assert_eq!(found.changed[0].keys, ["choice", "fallback", "on_all_down"]);
+    assert_eq!(found.changed[0].keys, ["choice", "weights", "fallback", "on_all_down"]);
     assert!(!found.changed[0].replaces_instances && found.restart.is_empty());
     let image = diff(&old, &sound(&FULL.replace("nginx@sha256:00", "nginx:2")));
     assert!(image.changed[0].replaces_instances);

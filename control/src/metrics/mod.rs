@@ -126,6 +126,9 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     refused.with_label_values(&["empty_service"]).inc_by(status.refused_empty);
     refused.with_label_values(&["publish_failed"]).inc_by(status.publish_failures);
     refused.with_label_values(&["config"]).inc_by(status.config_rejected);
+    let what = "Times that a service's TTL was shortened ahead of a removal.";
+    let shortened = counter("selvedge_shortened_ttls_total", what, &[])?;
+    shortened.with_label_values::<&str>(&[]).inc_by(status.shortened_ttls);
     let last = f64::from(u8::from(status.config_origin == Origin::LastAccepted));
     single(
         "selvedge_config_last_accepted",

@@ -29,6 +29,9 @@ pub struct DesiredService {
     pub replicas: u32,
     /// Why, for people (`selvedge status`).
     pub reason: String,
+    /// Fewer are enough already, and only the plan's stabilisation keeps these: a removal is likely.
+    #[serde(default)]
+    pub fewer_soon: bool,
 }
 
 /// What one node runs and counted.

@@ -177,6 +177,31 @@ impl Choice {
     }
 }
 
+/// How often answers name each of a service's instances first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// All as often.
+    #[default]
+    Equal,
+    /// The less often, the slower it answers its probes than its peers.
+    Load,
+}
+
+impl Weights {
+    /// Every way to weigh.
+    pub const ALL: [Self; 2] = [Self::Equal, Self::Load];
+
+    /// Short fixed name: configuration value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Load => "load",
+        }
+    }
+}
+
 /// What is answered for a service while neither an instance serves nor a fallback group has addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -245,6 +270,8 @@ pub struct ServiceSpec {
     pub answers: u32,
     /// Which instance an answer names first.
     pub choice: Choice,
+    /// How often answers name each of its instances first.
+    pub weights: Weights,
     /// Addresses elsewhere that stand in while no instance serves: the first group that has any.
     pub fallback: Vec<Vec<IpAddr>>,
     /// What is answered when there is no fallback either.
@@ -269,6 +296,8 @@ pub struct ServiceSpec {
     pub drain_deadline: Duration,
     /// What becomes of clients that are there still then.
     pub drain_at_deadline: AtDeadline,
+    /// TTL of its answers in seconds while a removal is coming; `None` for the usual one.
+    pub drain_ttl_s: Option<u32>,
 }
 
 /// What becomes of clients that use an instance still when its drain has lasted for as long as it may.

@@ -296,9 +296,10 @@ impl Orchestrator {
             }
             self.unplaced.clone_from(&placed.unplaced);
         }
-        let services = placed.nodes.remove(&self.node).unwrap_or_default();
-        for (name, service) in &services {
+        let mut services = placed.nodes.remove(&self.node).unwrap_or_default();
+        for (name, service) in &mut services {
             if let Some(outlook) = self.view.services.get_mut(name) {
+                service.fewer_soon = outlook.decisions.back().is_some_and(DecisionRecord::is_about_to_lower);
                 outlook.decision.clone_from(&service.reason);
             }
         }
@@ -394,10 +395,11 @@ impl Orchestrator {
 
     /// Stores and sends the document, if it says something new.
     fn send(&mut self, services: BTreeMap<ServiceName, DesiredService>) {
-        let replicas = |s: &BTreeMap<ServiceName, DesiredService>| -> Vec<(ServiceName, u32)> {
-            s.iter().map(|(name, wanted)| (name.clone(), wanted.replicas)).collect()
+        // All but the reason, which figures change with each window.
+        let says = |s: &BTreeMap<ServiceName, DesiredService>| -> Vec<(ServiceName, u32, bool)> {
+            s.iter().map(|(name, wanted)| (name.clone(), wanted.replicas, wanted.fewer_soon)).collect()
         };
-        let same = self.desired.borrow().as_ref().is_some_and(|d| replicas(&d.services) == replicas(&services));
+        let same = self.desired.borrow().as_ref().is_some_and(|d| says(&d.services) == says(&services));
         if !same {
             self.view.revision += 1;
             let document = Desired { revision: self.view.revision, node: self.node.clone(), services };

@@ -1,6 +1,6 @@
 //! What is told and kept of windows and decisions.
 
-use autoscale::plan::Decision;
+use autoscale::plan::{Bound, Decision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +141,12 @@ impl DecisionRecord {
             outcome,
             sentence,
         }
+    }
+
+    /// Whether it is in force and would be lower but for the stabilisation.
+    pub(super) fn is_about_to_lower(&self) -> bool {
+        let stabilised = self.bounds.iter().any(|b| b.bound == Bound::Stabilisation.label() && b.from < b.to);
+        stabilised && self.outcome == Outcome::CarriedOut
     }
 
     /// What it rests on, and the bounds that changed it: labels of metrics.

@@ -236,6 +236,30 @@ fn an_incomplete_report_raises_and_never_lowers() {
 }
 
 #[test]
+fn a_removal_that_only_the_stabilisation_delays_is_told_ahead() {
+    let mut stage = Stage::new(&PLAIN.replace("'0s'", "'30s'"), "");
+    let told = |stage: &Stage| {
+        let desired = stage.desired.borrow().clone().unwrap();
+        (desired.services[&video()].replicas, desired.services[&video()].fewer_soon)
+    };
+    stage.load(35.0);
+    stage.settle();
+    assert_eq!(told(&stage), (4, false));
+    stage.load(5.0);
+    assert_eq!(told(&stage), (4, true));
+    stage.load(5.0);
+    stage.load(5.0);
+    stage.load(5.0);
+    assert_eq!(told(&stage), (1, false));
+    stage.load(35.0);
+    stage.settle();
+    stage.load(5.0);
+    stage.order(Override::Pause);
+    stage.step();
+    assert_eq!(told(&stage), (4, false), "an order is no removal that comes");
+}
+
+#[test]
 fn orders_stand_before_the_plan_and_say_whose_they_are() {
     let mut stage = Stage::new(PLAIN, "");
     stage.load(35.0);
@@ -330,7 +354,7 @@ fn a_restart_and_another_configuration_are_taken_up() {
 fn what_is_not_stored_is_not_in_force() {
     let mut stage = Stage::new(PLAIN, "");
     stage.load(35.0);
-    let service = DesiredService { replicas: 8, reason: "8 wanted".to_owned() };
+    let service = DesiredService { replicas: 8, reason: "8 wanted".to_owned(), fewer_soon: false };
     stage.orchestrator.not_stored(&[(video(), service)].into());
     stage.is("store gone", 4, &["not in force, for it could not be stored: 8 wanted"]);
 }

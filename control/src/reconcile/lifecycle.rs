@@ -13,7 +13,9 @@ use super::drain::Patience;
 use super::operator::{Tracked, Work};
 use super::publish::named;
 use super::resize::Given;
+use super::short_ttl::Named;
 use super::take_down::{Outcome, TakeDown};
+use super::weights::Weighing;
 use crate::dns::Stage;
 use crate::model::{
     AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology,
@@ -34,12 +36,17 @@ impl Operator {
     /// Takes an instance in, from its start or from the store.
     pub(super) fn track(&mut self, record: Instance, dead: bool) {
         let id = record.id.clone();
+        let mut published = self.snapshot.services.iter().flat_map(|service| &service.backends);
+        let published = published.find(|backend| backend.instance == id).map(|backend| backend.weight);
+        let named = Named::new(record.largest_ttl_s);
         let tracked = Tracked {
             record,
             last_probe: None,
             drain: None,
             unwell: None,
             problem: None,
+            weighing: Weighing::new(published),
+            named,
             work: Work::None,
             dead,
             given: None,
@@ -354,7 +361,8 @@ impl Operator {
         let spec = self.config.service(&record.service);
         let was_published = record.largest_ttl_s > 0;
         let patience = (was_published && !tracked.dead && !at_once).then(|| Patience {
-            ttl: Duration::from_secs(u64::from(record.largest_ttl_s)),
+            // Never more than the largest, whatever the order of publishing.
+            ttl: tracked.named.left(Instant::now()).min(Duration::from_secs(u64::from(record.largest_ttl_s))),
             quiet: spec.map_or(Duration::from_secs(2), |s| s.drain_quiet),
             deadline: spec.map_or(Duration::from_secs(300), |s| s.drain_deadline),
             at_deadline: spec.map_or(AtDeadline::Cut, |s| s.drain_at_deadline),

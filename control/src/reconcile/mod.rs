@@ -22,10 +22,14 @@ mod operator;
 mod probe;
 mod publish;
 mod resize;
+mod short_ttl;
+#[cfg(test)]
+mod short_ttl_tests;
 mod summon;
 mod take_down;
 mod tell;
 mod view;
+mod weights;
 mod world;
 
 pub use bring_up::attachment;

@@ -14,14 +14,16 @@ use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
 use super::idle::Awake;
 use super::resize::Given;
+use super::short_ttl::{Named, Shortening};
 use super::view::{DrainReport, OperatorView, ProbeReport, TechnologyReport};
+use super::weights::{self, Weighing};
 use super::{Action, Event, World, decide};
 use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
     ColdServices, Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Orders, ServiceName, Snapshot,
-    SummonOrder, Technology, Timestamp, Transition, WindowReport, in_full,
+    SummonOrder, Technology, Timestamp, Transition, Weights, WindowReport, in_full,
 };
 use crate::netlink::NetError;
 use crate::stop::{Stop, Stopper};
@@ -74,6 +76,10 @@ pub(super) struct Tracked {
     pub unwell: Option<String>,
     /// Why its removal failed last.
     pub problem: Option<String>,
+    /// What its share of the answers follows, where that is its load.
+    pub weighing: Weighing,
+    /// How long answers that name it can still be used.
+    pub named: Named,
     pub work: Work,
     /// Its process is known to have ended; nobody can be talking to it.
     pub dead: bool,
@@ -111,6 +117,8 @@ pub struct Operator {
     pub(super) back_off: BackOff,
     /// Services that are kept up by use alone, as long as they are used.
     pub(super) awake: BTreeMap<ServiceName, Awake>,
+    /// Services whose answers live shorter ahead of a removal, where they are configured to.
+    pub(super) shortenings: BTreeMap<ServiceName, Shortening>,
     pub(super) desired: Option<Arc<Desired>>,
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) snapshot: Arc<Snapshot>,
@@ -156,6 +164,7 @@ impl Operator {
             technologies: BTreeMap::new(),
             back_off: BackOff::default(),
             awake: BTreeMap::new(),
+            shortenings: BTreeMap::new(),
             desired: None,
             orders,
             snapshot: Arc::new(last),
@@ -258,6 +267,7 @@ impl Operator {
         self.store_late();
         self.act();
         self.resize();
+        self.shorten_ttls();
         self.publish();
         self.take_down_unpublished();
         self.tell();
@@ -282,6 +292,9 @@ impl Operator {
             Event::Advanced { id, to, reason, handle } => self.advanced(&id, to, &reason, handle),
             Event::Probed { id, report } => {
                 if let Some(tracked) = self.instances.get_mut(&id) {
+                    if let Some(service) = self.config.service(&tracked.record.service) {
+                        tracked.weighing.probed(report.took_ms, &service.probing);
+                    }
                     tracked.last_probe = Some(report);
                 }
             }
@@ -298,9 +311,28 @@ impl Operator {
             Event::Window(report) if report.closed => {
                 self.window = Some(report);
                 self.running_window = None;
+                self.weigh();
             }
             Event::Window(report) => self.running_window = Some(report),
         }
+    }
+
+    /// Closes a window of the weights that follow the load.
+    fn weigh(&mut self) {
+        let config = Arc::clone(&self.config);
+        let by_load = |s: &ServiceName| config.service(s).is_some_and(|spec| spec.weights == Weights::Load);
+        let mut services: BTreeMap<&ServiceName, Vec<&mut Weighing>> = BTreeMap::new();
+        for tracked in self.instances.values_mut() {
+            let service = &tracked.record.service;
+            if !by_load(service) {
+                tracked.weighing = Weighing::new(None);
+            } else if tracked.record.state == InstanceState::Serving && tracked.unwell.is_none() {
+                services.entry(service).or_default().push(&mut tracked.weighing);
+            } else {
+                tracked.weighing.pass();
+            }
+        }
+        services.values_mut().for_each(|instances| weights::close(instances));
     }
 
     async fn driver_event(&mut self, technology: Technology, event: DriverEvent) {

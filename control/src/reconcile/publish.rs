@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
@@ -12,7 +12,7 @@ use super::operator::Tracked;
 use crate::dns::Stage;
 use crate::model::{
     AddressPair, Backend, Basis, Drain, Instance, InstanceId, InstanceState, Late, OnAllDown, Orders, Override,
-    PublishedService, ServiceName, ServiceSpec, Snapshot, Zone, in_full,
+    PublishedService, ServiceName, ServiceSpec, Snapshot, Weights, Zone, in_full,
 };
 
 /// A snapshot's content and what had to be decided to make it.
@@ -24,23 +24,32 @@ pub(super) struct Content {
     pub last_good: Vec<ServiceName>,
 }
 
+/// What is known of the instances that answers may name: without those that are being removed.
+#[derive(Debug, Default)]
+pub(super) struct Nameable<'a> {
+    /// All of them.
+    pub by_service: BTreeMap<ServiceName, Vec<&'a Instance>>,
+    /// Those that miss their probes.
+    pub unwell: BTreeSet<&'a InstanceId>,
+    /// Weights of those that do not weigh 1.
+    pub weights: BTreeMap<InstanceId, u16>,
+}
+
 /// What shall be answered now, given what is answered already.
 ///
 /// For each service, the first that there is: instances that answered their probe; a fallback group; what its policy
-/// says. Each service comes with the index of its counters and its TTL. `instances` are those that answers may name, so
-/// without those that are being removed; `unwell` are those of them that miss their probes. A service that left the
-/// configuration is left out.
+/// says. Each service comes with the index of its counters and its TTL. A service that left the configuration is left
+/// out.
 pub(super) fn content<'a>(
     zones: &[Arc<Zone>],
     services: impl Iterator<Item = (&'a ServiceSpec, u32, u32)>,
-    instances: &BTreeMap<ServiceName, Vec<&Instance>>,
-    unwell: &BTreeSet<&InstanceId>,
+    nameable: &Nameable<'_>,
     current: &Snapshot,
 ) -> Content {
     let services: Vec<PublishedService> = services
         .map(|(spec, index, ttl_s)| {
             let before = current.services.iter().find(|s| s.name == spec.name);
-            PublishedService { ttl_s, ..published(spec, index, (instances, unwell), before) }
+            PublishedService { ttl_s, ..published(spec, index, nameable, before) }
         })
         .collect();
     let last_good = services.iter().filter(|s| s.basis == Basis::LastGood).map(|s| s.name.clone()).collect();
@@ -51,7 +60,7 @@ pub(super) fn content<'a>(
 fn published(
     spec: &ServiceSpec,
     index: u32,
-    (instances, unwell): (&BTreeMap<ServiceName, Vec<&Instance>>, &BTreeSet<&InstanceId>),
+    Nameable { by_service: instances, unwell, weights }: &Nameable<'_>,
     before: Option<&PublishedService>,
 ) -> PublishedService {
     let of_service = instances.get(&spec.name).map_or(&[][..], Vec::as_slice);
@@ -59,8 +68,8 @@ fn published(
         |i: &Instance| matches!(i.state, InstanceState::Ready | InstanceState::Serving) && !unwell.contains(&i.id);
     let those = |fits: &dyn Fn(&Instance) -> bool| -> Vec<Backend> {
         let fitting = of_service.iter().filter(|i| fits(i));
-        // One technology per service, and one size of its instances: they weigh the same.
-        fitting.map(|i| Backend { instance: i.id.clone(), addresses: i.addresses, weight: 1 }).collect()
+        let weight = |i: &Instance| weights.get(&i.id).copied().unwrap_or(1);
+        fitting.map(|i| Backend { instance: i.id.clone(), addresses: i.addresses, weight: weight(i) }).collect()
     };
     let serving = those(&well);
     let mut last_good = Vec::new();
@@ -134,18 +143,17 @@ impl Operator {
             }
             return;
         }
-        let mut by_service: BTreeMap<ServiceName, Vec<&Instance>> = BTreeMap::new();
-        let mut unwell = BTreeSet::new();
         let orders = Arc::clone(&self.orders.borrow());
         let fresh: Vec<(InstanceId, u32)> = self.instances.values().filter_map(|t| self.first_named(t)).collect();
         let unnamed: BTreeSet<InstanceId> =
             fresh.into_iter().filter(|(id, ttl_s)| !self.note_named(id, *ttl_s)).map(|(id, _)| id).collect();
+        let mut nameable = Nameable { weights: self.weights(), ..Nameable::default() };
         let out = |id: &InstanceId| unnamed.contains(id) || orders.instances.contains_key(id);
         for tracked in self.instances.values().filter(|t| !t.is_leaving() && !out(&t.record.id)) {
             if tracked.unwell.is_some() {
-                unwell.insert(&tracked.record.id);
+                nameable.unwell.insert(&tracked.record.id);
             }
-            by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
+            nameable.by_service.entry(tracked.record.service.clone()).or_default().push(&tracked.record);
         }
         let mut services = Vec::with_capacity(self.config.services.len());
         for spec in &self.config.services {
@@ -158,12 +166,49 @@ impl Operator {
             }
         }
         let before = without(&self.snapshot, |service, id| ends_by_order(&orders, service, id));
-        let made = content(&self.config.zones, services.into_iter(), &by_service, &unwell, &before);
+        let made = content(&self.config.zones, services.into_iter(), &nameable, &before);
         let refused = made.last_good.iter().filter(|s| !self.view.last_good.contains(s)).count();
         self.view.refused_empty += refused as u64;
         self.view.last_good = made.last_good;
         if !(self.published && made.snapshot == *self.snapshot) {
             self.put_in_force(made.snapshot);
+        }
+    }
+
+    /// The weights of instances whose service weighs them by their load. One technology per service, and one size of
+    /// its instances: all others weigh the same.
+    pub(super) fn weights(&self) -> BTreeMap<InstanceId, u16> {
+        let by_load = |t: &&Tracked| {
+            let spec = self.config.service(&t.record.service);
+            spec.is_some_and(|spec| spec.weights == Weights::Load)
+        };
+        let weighed = self.instances.values().filter(by_load);
+        weighed.map(|t| (t.record.id.clone(), t.weighing.weight())).collect()
+    }
+
+    /// Begins and ends the time in which a service's answers live shorter: while the plan's stabilisation alone keeps
+    /// its instances, or what is ordered out of the answers stays in them until another serves.
+    pub(super) fn shorten_ttls(&mut self) {
+        if self.hold.is_some() {
+            return;
+        }
+        let (config, orders, now) = (Arc::clone(&self.config), Arc::clone(&self.orders.borrow()), Instant::now());
+        self.shortenings.retain(|name, _| config.service(name).is_some_and(|spec| spec.drain_ttl_s.is_some()));
+        for spec in config.services.iter().filter(|spec| spec.drain_ttl_s.is_some()) {
+            let planned = self.desired.as_ref().and_then(|d| d.services.get(&spec.name)).is_some_and(|d| d.fewer_soon);
+            let serves = |t: &&Tracked| t.record.service == spec.name && t.record.state == InstanceState::Serving;
+            let mut serving = self.instances.values().filter(serves).peekable();
+            let last_is_ordered =
+                serving.peek().is_some() && serving.all(|t| orders.instances.contains_key(&t.record.id));
+            let stabilisation = config.scaling.get(&spec.name).map_or(Duration::ZERO, |s| s.stabilisation);
+            let longest = stabilisation + 2 * config.control.window;
+            let one = self.shortenings.entry(spec.name.clone()).or_default();
+            let before = one.is_short();
+            if one.look(now, planned || last_is_ordered, longest) != before {
+                let short = one.is_short();
+                self.view.shortened_ttls += u64::from(short);
+                info!(service = %spec.name, short, drain_ttl_s = spec.drain_ttl_s, "TTL ahead of a removal");
+            }
         }
     }
 
@@ -227,11 +272,13 @@ impl Operator {
 
     /// What the published tables name has been handed out from now on.
     pub(super) fn mark_serving(&mut self) {
+        let now = Instant::now();
         let snapshot = Arc::clone(&self.snapshot);
         for service in &snapshot.services {
             for backend in &service.backends {
                 let Some(tracked) = self.instances.get_mut(&backend.instance) else { continue };
                 tracked.record.largest_ttl_s = tracked.record.largest_ttl_s.max(service.ttl_s);
+                tracked.named.publish(now, service.ttl_s);
                 if tracked.record.state == InstanceState::Ready {
                     self.change(&backend.instance, InstanceState::Serving, "in the tables");
                 }
@@ -279,8 +326,6 @@ pub(super) fn named(snapshot: &Snapshot) -> BTreeSet<&InstanceId> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use std::time::Duration;
-
     use super::*;
     use crate::model::{Choice, Order, Technology, Timestamp};
 
@@ -299,6 +344,7 @@ mod tests {
             ttl_s: 5,
             answers: 4,
             choice: Choice::RoundRobin,
+            weights: Weights::Equal,
             fallback: vec![],
             on_all_down: OnAllDown::LastGood,
             sorry: vec!["192.0.2.99".parse().unwrap()],
@@ -311,6 +357,7 @@ mod tests {
             drain_quiet: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(300),
             drain_at_deadline: crate::model::AtDeadline::Cut,
+            drain_ttl_s: None,
         }
     }
 
@@ -327,7 +374,8 @@ mod tests {
     fn build_with(spec: &ServiceSpec, states: &[InstanceState], current: &Snapshot) -> Content {
         let made: Vec<_> = states.iter().enumerate().map(|(i, s)| instance(i as u32, *s)).collect();
         let by_service = BTreeMap::from([(spec.name.clone(), made.iter().collect())]);
-        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &by_service, &BTreeSet::new(), current)
+        let nameable = Nameable { by_service, ..Nameable::default() };
+        content(&[], [(spec, 3, spec.ttl_s)].into_iter(), &nameable, current)
     }
 
     fn build(states: &[InstanceState], current: &Snapshot) -> Content {
@@ -355,6 +403,18 @@ mod tests {
     const FAILED: &[InstanceState] = &[InstanceState::Failed, InstanceState::Starting];
 
     #[test]
+    fn instances_weigh_what_is_said_of_them_and_1_else() {
+        let made = [instance(0, InstanceState::Serving), instance(1, InstanceState::Serving)];
+        let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
+        let weights = BTreeMap::from([(made[1].id.clone(), 5)]);
+        let spec = spec();
+        let nameable = Nameable { by_service, weights, ..Nameable::default() };
+        let made = content(&[], [(&spec, 3, 5)].into_iter(), &nameable, &Snapshot::default());
+        let weights: Vec<u16> = made.snapshot.services[0].backends.iter().map(|b| b.weight).collect();
+        assert_eq!(weights, [1, 5]);
+    }
+
+    #[test]
     fn only_probed_instances_are_named() {
         let made = build(&InstanceState::ALL, &Snapshot::default());
         let ids: Vec<_> = named(&made.snapshot).into_iter().cloned().collect();
@@ -368,7 +428,8 @@ mod tests {
         let by_service = BTreeMap::from([(spec().name, made.iter().collect())]);
         let build = |spec: &ServiceSpec, unwell: &[u32], before: &Snapshot| {
             let unwell = unwell.iter().map(|i| &made[*i as usize].id).collect();
-            content(&[], [(spec, 3, 5)].into_iter(), &by_service, &unwell, before)
+            let nameable = Nameable { by_service: by_service.clone(), unwell, ..Nameable::default() };
+            content(&[], [(spec, 3, 5)].into_iter(), &nameable, before)
         };
         let both = build(&spec(), &[], &Snapshot::default());
         assert_eq!(answered(&both), (Basis::Serving, vec![0, 1], vec![]));
@@ -392,7 +453,7 @@ mod tests {
     #[test]
     fn a_removed_service_leaves() {
         let full = build(&[InstanceState::Serving], &Snapshot::default());
-        let gone = content(&[], std::iter::empty(), &BTreeMap::new(), &BTreeSet::new(), &full.snapshot);
+        let gone = content(&[], std::iter::empty(), &Nameable::default(), &full.snapshot);
         assert!(gone.snapshot.services.is_empty());
     }
 
@@ -449,9 +510,10 @@ mod tests {
         let before = build(SERVING, &Snapshot::default()).snapshot;
         let heir = Instance { id: InstanceId::from_number(77), ..instance(1, InstanceState::Requested) };
         let by_service = BTreeMap::from([(ServiceName::new("audio").unwrap(), vec![&heir])]);
-        let made = content(&[], [(&spec(), 3, 5)].into_iter(), &by_service, &BTreeSet::new(), &before);
+        let nameable = Nameable { by_service, ..Nameable::default() };
+        let made = content(&[], [(&spec(), 3, 5)].into_iter(), &nameable, &before);
         assert_eq!(answered(&made), (Basis::LastGood, vec![0], vec![]));
-        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &BTreeMap::new(), &BTreeSet::new(), &made.snapshot);
+        let again = content(&[], [(&spec(), 3, 5)].into_iter(), &Nameable::default(), &made.snapshot);
         assert_eq!(answered(&again).1, [0], "it does not come back");
     }
 

@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::Operator;
 use super::idle::{Awake, Use};
+use super::short_ttl::Shortening;
 use crate::dns::Stage;
 use crate::driver::InstanceSpec;
 use crate::model::{
@@ -115,11 +116,13 @@ impl Operator {
 
     /// TTL of a service's answers now.
     pub(super) fn ttl_s(&self, spec: &ServiceSpec) -> u32 {
+        let shortened = self.shortenings.get(&spec.name).is_some_and(Shortening::is_short);
+        let most = spec.drain_ttl_s.filter(|_| shortened).unwrap_or(spec.ttl_s).min(spec.ttl_s);
         match &spec.summon {
             Some(summon) if self.unproven_until(&spec.name).is_none_or(|until| until > Timestamp::now()) => {
-                summon.ttl_s.min(spec.ttl_s)
+                summon.ttl_s.min(most)
             }
-            _ => spec.ttl_s,
+            _ => most,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::publish::named;
 use super::view::InstanceReport;
+use super::weights::FULL;
 use super::{InstanceView, Operator, ServiceView};
 use crate::model::{InstanceId, Observed, ObservedService, ServiceName, Snapshot, Timestamp};
 
@@ -50,7 +51,7 @@ impl Operator {
         self.view.bases = snapshot.services.iter().map(|s| (s.name.clone(), s.basis)).collect();
         self.view.held.clone_from(&self.hold);
         self.view.technologies.clone_from(&self.technologies);
-        let shares = shares(&snapshot);
+        let (shares, weights) = (shares(&snapshot), self.weights());
         let orders = Arc::clone(&self.orders.borrow());
         self.view.instances = self
             .instances
@@ -65,6 +66,7 @@ impl Operator {
                     ordered: orders.instances.get(id).cloned(),
                     published: share.is_some(),
                     share: share.unwrap_or(0.0),
+                    weight: weights.get(id).map(|weight| f64::from(*weight) / f64::from(FULL)),
                 };
                 (id.clone(), report)
             })

@@ -46,6 +46,9 @@ pub struct InstanceReport {
     pub ordered: Option<Order<Drain>>,
     /// Its share of its service's answers, 0 to 1.
     pub share: f64,
+    /// What it is taken to be able to do of what its peers can, 0.25 to 1, where its share follows its load.
+    #[serde(default)]
+    pub weight: Option<f64>,
     /// How far its drain is, once the last answer that named it has run out.
     #[serde(default)]
     pub drain: Option<DrainReport>,
@@ -79,6 +82,9 @@ pub struct OperatorView {
     pub held: Option<Hold>,
     /// Publishes that were refused because a service would have become empty.
     pub refused_empty: u64,
+    /// Times that a service's TTL was shortened ahead of a removal.
+    #[serde(default)]
+    pub shortened_ttls: u64,
     /// Publishes that failed.
     pub publish_failures: u64,
     /// Instances that are not stopped.

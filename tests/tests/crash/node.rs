@@ -171,7 +171,11 @@ impl Node {
     async fn operate(self, chance: &Chance) {
         loop {
             let revision = self.desired.borrow().as_ref().map_or(0, |d| d.revision) + 1;
-            let wanted = |_| DesiredService { replicas: 1 + (chance.next() % 4) as u32, reason: "chance".to_owned() };
+            let wanted = |_| DesiredService {
+                replicas: 1 + (chance.next() % 4) as u32,
+                reason: "chance".to_owned(),
+                fewer_soon: false,
+            };
             let services = self.config.services.iter().map(|s| (s.name.clone(), wanted(s))).collect();
             let desired = Desired { revision, node: self.config.node.clone(), services };
             tokio::task::block_in_place(|| self.store.put_desired(&desired)).unwrap();
