@@ -395,12 +395,16 @@ impl Orchestrator {
 
     /// Stores and sends the document, if it says something new.
     fn send(&mut self, services: BTreeMap<ServiceName, DesiredService>) {
+        let before = self.desired.borrow().clone();
         // All but the reason, which figures change with each window.
-        let says = |s: &BTreeMap<ServiceName, DesiredService>| -> Vec<(ServiceName, u32, bool)> {
-            s.iter().map(|(name, wanted)| (name.clone(), wanted.replicas, wanted.fewer_soon)).collect()
+        let is_new = |name: &ServiceName, wanted: &DesiredService| {
+            let last = before.as_ref().and_then(|d| d.services.get(name));
+            last.is_none_or(|last| (last.replicas, last.fewer_soon) != (wanted.replicas, wanted.fewer_soon))
         };
-        let same = self.desired.borrow().as_ref().is_some_and(|d| says(&d.services) == says(&services));
-        if !same {
+        let news: Vec<_> =
+            services.iter().filter(|(name, wanted)| is_new(name, wanted)).map(|(n, _)| n.clone()).collect();
+        let is_known = |d: &Arc<Desired>| d.services.keys().eq(services.keys());
+        if !news.is_empty() || !before.as_ref().is_some_and(is_known) {
             self.view.revision += 1;
             let document = Desired { revision: self.view.revision, node: self.node.clone(), services };
             // Written before anybody acts on it. What cannot be is decided anew with the next window.
@@ -411,7 +415,7 @@ impl Orchestrator {
                 self.shown.send_replace(Arc::new(self.view.clone()));
                 return;
             }
-            for (service, wanted) in &document.services {
+            for (service, wanted) in document.services.iter().filter(|(name, _)| news.contains(name)) {
                 info!(%service, replicas = wanted.replicas, reason = wanted.reason, revision = document.revision, "wanted");
             }
             self.desired.send_replace(Some(Arc::new(document)));

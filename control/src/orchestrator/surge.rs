@@ -10,6 +10,9 @@ const DEVIATIONS: f64 = 3.0;
 
 /// Services that are asked for more than what runs, and what is `wanted` already, can serve in a window, with the
 /// requests that the window comes to at least.
+///
+/// Not one at zero that a query starts: that query has had its instance, which may have ended since, and what it counted
+/// asks for no second one.
 pub(super) fn surges(
     part: &WindowReport,
     observed: &Observed,
@@ -21,6 +24,9 @@ pub(super) fn surges(
         let least = at_least(*part.requests.get(&service.name)?, share);
         let policy = config.scaling.get(&service.name)?.policy(service, config.control.window);
         let running = observed.services.get(&service.name).map_or(0, ObservedService::running);
+        if running == 0 && service.summon.is_some() {
+            return None;
+        }
         let supply = service.capacity * f64::from(running.max(wanted(&service.name)));
         (least > policy.panic * supply).then(|| (service.name.clone(), least))
     };

@@ -311,6 +311,17 @@ fn instances_that_never_become_ready_are_a_brake() {
 }
 
 #[test]
+fn what_a_query_has_started_and_idleness_ended_is_not_started_again() {
+    let mut stage = Stage::new(&format!("{PLAIN}[service.summon]\n"), "min = 0\nmax = 5");
+    stage.load(0.0);
+    stage.part(1000, 1.0);
+    stage.is("its instance has been and gone", 0, &["naive expects 0.0"]);
+    stage.add(1, InstanceState::Serving);
+    stage.part(2000, 36.0);
+    stage.is("one runs, and is too few", 5, &["more than runs can serve"]);
+}
+
+#[test]
 fn a_surge_acts_within_the_window_and_holds() {
     let mut stage = Stage::new(&PLAIN.replace("'0s'", "'20s'"), "max = 20");
     stage.load(15.0);
