@@ -177,7 +177,7 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let world = Arc::new(world(&config, &owner, hands, told).await);
 
     let (desired_in, desired) = watch::channel(None);
-    let (observed_in, observed) = watch::channel(Arc::new(unsettled(&config)));
+    let (observed_in, observed) = watch::channel(Arc::new(crate::model::Observed::unsettled(config.node.clone())));
     let (operator_in, operator_view) = watch::channel(Arc::new(OperatorView::default()));
     let (orchestrator_in, orchestrator_view) = watch::channel(Arc::new(OrchestratorView::default()));
     let (config_in, config_out) = watch::channel(Arc::clone(&config));
@@ -405,19 +405,5 @@ fn driver(
             None => Arc::new(driver),
         },
         None => docker(),
-    }
-}
-
-fn unsettled(config: &Config) -> crate::model::Observed {
-    crate::model::Observed {
-        revision: 0,
-        node: config.node.clone(),
-        at: Timestamp::now(),
-        desired_revision: 0,
-        services: BTreeMap::new(),
-        window: None,
-        running_window: None,
-        generation: 0,
-        settled: false,
     }
 }

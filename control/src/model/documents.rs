@@ -58,6 +58,24 @@ pub struct Observed {
     pub settled: bool,
 }
 
+impl Observed {
+    /// What a daemon says that has not read back yet what its node runs.
+    #[must_use]
+    pub fn unsettled(node: NodeName) -> Self {
+        Self {
+            revision: 0,
+            node,
+            at: Timestamp::now(),
+            desired_revision: 0,
+            services: BTreeMap::new(),
+            window: None,
+            running_window: None,
+            generation: 0,
+            settled: false,
+        }
+    }
+}
+
 /// State of one service on one node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ObservedService {

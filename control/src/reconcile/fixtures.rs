@@ -11,7 +11,7 @@ use super::{Operator, OperatorChannels, OperatorView, World};
 use crate::config::Config;
 use crate::datapath::{Datapath, Terms};
 use crate::dns::Index;
-use crate::model::{ColdServices, Desired, NodeName, Observed, OwnerId, Timestamp};
+use crate::model::{ColdServices, Desired, NodeName, Observed, OwnerId};
 use crate::netlink::Net;
 use crate::store::{FILE_NAME, Store};
 
@@ -50,17 +50,7 @@ pub(super) fn fixture(dir: &Path, text: &str) -> Fixture {
     let (index_in, index) = watch::channel(Arc::new(Index::new(&last).unwrap()));
     let (desired, desired_out) = watch::channel(None);
     let (cold_in, cold) = watch::channel(Arc::default());
-    let unsettled = Observed {
-        revision: 0,
-        node: NodeName::new("n").unwrap(),
-        at: Timestamp(0),
-        desired_revision: 0,
-        services: BTreeMap::new(),
-        window: None,
-        running_window: None,
-        generation: 0,
-        settled: false,
-    };
+    let unsettled = Observed::unsettled(NodeName::new("n").unwrap());
     let channels = OperatorChannels {
         desired: desired_out,
         observed: watch::channel(Arc::new(unsettled)).0,

@@ -123,17 +123,7 @@ impl Node {
         let (index_in, index) = watch::channel(Arc::new(Index::new(&last).unwrap()));
         let (desired, desired_out) = watch::channel(store.desired(&config.node).unwrap().map(Arc::new));
         let (view_in, view) = watch::channel(Arc::new(OperatorView::default()));
-        let unsettled = Observed {
-            revision: 0,
-            node: config.node.clone(),
-            at: Timestamp::now(),
-            desired_revision: 0,
-            services: BTreeMap::new(),
-            window: None,
-            running_window: None,
-            generation: 0,
-            settled: false,
-        };
+        let unsettled = Observed::unsettled(config.node.clone());
         let (observed_in, observed) = watch::channel(Arc::new(unsettled));
         let (windows_in, windows) = mpsc::channel(1);
         let (commands_in, commands) = mpsc::channel(1);
