@@ -15,8 +15,8 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Longest wait for something that should take milliseconds, and takes seconds where a machine is emulated.
-pub const SOON: Duration = Duration::from_secs(120);
+/// Longest wait for something that takes milliseconds, and a minute where a machine is emulated on a busy one.
+pub const SOON: Duration = Duration::from_secs(600);
 
 /// How long one connection is waited for. TCP asks again after one second, then after two.
 const ATTEMPT: Duration = Duration::from_millis(1500);

@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -24,6 +24,7 @@ use crate::lab::daemon::{Daemon, selvedge};
 use crate::lab::netns::veth;
 use crate::lab::record::{self, Record, Thing};
 use crate::lab::unikernel::Unikernels;
+use crate::lab::wire::tap;
 use crate::lab::{LabError, Lock, Namespace, Result};
 
 /// Where queries are sent.
@@ -280,13 +281,7 @@ fn get(from: Ipv4Addr, address: IpAddr, path: &str) -> io::Result<String> {
 /// A cable on which each frame takes `delay`: two taps, and a thread in each direction that keeps frames in order of
 /// their time. There is no netem on every kernel. The threads end with the taps' namespaces.
 fn relay(a: (&Namespace, &str), b: (&Namespace, &str), delay: Duration) -> Result<()> {
-    let tap = |(namespace, name): (&Namespace, &str)| -> Result<File> {
-        let made = namespace.run_in(|| open_tap(name))?;
-        let tap = made.map_err(LabError::system("make tap", name))?;
-        namespace.up(name)?;
-        Ok(tap)
-    };
-    let (left, right) = (tap(a)?, tap(b)?);
+    let (left, right) = (tap(a.0, a.1)?, tap(b.0, b.1)?);
     let clone = |file: &File| file.try_clone().map_err(LabError::system("share", "tap"));
     carry(clone(&left)?, clone(&right)?, delay);
     carry(right, left, delay);
@@ -322,19 +317,4 @@ fn carry(mut from: File, mut to: File, delay: Duration) {
             }
         }
     });
-}
-
-fn open_tap(name: &str) -> io::Result<File> {
-    let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
-    // SAFETY: plain numbers and bytes, for which zeroes are a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, byte) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
-        *place = byte.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
-    // SAFETY: the descriptor is open and the structure lives through the call.
-    match unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(device),
-    }
 }

@@ -18,6 +18,8 @@ pub mod process;
 pub mod record;
 pub mod repository;
 pub mod unikernel;
+pub mod wire;
+pub mod xen;
 
 pub use cutter::Cutter;
 pub use docker::Engine;

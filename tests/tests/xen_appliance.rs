@@ -1,0 +1,235 @@
+//! The appliance in dom0 of a Xen host in an emulator: the daemon there, its program on a virtual network card that a
+//! namespace out here is wired to, guests of Xen as instances. `make test-xen-appliance` boots the host (`tests/xen/lab`)
+//! and runs this outside of it. Needs root, for the namespace.
+//!
+//! ```text
+//!   client's namespace                 the emulated machine: Xen
+//!   wire0 10.53.0.2 ── QEMU's socket ── eth1 10.53.0.1   dom0: XDP here, selvedged
+//!                                       └ routes ─ sv-appliance 10.215.0.1 ─ vif ─ guest
+//! ```
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+#[expect(dead_code, reason = "shared with tests that need more of it")]
+mod support;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use control::api::Status;
+use control::load::{LoadOptions, Tally};
+use support::{dig, serving, video};
+use tests::edge::{CLIENT, EDGE, NAME, ZONE, downloads};
+use tests::lab::xen::Dom0;
+use tests::lab::{Lock, Namespace, is_root, wire};
+
+/// An emulated machine is slow, and may be held while others measure.
+const LONG: Duration = Duration::from_secs(600);
+/// Length of the client's windows and of the daemon's.
+const WINDOW: Duration = Duration::from_secs(5);
+/// Requests in a window that one guest serves.
+const CAPACITY: u32 = 8;
+/// What is offered while one guest is enough.
+const CALM: u32 = 4;
+/// What needs three.
+const RUSH: u32 = 20;
+
+const CONFIG: &str = "/tmp/selvedge.toml";
+
+fn config() -> String {
+    format!(
+        r#"[node]
+name = "dom0"
+[dataplane]
+interfaces = ["eth1"]
+mode = "native"
+[dns]
+listen = ["{edge}"]
+[[zone]]
+name = "{ZONE}"
+[control]
+window = "{window}s"
+state_dir = "/tmp/state"
+socket = "/run/selvedged.sock"
+[scaling]
+predictor = "ema"
+headroom = 0
+stabilisation = "0s"
+tolerance = 0
+[technology.xen]
+bridge = "sv-appliance"
+pool = "10.215.0.0/24"
+[[service]]
+name = "video"
+names = ["{NAME}"]
+technology = "xen-pv"
+image = "/guest/vmlinuz"
+ramdisk = "/guest/initrd"
+launch = "linux"
+arguments = ["console=hvc0", "quiet", "content=20000"]
+probe_path = "/healthz"
+memory_mib = 96
+capacity = {CAPACITY}
+min = 1
+max = 3
+ttl_s = 1
+start_deadline = "10m"
+drain_quiet = "1s"
+"#,
+        edge = EDGE.0,
+        window = WINDOW.as_secs(),
+    )
+}
+
+/// The daemon in dom0. What it made goes with this, also where the test fails.
+struct Appliance<'a>(&'a Dom0);
+
+impl Appliance<'_> {
+    fn start(&self) {
+        // The file descriptors of the way in are not kept open.
+        let line = format!(
+            "setsid /tmp/selvedged --config {CONFIG} </dev/null >>/tmp/selvedged.log 2>&1 & echo $! >/tmp/selvedged.pid"
+        );
+        self.0.exec(&line).unwrap();
+    }
+
+    fn status(&self) -> Option<Status> {
+        let text = self.0.exec("SELVEDGE_SOCKET=/run/selvedged.sock /tmp/selvedge status --json").ok()?;
+        Some(serde_json::from_str(&text).expect("a status"))
+    }
+
+    /// The last lines of its log.
+    fn log(&self) -> String {
+        self.0.exec("tail -n 40 /tmp/selvedged.log").unwrap_or_default()
+    }
+
+    /// Looks until its status is as wanted.
+    fn wait_for(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.status().filter(&wanted) {
+                return status;
+            }
+            assert!(begun.elapsed() < LONG, "{what}: not within {LONG:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Names of the guests that are there, in order, whoever made them.
+    fn guests(&self) -> Vec<String> {
+        let listed = self.0.exec("xl list").unwrap();
+        let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        let mut guests: Vec<_> = names.filter(|name| *name != "Domain-0").map(str::to_owned).collect();
+        guests.sort();
+        guests
+    }
+
+    fn end(&self) -> tests::lab::Result<String> {
+        let wait = "while [ -d /proc/$(cat /tmp/selvedged.pid) ]; do usleep 50000; done";
+        self.0.exec(&format!("kill $(cat /tmp/selvedged.pid) 2>/dev/null; {wait}; /tmp/selvedge clear --yes --config {CONFIG}"))
+    }
+}
+
+impl Drop for Appliance<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+            // The host may be one that stays up.
+            let _ = self.end();
+        }
+    }
+}
+
+/// Downloads by name from the client: so many in each of so many windows, all waited for.
+fn offer(client: &Namespace, per_window: u32, windows: usize) -> Tally {
+    let options = LoadOptions {
+        timeout: Duration::from_secs(120),
+        dns_timeout: Duration::from_secs(10),
+        ..downloads(vec![per_window; windows], WINDOW, 1)
+    };
+    let offered = client.run_in(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(control::load::run(options, None, std::future::pending())).unwrap()
+    });
+    let report = offered.unwrap();
+    assert!(report.all_ok(), "{report}");
+    report.total
+}
+
+/// A client that asks and downloads: guests go from one to three and back, and the daemon is killed on the way.
+#[test]
+#[ignore = "needs a Xen host: make test-xen-appliance"]
+fn guests_follow_the_load_and_outlive_the_daemon() {
+    if !is_root("guests_follow_the_load_and_outlive_the_daemon") {
+        return;
+    }
+    const CLIENT_SPACE: &str = "sv-appliance-client";
+    let _lock = Lock::take("sv-appliance").unwrap();
+    let dom0 = Dom0::find().unwrap();
+    // A killed run may have left it.
+    Namespace::remove(CLIENT_SPACE).unwrap();
+    let client = Namespace::create(CLIENT_SPACE).unwrap();
+    wire::plug(&client, "wire0", &dom0.wire().unwrap()).unwrap();
+    client.add_address("wire0", CLIENT.0.into(), 24).unwrap();
+    client.add_route("default", EDGE.0.into()).unwrap();
+    dom0.exec(&format!("ip addr flush dev eth1; ip addr add {}/24 dev eth1; ip link set eth1 up", EDGE.0)).unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    for program in ["selvedged", "selvedge"] {
+        dom0.install(program, directory.path()).unwrap();
+    }
+    let file = directory.path().join("selvedge.toml");
+    std::fs::write(&file, config()).unwrap();
+    dom0.put(&file, CONFIG).unwrap();
+    let appliance = Appliance(&dom0);
+    let links = || dom0.exec("ls /sys/class/net").unwrap();
+    let before = links();
+
+    appliance.start();
+    let first = appliance.wait_for("the first guest", |status| serving(status).len() == 1);
+    let attached: Vec<_> = first.interfaces.iter().map(|i| (i.interface.as_str(), i.mode.as_str())).collect();
+    assert_eq!(attached, [("eth1", "native")], "{}", appliance.log());
+    let answer = dig(&client, &[&format!("@{}", EDGE.0), NAME, "A"]).addresses();
+    assert!(answer.iter().all(|address| matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [10, 215])), "{answer:?}");
+
+    let mut downloaded = offer(&client, CALM, 3).ok;
+    assert_eq!(serving(&appliance.status().unwrap()), serving(&first), "one is enough");
+
+    // What is offered goes on until three serve, however long they take to boot.
+    let begun = Instant::now();
+    while serving(&appliance.status().unwrap()).len() < 3 {
+        downloaded += offer(&client, RUSH, 1).ok;
+        assert!(begun.elapsed() < LONG, "not three guests within {LONG:?}\n{}", appliance.log());
+    }
+    let three = appliance.status().unwrap();
+    println!("three guests after {} s", begun.elapsed().as_secs());
+
+    let guests = appliance.guests();
+    assert_eq!(guests.len(), 3);
+    downloaded += std::thread::scope(|scope| {
+        let under_way = scope.spawn(|| offer(&client, RUSH, 4).ok);
+        dom0.exec("kill -9 $(cat /tmp/selvedged.pid)").unwrap();
+        assert_eq!(appliance.guests(), guests, "they do not depend on the daemon");
+        appliance.start();
+        appliance.wait_for("adoption", |status| serving(status) == serving(&three));
+        under_way.join().unwrap()
+    });
+    assert_eq!(appliance.guests(), guests, "adopted, not made anew");
+
+    let begun = Instant::now();
+    while appliance.guests().len() > 1 {
+        downloaded += offer(&client, CALM, 1).ok;
+        assert!(begun.elapsed() < LONG, "not one guest within {LONG:?}\n{}", appliance.log());
+    }
+    let last = appliance.wait_for("the last guest", |status| serving(status).len() == 1);
+    println!("one guest after {} s more; {downloaded} downloads, none failed", begun.elapsed().as_secs());
+
+    // Each lookup was one query, and the kernel alone has answered: those of dig and of the client.
+    let service = video(&last);
+    println!("answered in the kernel: {}, by the daemon: {}", service.answered_in_kernel, service.answered_by_daemon);
+    assert_eq!((service.answered_in_kernel, service.answered_by_daemon), (downloaded + 1, 0));
+
+    let said = appliance.end().unwrap();
+    assert!(said.contains("xen-pv instance") && said.contains("bridge sv-appliance"), "{said}");
+    assert_eq!((appliance.guests(), links()), (vec![], before));
+}
