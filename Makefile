@@ -11,9 +11,9 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 
-.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen test-xen-driver bench bench-bystander \
-	bench-forecast bench-technologies plots soak-technologies soak-dataplane other-layout fuzz-dataplane fuzz-transit lint deny \
-	deb clean
+.PHONY: help setup build unikernel demo test test-api test-crash test-kernels test-xen test-xen-driver \
+	test-xen-appliance bench bench-bystander bench-forecast bench-technologies plots soak-technologies soak-dataplane \
+	other-layout fuzz-dataplane fuzz-transit lint deny deb clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -47,11 +47,15 @@ test-kernels: ## Try the program on Debian's kernels and several network cards, 
 
 test-xen: ## Run the tests of xen-manager on a Xen host in an emulator (no root)
 	@tests/setup.sh build xen
-	@exec tests/xen/run.sh xen-manager store domains
+	@exec tests/xen/run.sh xen-manager/store xen-manager/domains
 
 test-xen-driver: ## Run the tests of the driver for Xen there: the contract suite on PV and PVH, faults, launch forms
 	@tests/setup.sh build xen
-	@exec tests/xen/run.sh tests xen
+	@exec tests/xen/run.sh tests/xen
+
+test-xen-appliance: ## Run the daemon in dom0 there: DNS from outside in its kernel, guests that follow the load (as root)
+	@tests/setup.sh build lab xen
+	@exec tests/xen/run.sh outside/xen_appliance
 
 EXAMPLES ?= 20
 SEED ?= 1

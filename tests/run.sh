@@ -25,7 +25,7 @@ CARGO_TARGET_DIR="$target/unikernel/cargo" cargo test --locked --manifest-path u
     tee -a "$log" || status=$?
 
 # Needs a Xen host, which is booted for it.
-tests/xen/run.sh xen-manager store domains 2>&1 | tee -a "$log" || status=$?
+tests/xen/run.sh xen-manager/store xen-manager/domains tests/xen outside/xen_appliance 2>&1 | tee -a "$log" || status=$?
 # All that the API's document describes, asked of the daemon.
 tests/api/run.sh 2>&1 | tee -a "$log" || status=$?
 

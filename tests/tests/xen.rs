@@ -98,9 +98,30 @@ fn traces() -> Vec<String> {
     interfaces.map(name).filter(|name| name.starts_with("vif") || name.starts_with("sv")).collect()
 }
 
+/// The network of an owner in a host where nothing is left of a test that failed.
+async fn fresh(owner: &OwnerId) -> Net {
+    for left in (0x61..0x66).chain([0xfeed]) {
+        let left = OwnerId::from_number(left);
+        let net = Net::new(left.clone()).unwrap();
+        for technology in Technology::XEN {
+            let driver = driver(technology, &left);
+            for running in driver.list_owned().await.unwrap() {
+                driver.stop(&running.id, Duration::ZERO).await.unwrap();
+            }
+        }
+        for link in net.list_owned().await.unwrap() {
+            match link.instance() {
+                Some(id) => net.delete_port(id).await.unwrap(),
+                None => net.remove_bridge(&bridge().name).await.unwrap(),
+            }
+        }
+    }
+    Net::new(owner.clone()).unwrap()
+}
+
 async fn keeps_the_contract(technology: Technology, owner: u64) {
     let owner = OwnerId::from_number(owner);
-    let net = Net::new(owner.clone()).unwrap();
+    let net = fresh(&owner).await;
     let others = OwnerId::from_number(0xfeed);
     let fixture = Fixture {
         driver: &driver(technology, &owner),
@@ -123,23 +144,23 @@ async fn keeps_the_contract(technology: Technology, owner: u64) {
 }
 
 #[tokio::test]
-#[ignore = "needs a Xen host: make test-xen"]
+#[ignore = "needs a Xen host: make test-xen-driver"]
 async fn pv_keeps_the_contract() {
     keeps_the_contract(Technology::XenPv, 0x61).await;
 }
 
 #[tokio::test]
-#[ignore = "needs a Xen host: make test-xen"]
+#[ignore = "needs a Xen host: make test-xen-driver"]
 async fn pvh_keeps_the_contract() {
     keeps_the_contract(Technology::XenPvh, 0x62).await;
 }
 
 /// Each thing that can be wrong has an error of its own that names it, and leaves nothing.
 #[tokio::test]
-#[ignore = "needs a Xen host: make test-xen"]
+#[ignore = "needs a Xen host: make test-xen-driver"]
 async fn faults_are_named_and_leave_nothing() {
     let owner = OwnerId::from_number(0x63);
-    let net = Net::new(owner.clone()).unwrap();
+    let net = fresh(&owner).await;
     net.ensure_bridge(&bridge()).await.unwrap();
     let driver = driver(Technology::XenPv, &owner);
     let nano = |image: &str| InstanceSpec {
@@ -210,10 +231,10 @@ async fn faults_are_named_and_leave_nothing() {
 
 /// What each form of launch puts where its guest looks: a Linux guest stands in for it and shows what it finds.
 #[tokio::test]
-#[ignore = "needs a Xen host: make test-xen"]
+#[ignore = "needs a Xen host: make test-xen-driver"]
 async fn forms_of_launch_reach_the_guest() {
     let owner = OwnerId::from_number(0x64);
-    let net = Net::new(owner.clone()).unwrap();
+    let net = fresh(&owner).await;
     net.ensure_bridge(&bridge()).await.unwrap();
     let driver = driver(Technology::XenPvh, &owner);
     let dir = tempfile::tempdir().unwrap();
@@ -255,10 +276,10 @@ async fn forms_of_launch_reach_the_guest() {
 
 /// What a guest sends is shaped at its interface, on the host.
 #[tokio::test]
-#[ignore = "needs a Xen host: make test-xen"]
+#[ignore = "needs a Xen host: make test-xen-driver"]
 async fn a_rate_holds_at_a_guests_interface() {
     let owner = OwnerId::from_number(0x65);
-    let net = Net::new(owner.clone()).unwrap();
+    let net = fresh(&owner).await;
     net.ensure_bridge(&bridge()).await.unwrap();
     let driver = driver(Technology::XenPv, &owner);
     let spec = linux(&owner, 1);

@@ -14,10 +14,11 @@
 mod support;
 
 use std::net::IpAddr;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use control::api::Status;
-use control::load::{LoadOptions, Tally};
+use control::load::{LoadOptions, LoadReport};
 use support::{dig, serving, video};
 use tests::edge::{CLIENT, EDGE, NAME, ZONE, downloads};
 use tests::lab::xen::Dom0;
@@ -54,7 +55,7 @@ socket = "/run/selvedged.sock"
 [scaling]
 predictor = "ema"
 headroom = 0
-stabilisation = "0s"
+stabilisation = "30s"
 tolerance = 0
 [technology.xen]
 bridge = "sv-appliance"
@@ -93,9 +94,13 @@ impl Appliance<'_> {
         self.0.exec(&line).unwrap();
     }
 
-    fn status(&self) -> Option<Status> {
+    fn try_status(&self) -> Option<Status> {
         let text = self.0.exec("SELVEDGE_SOCKET=/run/selvedged.sock /tmp/selvedge status --json").ok()?;
         Some(serde_json::from_str(&text).expect("a status"))
+    }
+
+    fn status(&self) -> Status {
+        self.wait_for("its status", |_| true)
     }
 
     /// The last lines of its log.
@@ -107,7 +112,7 @@ impl Appliance<'_> {
     fn wait_for(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
         let begun = Instant::now();
         loop {
-            if let Some(status) = self.status().filter(&wanted) {
+            if let Some(status) = self.try_status().filter(&wanted) {
                 return status;
             }
             assert!(begun.elapsed() < LONG, "{what}: not within {LONG:?}\n{}", self.log());
@@ -140,20 +145,35 @@ impl Drop for Appliance<'_> {
     }
 }
 
-/// Downloads by name from the client: so many in each of so many windows, all waited for.
-fn offer(client: &Namespace, per_window: u32, windows: usize) -> Tally {
-    let options = LoadOptions {
-        timeout: Duration::from_secs(120),
-        dns_timeout: Duration::from_secs(10),
-        ..downloads(vec![per_window; windows], WINDOW, 1)
-    };
-    let offered = client.run_in(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(control::load::run(options, None, std::future::pending())).unwrap()
-    });
-    let report = offered.unwrap();
-    assert!(report.all_ok(), "{report}");
-    report.total
+/// Clients that come at the same pace however slow the guests are.
+struct Clients<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    namespace: &'scope Namespace,
+    windows: Vec<ScopedJoinHandle<'scope, LoadReport>>,
+}
+
+impl Clients<'_, '_> {
+    /// One window's downloads by name, under way once it is over.
+    fn come(&mut self, requests: u32) {
+        let options = LoadOptions {
+            timeout: LONG,
+            dns_timeout: Duration::from_secs(60),
+            ..downloads(vec![requests], WINDOW, 1)
+        };
+        let namespace = self.namespace;
+        let offer = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(control::load::run(options, None, std::future::pending())).unwrap()
+        };
+        self.windows.push(self.scope.spawn(move || namespace.run_in(offer).unwrap()));
+        std::thread::sleep(WINDOW);
+    }
+
+    /// How many downloads there were, once all are at their end. None has failed.
+    fn all_served(self) -> u64 {
+        let reports = self.windows.into_iter().map(|window| window.join().unwrap());
+        reports.inspect(|report| assert!(report.all_ok(), "{report}")).map(|report| report.total.ok).sum()
+    }
 }
 
 /// A client that asks and downloads: guests go from one to three and back, and the daemon is killed on the way.
@@ -192,42 +212,44 @@ fn guests_follow_the_load_and_outlive_the_daemon() {
     let answer = dig(&client, &[&format!("@{}", EDGE.0), NAME, "A"]).addresses();
     assert!(answer.iter().all(|address| matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [10, 215])), "{answer:?}");
 
-    let mut downloaded = offer(&client, CALM, 3).ok;
-    assert_eq!(serving(&appliance.status().unwrap()), serving(&first), "one is enough");
+    let downloaded = std::thread::scope(|scope| {
+        let mut clients = Clients { scope, namespace: &client, windows: Vec::new() };
+        for _ in 0..3 {
+            clients.come(CALM);
+        }
+        assert_eq!(serving(&appliance.status()), serving(&first), "one is enough");
 
-    // What is offered goes on until three serve, however long they take to boot.
-    let begun = Instant::now();
-    while serving(&appliance.status().unwrap()).len() < 3 {
-        downloaded += offer(&client, RUSH, 1).ok;
-        assert!(begun.elapsed() < LONG, "not three guests within {LONG:?}\n{}", appliance.log());
-    }
-    let three = appliance.status().unwrap();
-    println!("three guests after {} s", begun.elapsed().as_secs());
+        let begun = Instant::now();
+        while serving(&appliance.status()).len() < 3 {
+            clients.come(RUSH);
+            assert!(begun.elapsed() < LONG, "not three guests within {LONG:?}\n{}", appliance.log());
+        }
+        println!("three guests after {} s", begun.elapsed().as_secs());
 
-    let guests = appliance.guests();
-    assert_eq!(guests.len(), 3);
-    downloaded += std::thread::scope(|scope| {
-        let under_way = scope.spawn(|| offer(&client, RUSH, 4).ok);
-        dom0.exec("kill -9 $(cat /tmp/selvedged.pid)").unwrap();
+        let (three, guests) = (appliance.status(), appliance.guests());
+        assert_eq!(guests.len(), 3);
+        appliance.0.exec("kill -9 $(cat /tmp/selvedged.pid)").unwrap();
+        clients.come(RUSH);
         assert_eq!(appliance.guests(), guests, "they do not depend on the daemon");
         appliance.start();
+        clients.come(RUSH);
         appliance.wait_for("adoption", |status| serving(status) == serving(&three));
-        under_way.join().unwrap()
+        assert_eq!(appliance.guests(), guests, "adopted, not made anew");
+
+        let begun = Instant::now();
+        while appliance.guests().len() > 1 {
+            clients.come(CALM);
+            assert!(begun.elapsed() < LONG, "not one guest within {LONG:?}\n{}", appliance.log());
+        }
+        println!("one guest after {} s more", begun.elapsed().as_secs());
+        clients.all_served()
     });
-    assert_eq!(appliance.guests(), guests, "adopted, not made anew");
-
-    let begun = Instant::now();
-    while appliance.guests().len() > 1 {
-        downloaded += offer(&client, CALM, 1).ok;
-        assert!(begun.elapsed() < LONG, "not one guest within {LONG:?}\n{}", appliance.log());
-    }
     let last = appliance.wait_for("the last guest", |status| serving(status).len() == 1);
-    println!("one guest after {} s more; {downloaded} downloads, none failed", begun.elapsed().as_secs());
-
     // Each lookup was one query, and the kernel alone has answered: those of dig and of the client.
     let service = video(&last);
-    println!("answered in the kernel: {}, by the daemon: {}", service.answered_in_kernel, service.answered_by_daemon);
-    assert_eq!((service.answered_in_kernel, service.answered_by_daemon), (downloaded + 1, 0));
+    let (kernel, daemon) = (service.answered_in_kernel, service.answered_by_daemon);
+    println!("{downloaded} downloads, none failed; answered in the kernel: {kernel}, by the daemon: {daemon}");
+    assert_eq!((kernel, daemon), (downloaded + 1, 0));
 
     let said = appliance.end().unwrap();
     assert!(said.contains("xen-pv instance") && said.contains("bridge sv-appliance"), "{said}");

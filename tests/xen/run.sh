@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
-# Tests on a real Xen: boots the lab, copies the tests into dom0, runs them there.
-#   tests/xen/run.sh PACKAGE TEST...
+# Tests on a real Xen: boots the lab once and runs there what is named.
+#   tests/xen/run.sh WORD...
+# PACKAGE/TEST is copied into dom0 and runs there; outside/TEST, of the package `tests`, runs out here, beside the lab.
 # Prints the runner's lines; exit status 0 where all passed, or where the lab's packages cannot be had, which is said as
 # SKIPPED.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
-package=${1:?usage: tests/xen/run.sh PACKAGE TEST...}
-shift
-selected=()
-for test in "$@"; do selected+=(--test "$test"); done
+[ $# -gt 0 ] || { sed -n '2,/^# Prints/p' "${BASH_SOURCE[0]}" | sed 's/^# //' >&2 && exit 2; }
+selected=() outside=
+for word in "$@"; do
+    selected+=(--test "${word#*/}")
+    case $word in outside/*) outside=1 ;; esac
+done
 
-# Not beside the boot: a compiler takes the processors from the emulator.
-built=$(cargo test --release --locked -p "$package" "${selected[@]}" --no-run 2>&1) || {
+# Not beside the boot: a compiler takes the processors from the emulator. Of the whole workspace, so that crates are built
+# with the same features, which is the same crates, as for the other tests.
+built=$({ [ -z "$outside" ] || cargo build --release --locked; } 2>&1 &&
+    cargo test --release --workspace --exclude xdp-balancer-ebpf --locked "${selected[@]}" --no-run 2>&1) || {
     printf '%s\n' "$built" >&2
     exit 1
 }
@@ -29,15 +34,22 @@ fi
 # A lab that somebody works with stays.
 if [ -z "$was_up" ]; then trap '"$here/lab" down' EXIT; fi
 
-for test in "$@"; do
+for word in "$@"; do
+    test=${word#*/} begun=$SECONDS
     program=$(grep -oE "\\(.*/$test-[0-9a-f]+\\)" <<<"$built" | tr -d '()')
-    # Without what only a debugger reads: it would be copied through an emulated machine.
-    small=$(mktemp)
-    strip --strip-debug -o "$small" "$program"
-    "$here/lab" put "$small" "/tmp/$test"
-    rm -f "$small"
-    echo "xen: $test"
-    # One after another: there is memory for few guests, and each looks for what is left.
-    "$here/lab" exec "/tmp/$test --ignored --test-threads=1 --show-output" || status=1
+    echo "xen: $word"
+    case $word in
+    outside/*) "$program" --ignored --test-threads=1 --show-output || status=1 ;;
+    *)
+        # Without what only a debugger reads: it would be copied through an emulated machine.
+        small=$(mktemp)
+        strip --strip-debug -o "$small" "$program"
+        "$here/lab" put "$small" "/tmp/$test"
+        rm -f "$small"
+        # One after another: there is memory for few guests, and each looks for what is left.
+        "$here/lab" exec "/tmp/$test --ignored --test-threads=1 --show-output; status=\$?; rm /tmp/$test; exit \$status" || status=1
+        ;;
+    esac
+    echo "xen: $word took $((SECONDS - begun)) s"
 done
 exit "$status"

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use xen_manager::store::{Access, Store};
 use xen_manager::{
     Console, Creation, Domain, DomainKind, DomainSpec, DomainState, End, Ended, Entry, Error, Event, Host, Owner,
@@ -325,11 +325,7 @@ async fn every_fault_is_told_by_kind_and_leaves_nothing() {
     assert!(closed.check().await.unwrap_err().is_unavailable());
     let error = closed.create(&creation(&spec)).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
-    // Without a store it could not be ended cleanly either; it is known as half-made.
-    for owned in host.list().await.unwrap().into_iter().filter(|owned| owned.domain != first.0) {
-        assert_eq!(owned.labels, None);
-        host.destroy(&owned.domain).await.unwrap();
-    }
+    // The hypervisor knows which one it was.
     assert_eq!(traces(&host).await, before);
     host.destroy(&first.0).await.unwrap();
 }
@@ -366,6 +362,97 @@ async fn a_creation_that_is_killed_at_any_time_is_found_and_removed() {
     let hasty = Host::new(host.store().clone(), Xl { deadline: Duration::from_millis(20), ..Xl::default() }, owner(1));
     let error = hasty.create(&creation(&spec)).await.unwrap_err();
     assert!(error.to_string().contains("has not ended within"), "{error}");
+}
+
+/// Passes connections on to the real store. What follows after so many bytes of the store's, in new connections too, is
+/// nonsense, or the end.
+async fn spoiler(listener: UnixListener, mut bytes: u64, nonsense: bool) {
+    loop {
+        let (mut from_client, mut to_client) = listener.accept().await.unwrap().0.into_split();
+        if bytes == 0 {
+            // A question, so that there is something to answer.
+            let _ = from_client.read(&mut [0; 64]).await;
+        } else {
+            let (from_store, mut to_store) = UnixStream::connect(Store::default_socket()).await.unwrap().into_split();
+            let mut from_store = from_store.take(bytes);
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_client, &mut to_store) => {}
+                _ = tokio::io::copy(&mut from_store, &mut to_client) => {}
+            }
+            bytes = from_store.limit();
+        }
+        if nonsense {
+            let _ = to_client.write_all(&[0xff; 64]).await;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn a_store_that_ends_midway_or_answers_nonsense_leaves_nothing() {
+    let (host, before) = (host(), traces(&host()).await);
+    let mut spec = nano(DomainKind::Pv, "selvedge-spoilt");
+    spec.vifs = vec![Vif { mac: "00:16:3e:00:00:05".parse().unwrap() }];
+    let dir = tempfile::tempdir().unwrap();
+    for nonsense in [false, true] {
+        let mut told = BTreeMap::<&str, usize>::new();
+        // Later each time, until it comes through.
+        for bytes in (0..).step_by(30) {
+            let socket = dir.path().join(format!("{bytes}{nonsense}"));
+            let relay = tokio::spawn(spoiler(UnixListener::bind(&socket).unwrap(), bytes, nonsense));
+            let made = Host::new(Store::new(socket, LONG), Xl::default(), owner(1)).create(&creation(&spec)).await;
+            relay.abort();
+            match made {
+                Ok(domain) => {
+                    host.destroy(&domain).await.unwrap();
+                    break;
+                }
+                Err(Error::Store { source, .. }) => *told.entry(source.label()).or_default() += 1,
+                // In the middle of a list what is nonsense can be anything.
+                Err(error) => *told.entry(error.label()).or_default() += 1,
+            }
+            assert_eq!(traces(&host).await, before, "after {bytes} bytes");
+        }
+        println!("{told:?}");
+        assert!(told.contains_key(if nonsense { "nonsense" } else { "lost" }), "{told:?}");
+        assert!(told.keys().all(|label| ["nonsense", "lost", "gone"].contains(label)), "{told:?}");
+        assert_eq!(traces(&host).await, before);
+    }
+}
+
+/// The processes that make a domain just now.
+fn makers() -> Vec<nix::unistd::Pid> {
+    let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let makes = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.starts_with(b"xl\0create\0"));
+    numbers.filter(makes).map(nix::unistd::Pid::from_raw).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen"]
+async fn a_tool_that_somebody_kills_is_told_and_leaves_nothing() {
+    let (host, before) = (host(), traces(&host()).await);
+    for kind in KINDS {
+        let mut spec = nano(kind, "selvedge-shot");
+        spec.vifs = vec![Vif { mac: "00:16:3e:00:00:04".parse().unwrap() }];
+        let error = loop {
+            let mut appear = host.store().watch("@introduceDomain").unwrap();
+            // A watch tells once when it is set.
+            appear.changed().await;
+            let (making, host) = (spec.clone(), host.clone());
+            let making = tokio::spawn(async move { host.create(&creation(&making)).await });
+            appear.changed().await;
+            for pid in makers() {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+            match making.await.unwrap() {
+                Err(error) => break error,
+                // It was done sooner.
+                Ok(domain) => self::host().destroy(&domain).await.unwrap(),
+            }
+        };
+        assert!(error.to_string().contains("was ended by signal 9"), "{error}");
+        assert_eq!(traces(&host).await, before, "{error}");
+    }
 }
 
 #[tokio::test]

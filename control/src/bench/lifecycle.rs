@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::site::{Steps, on_site};
-use super::{BenchError, BenchOptions, Spread};
+use super::{BenchError, BenchOptions, Plain, Spread};
 
 /// How long the machine's load is looked at for one reading of its peak.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -46,6 +46,9 @@ pub struct ContentFigures {
     pub memory_mb: f64,
     /// Largest share of the machine's processors that was busy in any tenth of a second.
     pub cpu_peak_percent: f64,
+    /// Of Xen: a domain of the same form by `xl` alone, one behind each of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Plain>,
 }
 
 /// What was measured.
@@ -80,6 +83,7 @@ pub fn lifecycle(
         for &content_mb in contents {
             let (mut steps, mut removals) = (Vec::<Steps>::new(), Vec::new());
             let (mut downloads, mut memory) = (Vec::new(), Vec::new());
+            let (mut creations, mut destructions) = (Vec::new(), Vec::new());
             let image_bytes = site.driver.image_bytes(&site.spec(0, content_mb)?).await?;
             let load = Load::watch();
             for run in 0..runs {
@@ -97,8 +101,13 @@ pub fn lifecycle(
                 }
                 memory.extend(site.driver.usage().await?.values().map(|usage| usage.memory_bytes as f64 / 1e6));
                 removals.push(ms(site.down(run).await?));
+                if let Some(plain) = &site.plain {
+                    creations.push(ms(plain.create().await?));
+                    destructions.push(ms(plain.destroy().await?));
+                }
             }
             let part = |of: fn(&Steps) -> Duration| Spread::of(steps.iter().map(|s| ms(of(s))).collect());
+            let start_ms = part(|s| s.start).median;
             figures.push(ContentFigures {
                 content_mb,
                 image_bytes: image_bytes.unwrap_or_default(),
@@ -106,7 +115,7 @@ pub fn lifecycle(
                 removal_ms: Spread::of(removals),
                 parts_ms: Parts {
                     port: part(|s| s.port).median,
-                    start: part(|s| s.start).median,
+                    start: start_ms,
                     accept: part(|s| s.accept).median,
                     answer: part(|s| s.answer).median,
                 },
@@ -114,6 +123,7 @@ pub fn lifecycle(
                 download_ms: Spread::of(downloads),
                 memory_mb: Spread::of(memory).median,
                 cpu_peak_percent: load.peak_percent(),
+                plain: Plain::of(creations, destructions, start_ms),
             });
         }
         Ok(Lifecycle { technology: options.technology.label(), version, runs, contents: figures })

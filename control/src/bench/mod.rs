@@ -6,6 +6,7 @@
 mod density;
 mod keep;
 mod lifecycle;
+mod plain;
 mod site;
 mod summon;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 pub use density::{Density, density};
 pub use keep::keep;
 pub use lifecycle::{ContentFigures, Lifecycle, Parts, lifecycle};
+pub use plain::Plain;
 
 pub use crate::dns::Stage;
 pub use summon::{Percentiles, Summon, SummonOptions, summon};

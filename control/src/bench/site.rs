@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep_until;
 
+use super::plain::{PlainDomain, XL};
 use super::{BenchError, BenchOptions};
 use crate::driver::docker::Docker;
 use crate::driver::unikernel::{Settings, Unikernel};
@@ -49,6 +50,8 @@ pub(super) struct Site {
     /// What the image does not say, but for the size of its content.
     guest: Guest,
     memory_mib: u64,
+    /// Of Xen: what its own tool is measured with.
+    pub plain: Option<PlainDomain>,
     /// No second measurement at the same time.
     _lock: Lock,
 }
@@ -135,7 +138,13 @@ impl Site {
         let ramdisk = options.ramdisk.as_ref().map(|file| file.to_string_lossy().into_owned());
         let launch = if ramdisk.is_some() { Launch::Linux } else { Launch::default() };
         let guest = Guest { launch, ramdisk, ..Guest::default() };
-        let site = Self { driver, net, bridge, owner, image, guest, memory_mib, _lock: lock };
+        let most_memory_mib = if guest.launch == Launch::Linux { 2 * memory_mib } else { memory_mib };
+        let parts = (image.as_str(), options.ramdisk.as_deref());
+        let plain = options.technology.is_xen().then(|| {
+            PlainDomain::new(options.technology, parts, (memory_mib, most_memory_mib), directory)
+        });
+        let plain = plain.transpose()?;
+        let site = Self { driver, net, bridge, owner, image, guest, memory_mib, plain, _lock: lock };
         site.driver.check().await?;
         site.clear().await?;
         site.net.ensure_bridge(&site.bridge).await?;
@@ -223,7 +232,9 @@ impl Site {
     /// Removes all instances, also those of other technologies that a killed run left.
     async fn clear(&self) -> Result<(), BenchError> {
         self.clear_of(self.driver.as_ref()).await?;
-        if self.driver.technology().is_xen() {
+        if let Some(plain) = &self.plain {
+            // Most often there is none.
+            let _ = plain.destroy().await;
             // Its namespace does not go with the measurement.
             self.net.remove_bridge(&self.bridge.name).await?;
             return Ok(());
@@ -277,7 +288,7 @@ pub(super) fn parts(options: &BenchOptions, directory: &Path) -> Result<Parts, B
             what: format!("there is no image for {}", technology.label()),
             remedy: "name a kernel, and a ramdisk if it is Linux's: --image FILE --ramdisk FILE",
         })?;
-        return Ok(Parts { program: PathBuf::from("xl"), image, memory_mib: 96 });
+        return Ok(Parts { program: PathBuf::from(XL), image, memory_mib: 96 });
     }
     let (tender, kernel, memory_mib) = match technology {
         Technology::Spt => (Some("solo5-spt"), "unikernel.spt", 32),

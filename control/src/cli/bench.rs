@@ -22,7 +22,8 @@ pub(super) struct TechnologyArgs {
     /// /usr/lib/selvedge/unikernel]
     #[arg(long, value_name = "DIR")]
     unikernels: Option<PathBuf>,
-    /// Another image than the reference unikernel; {content} becomes the megabytes that it shall serve
+    /// Another image than the reference unikernel; {content} becomes the megabytes that it shall serve. For Xen, which
+    /// has none, it is a kernel [default: vmlinuz with the ramdisk initrd in --unikernels DIR]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Initial ramdisk, where the image is a Linux kernel for Xen; it is told ip= and content=
@@ -79,14 +80,14 @@ impl From<TechnologyArgs> for BenchOptions {
             let own = std::env::current_exe().ok()?;
             Some(own.parent()?.parent()?.join("unikernel")).filter(|directory| directory.is_dir())
         };
-        Self {
-            technology: args.technology,
-            unikernels: args.unikernels.or_else(built).unwrap_or_else(|| "/usr/lib/selvedge/unikernel".into()),
-            docker: args.docker_socket,
-            image: args.image,
-            ramdisk: args.ramdisk,
-            user: args.user,
+        let unikernels = args.unikernels.or_else(built).unwrap_or_else(|| "/usr/lib/selvedge/unikernel".into());
+        let (mut image, mut ramdisk) = (args.image, args.ramdisk);
+        let linux = (unikernels.join("vmlinuz"), unikernels.join("initrd"));
+        if image.is_none() && args.technology.is_xen() && linux.0.exists() && linux.1.exists() {
+            (image, ramdisk) = (Some(linux.0.to_string_lossy().into_owned()), Some(linux.1));
         }
+        let (technology, docker, user) = (args.technology, args.docker_socket, args.user);
+        Self { technology, unikernels, docker, image, ramdisk, user }
     }
 }
 
@@ -124,8 +125,9 @@ pub(super) fn lifecycle(args: TechnologyArgs, of: &LifecycleArgs) -> Done {
         Some(file) => file.clone(),
         None => configuration(&of.config)?.control.state_dir.join(FILE),
     };
-    let name = of.name.clone().unwrap_or_else(|| catalogue_name(args.image.as_deref()));
-    let figures = technologies::lifecycle(&args.into(), &of.content, of.runs, progress);
+    let options = BenchOptions::from(args);
+    let name = of.name.clone().unwrap_or_else(|| catalogue_name(options.image.as_deref()));
+    let figures = technologies::lifecycle(&options, &of.content, of.runs, progress);
     end_of_progress();
     let figures = figures.map_err(|e| e.to_string())?;
     if json {
@@ -158,6 +160,10 @@ fn print_lifecycle(figures: &Lifecycle) {
             show(&size.removal_ms),
             size.cpu_peak_percent
         );
+        if let Some(plain) = &size.plain {
+            let (create, destroy) = (show(&plain.create_ms), show(&plain.destroy_ms));
+            println!("  plain xl: create {create}, destroy {destroy}; our start takes {:+.1}%", plain.overhead_percent);
+        }
     }
 }
 

@@ -300,8 +300,8 @@ impl Host {
     pub async fn destroy(&self, domain: &Domain) -> Result<()> {
         const OPERATION: Operation = Operation::Destroy;
         let mut id = domain.id;
-        if !self.is_there(OPERATION, domain).await? {
-            // It has no entries, or another has them: the hypervisor knows whether it is there.
+        // It has no entries, or another has them, or the store cannot tell: the hypervisor knows whether it is there.
+        if !matches!(self.is_there(OPERATION, domain).await, Ok(true)) {
             match self.rows(OPERATION).await?.into_iter().find(|row| row.uuid == domain.uuid) {
                 Some(row) if row.state != DomainState::Dying => id = row.id,
                 _ => return Ok(()),
