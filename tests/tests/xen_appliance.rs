@@ -14,11 +14,13 @@
 mod support;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use control::api::Status;
 use control::load::{LoadOptions, LoadReport};
+use control::model::InstanceState;
 use support::{dig, serving, video};
 use tests::edge::{CLIENT, EDGE, NAME, ZONE, downloads};
 use tests::lab::xen::Dom0;
@@ -82,10 +84,37 @@ drain_quiet = "1s"
     )
 }
 
+/// A second service, whose guests reboot as soon as they are up.
+fn rebooting() -> String {
+    format!(
+        r#"[[service]]
+name = "reboots"
+names = ["reboots.{ZONE}"]
+technology = "xen-pv"
+image = "/guest/vmlinuz"
+ramdisk = "/guest/initrd"
+launch = "linux"
+arguments = ["console=hvc0", "quiet", "then=reboot"]
+probe_path = "/healthz"
+memory_mib = 96
+min = 1
+max = 1
+start_deadline = "10m"
+"#
+    )
+}
+
 /// The daemon in dom0. What it made goes with this, also where the test fails.
 struct Appliance<'a>(&'a Dom0);
 
 impl Appliance<'_> {
+    /// Puts its configuration where it is read.
+    fn configure(&self, text: &str, directory: &Path) {
+        let file = directory.join("selvedge.toml");
+        std::fs::write(&file, text).unwrap();
+        self.0.put(&file, CONFIG).unwrap();
+    }
+
     fn start(&self) {
         // The file descriptors of the way in are not kept open.
         let line = format!(
@@ -131,7 +160,9 @@ impl Appliance<'_> {
 
     fn end(&self) -> tests::lab::Result<String> {
         let wait = "while [ -d /proc/$(cat /tmp/selvedged.pid) ]; do usleep 50000; done";
-        self.0.exec(&format!("kill $(cat /tmp/selvedged.pid) 2>/dev/null; {wait}; /tmp/selvedge clear --yes --config {CONFIG}"))
+        self.0.exec(&format!(
+            "kill $(cat /tmp/selvedged.pid) 2>/dev/null; {wait}; /tmp/selvedge clear --yes --config {CONFIG}"
+        ))
     }
 }
 
@@ -155,11 +186,8 @@ struct Clients<'scope, 'env> {
 impl Clients<'_, '_> {
     /// One window's downloads by name, under way once it is over.
     fn come(&mut self, requests: u32) {
-        let options = LoadOptions {
-            timeout: LONG,
-            dns_timeout: Duration::from_secs(60),
-            ..downloads(vec![requests], WINDOW, 1)
-        };
+        let options =
+            LoadOptions { timeout: LONG, dns_timeout: Duration::from_secs(60), ..downloads(vec![requests], WINDOW, 1) };
         let namespace = self.namespace;
         let offer = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -176,7 +204,8 @@ impl Clients<'_, '_> {
     }
 }
 
-/// A client that asks and downloads: guests go from one to three and back, and the daemon is killed on the way.
+/// A client that asks and downloads: guests go from one to three and back, and the daemon is killed on the way. Then a
+/// guest that reboots without end beside it.
 #[test]
 #[ignore = "needs a Xen host: make test-xen-appliance"]
 fn guests_follow_the_load_and_outlive_the_daemon() {
@@ -198,10 +227,8 @@ fn guests_follow_the_load_and_outlive_the_daemon() {
     for program in ["selvedged", "selvedge"] {
         dom0.install(program, directory.path()).unwrap();
     }
-    let file = directory.path().join("selvedge.toml");
-    std::fs::write(&file, config()).unwrap();
-    dom0.put(&file, CONFIG).unwrap();
     let appliance = Appliance(&dom0);
+    appliance.configure(&config(), directory.path());
     let links = || dom0.exec("ls /sys/class/net").unwrap();
     let before = links();
 
@@ -210,7 +237,10 @@ fn guests_follow_the_load_and_outlive_the_daemon() {
     let attached: Vec<_> = first.interfaces.iter().map(|i| (i.interface.as_str(), i.mode.as_str())).collect();
     assert_eq!(attached, [("eth1", "native")], "{}", appliance.log());
     let answer = dig(&client, &[&format!("@{}", EDGE.0), NAME, "A"]).addresses();
-    assert!(answer.iter().all(|address| matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [10, 215])), "{answer:?}");
+    assert!(
+        answer.iter().all(|address| matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [10, 215])),
+        "{answer:?}"
+    );
 
     let downloaded = std::thread::scope(|scope| {
         let mut clients = Clients { scope, namespace: &client, windows: Vec::new() };
@@ -250,6 +280,22 @@ fn guests_follow_the_load_and_outlive_the_daemon() {
     let (kernel, daemon) = (service.answered_in_kernel, service.answered_by_daemon);
     println!("{downloaded} downloads, none failed; answered in the kernel: {kernel}, by the daemon: {daemon}");
     assert_eq!((kernel, daemon), (downloaded + 1, 0));
+
+    // One that reboots again and again is told each time, and replaced; never is there more than one of it.
+    appliance.configure(&(config() + &rebooting()), directory.path());
+    dom0.exec("kill -HUP $(cat /tmp/selvedged.pid)").unwrap();
+    let reboots = |status: &Status| {
+        let told =
+            status.transitions.iter().filter(|t| t.service.as_str() == "reboots" && t.to == InstanceState::Failed);
+        told.filter(|t| t.reason.contains("reboot")).count()
+    };
+    let looped = appliance.wait_for("a guest's second reboot", |status| {
+        let guests = appliance.guests();
+        // The one that serves, one that has ended and is being removed, and the next.
+        assert!(guests.len() <= 3, "{guests:?}");
+        reboots(status) >= 2
+    });
+    assert_eq!(serving(&looped), serving(&last), "the other one serves on");
 
     let said = appliance.end().unwrap();
     assert!(said.contains("xen-pv instance") && said.contains("bridge sv-appliance"), "{said}");

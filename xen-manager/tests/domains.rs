@@ -422,8 +422,10 @@ async fn a_store_that_ends_midway_or_answers_nonsense_leaves_nothing() {
 
 /// The processes that make a domain just now.
 fn makers() -> Vec<nix::unistd::Pid> {
-    let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    let makes = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.starts_with(b"xl\0create\0"));
+    let numbers =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let makes =
+        |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.starts_with(b"xl\0create\0"));
     numbers.filter(makes).map(nix::unistd::Pid::from_raw).collect()
 }
 

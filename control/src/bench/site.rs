@@ -140,9 +140,10 @@ impl Site {
         let guest = Guest { launch, ramdisk, ..Guest::default() };
         let most_memory_mib = if guest.launch == Launch::Linux { 2 * memory_mib } else { memory_mib };
         let parts = (image.as_str(), options.ramdisk.as_deref());
-        let plain = options.technology.is_xen().then(|| {
-            PlainDomain::new(options.technology, parts, (memory_mib, most_memory_mib), directory)
-        });
+        let plain = options
+            .technology
+            .is_xen()
+            .then(|| PlainDomain::new(options.technology, parts, (memory_mib, most_memory_mib), directory));
         let plain = plain.transpose()?;
         let site = Self { driver, net, bridge, owner, image, guest, memory_mib, plain, _lock: lock };
         site.driver.check().await?;
