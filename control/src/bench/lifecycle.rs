@@ -107,7 +107,6 @@ pub fn lifecycle(
                 }
             }
             let part = |of: fn(&Steps) -> Duration| Spread::of(steps.iter().map(|s| ms(of(s))).collect());
-            let start_ms = part(|s| s.start).median;
             figures.push(ContentFigures {
                 content_mb,
                 image_bytes: image_bytes.unwrap_or_default(),
@@ -115,7 +114,7 @@ pub fn lifecycle(
                 removal_ms: Spread::of(removals),
                 parts_ms: Parts {
                     port: part(|s| s.port).median,
-                    start: start_ms,
+                    start: part(|s| s.start).median,
                     accept: part(|s| s.accept).median,
                     answer: part(|s| s.answer).median,
                 },
@@ -123,7 +122,7 @@ pub fn lifecycle(
                 download_ms: Spread::of(downloads),
                 memory_mb: Spread::of(memory).median,
                 cpu_peak_percent: load.peak_percent(),
-                plain: Plain::of(creations, destructions, start_ms),
+                plain: Plain::of(creations, destructions, part(|s| s.driver).median),
             });
         }
         Ok(Lifecycle { technology: options.technology.label(), version, runs, contents: figures })

@@ -24,12 +24,13 @@ pub struct Plain {
     pub create_ms: Spread,
     /// `xl destroy`.
     pub destroy_ms: Spread,
-    /// How much longer our driver's start takes, network and notes included, in percent of `create_ms`; medians.
+    /// How much longer our driver's start takes, which notes the domain down and connects its interface, in percent of
+    /// `create_ms`; medians.
     pub overhead_percent: f64,
 }
 
 impl Plain {
-    /// Of these times in milliseconds; `start` is the median of our driver's.
+    /// Of these times in milliseconds; `start` is the median of our driver's start.
     pub(super) fn of(creations: Vec<f64>, destructions: Vec<f64>, start: f64) -> Option<Self> {
         let create_ms = Spread::of(creations);
         let overhead_percent = 100.0 * (start / create_ms.median - 1.0);

@@ -75,6 +75,8 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, BenchError> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Steps {
     pub port: Duration,
+    /// Its driver's part of `start`; the rest joins it to its port.
+    pub driver: Duration,
     pub start: Duration,
     pub accept: Duration,
     pub answer: Duration,
@@ -190,6 +192,7 @@ impl Site {
         // readiness. Behind a pair nobody can be asked before it is attached.
         let early = matches!(kind, PortKind::Tap(_)).then(|| tokio::spawn(connect(target)));
         let running = self.driver.start(&spec, attachment(&mut port)).await?;
+        let driver = made.elapsed();
         if let Some(end) = running.end {
             self.net.attach_port(&port, end).await?;
         }
@@ -210,7 +213,7 @@ impl Site {
         let accepted = Instant::now();
         fetch(&mut stream, target, "/healthz").await?;
         let answer = accepted.elapsed();
-        Ok(Steps { port: made - begun, start: started - made, accept: accepted - started, answer })
+        Ok(Steps { port: made - begun, driver, start: started - made, accept: accepted - started, answer })
     }
 
     /// Downloads a path from an instance; its length.
