@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests on a real Xen: boots the lab once and runs there what is named.
-#   tests/xen/run.sh WORD...
+#   tests/xen/run.sh WORD...    (XEN_SKIP=NAME leaves the tests out whose names contain that)
 # PACKAGE/TEST is copied into dom0 and runs there; outside/TEST, of the package `tests`, runs out here, beside the lab.
 # Prints the runner's lines; exit status 0 where all passed, or where the lab's packages cannot be had, which is said as
 # SKIPPED.
@@ -34,12 +34,14 @@ fi
 # A lab that somebody works with stays.
 if [ -z "$was_up" ]; then trap '"$here/lab" down' EXIT; fi
 
+runner="--ignored --test-threads=1 --show-output${XEN_SKIP:+ --skip $XEN_SKIP}"
 for word in "$@"; do
     test=${word#*/} begun=$SECONDS
     program=$(grep -oE "\\(.*/$test-[0-9a-f]+\\)" <<<"$built" | tr -d '()')
     echo "xen: $word"
     case $word in
-    outside/*) "$program" --ignored --test-threads=1 --show-output || status=1 ;;
+    # shellcheck disable=SC2086  # a list of words
+    outside/*) "$program" $runner || status=1 ;;
     *)
         # Without what only a debugger reads: it would be copied through an emulated machine.
         small=$(mktemp)
@@ -47,7 +49,7 @@ for word in "$@"; do
         "$here/lab" put "$small" "/tmp/$test"
         rm -f "$small"
         # One after another: there is memory for few guests, and each looks for what is left.
-        "$here/lab" exec "/tmp/$test --ignored --test-threads=1 --show-output; status=\$?; rm /tmp/$test; exit \$status" || status=1
+        "$here/lab" exec "/tmp/$test $runner; status=\$?; rm /tmp/$test; exit \$status" || status=1
         ;;
     esac
     echo "xen: $word took $((SECONDS - begun)) s"
