@@ -78,31 +78,32 @@ mod tests {
         (1..=2u32).find(|n| InstanceId::from_number(*n) == *id).map(|n| f64::from(n) * 10.0)
     }
 
-    /// Windows 1, 2, … with these answers at their ends; what the last one says.
-    fn last(windows: &[(Basis, &[u16])]) -> Option<Served> {
+    /// Windows 1, 2, … whose answers had these weights at their ends; what the last one says.
+    fn last(basis: Basis, windows: &[&[u16]]) -> Option<Served> {
         let mut serving = Serving::default();
-        let close = |(number, (basis, weights)): (u64, &(Basis, &[u16]))| {
-            serving.close(number, &snapshot(*basis, weights), took_ms).into_values().next()
-        };
-        (1..).zip(windows).map(close).last().flatten()
+        let mut served = None;
+        for (number, weights) in (1..).zip(windows) {
+            served = serving.close(number, &snapshot(basis, weights), took_ms).into_values().next();
+        }
+        served
     }
 
     #[test]
     fn only_a_window_with_the_same_answers_all_along_counts() {
-        let serving = |weights| (Basis::Serving, weights);
-        assert_eq!(last(&[serving(&[1, 1])]), None, "nobody knows when it began");
+        let serving = |windows: &[&[u16]]| last(Basis::Serving, windows);
+        assert_eq!(serving(&[&[1, 1]]), None, "nobody knows when it began");
         let served = Served { window: 2, largest_share: 0.5, slowest_ms: 20.0 };
-        assert_eq!(last(&[serving(&[1, 1]), serving(&[1, 1])]), Some(served));
-        assert_eq!(last(&[serving(&[1]), serving(&[1, 1])]), None);
-        assert_eq!(last(&[serving(&[8, 8]), serving(&[8, 2])]), None);
+        assert_eq!(serving(&[&[1, 1], &[1, 1]]), Some(served));
+        assert_eq!(serving(&[&[1], &[1, 1]]), None);
+        assert_eq!(serving(&[&[8, 8], &[8, 2]]), None);
         let served = Served { window: 3, largest_share: 0.8, slowest_ms: 20.0 };
-        assert_eq!(last(&[serving(&[8, 8]), serving(&[8, 2]), serving(&[8, 2])]), Some(served));
+        assert_eq!(serving(&[&[8, 8], &[8, 2], &[8, 2]]), Some(served));
     }
 
     #[test]
     fn who_does_not_serve_or_was_not_probed_says_nothing() {
-        assert_eq!(last(&[(Basis::LastGood, &[1, 1]); 2]), None);
-        assert_eq!(last(&[(Basis::Serving, &[1, 1, 1]); 2]), None);
-        assert_eq!(last(&[(Basis::Serving, &[]); 2]), None);
+        assert_eq!(last(Basis::LastGood, &[&[1, 1], &[1, 1]]), None);
+        assert_eq!(last(Basis::Serving, &[&[1, 1, 1], &[1, 1, 1]]), None);
+        assert_eq!(last(Basis::Serving, &[&[], &[]]), None);
     }
 }
