@@ -7,13 +7,14 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use control::api::{InstanceStatus, Status};
-use support::{PATIENCE, dig, lab, serving, video, wait_until};
+use support::{PATIENCE, dig, lab, load, metrics, serving, video, wait_until};
 use tests::edge::{EDGE, EdgeLab, NAME};
-use tests::lab::is_root;
+use tests::lab::{Namespace, is_root};
 use tokio::runtime::Runtime;
 
 /// Freezes and thaws containers: such a process is there and says nothing.
@@ -171,6 +172,64 @@ fn a_slow_instance_is_named_less_often() {
     let well = |s: &Status| weight(s) == Some(1.0) && instance(s, &id).is_some_and(|i| i.report.share == 0.5);
     let status = daemon.wait_for("its full weight and half of the answers", PATIENCE, well).unwrap();
     assert_eq!(serving(&status), ids, "nothing was replaced");
+    daemon.terminate().unwrap();
+    lab.remove().unwrap();
+}
+
+/// An instance that takes more than its service's capacity says is planned with as much as it has shown, also after a
+/// restart; one that then answers late under less load is planned with less.
+#[test]
+fn capacity_is_what_an_instance_serves_in_time() {
+    if !is_root("capacity_is_what_an_instance_serves_in_time") {
+        return;
+    }
+    let keys = "capacity = 20\nmin = 1\nmax = 1\nttl_s = 1\nprobe_interval = \"100ms\"\nprobe_fall = 100\n\
+        [service.scaling]\nlatency = \"150ms\"";
+    let mut lab = lab("capacity", keys);
+    let mut daemon = lab.start_daemon().unwrap();
+    daemon.wait_for("an instance", PATIENCE, |s| serving(s).len() == 1).unwrap();
+    let measured = |s: &Status| video(s).fitness.capacity.measured;
+    let stop = AtomicBool::new(false);
+    let client = lab.client.name().to_owned();
+    let offered = |pattern: Vec<u32>, work: &mut dyn FnMut()| {
+        stop.store(false, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| load(&Namespace::existing(&client), pattern, &stop));
+            work();
+            stop.store(true, Ordering::Relaxed);
+        });
+    };
+
+    offered(vec![30; 60], &mut || {
+        let more = |s: &Status| measured(s).is_some_and(|capacity| capacity > 20.0);
+        let status = daemon.wait_for("more than is configured", PATIENCE, more).unwrap();
+        println!("{:?}; {}", video(&status).fitness.capacity, video(&status).decision);
+    });
+    daemon.terminate().unwrap();
+    let mut daemon = lab.start_daemon().unwrap();
+    let kept = |s: &Status| serving(s).len() == 1 && measured(s).is_some_and(|capacity| capacity > 20.0);
+    let status = daemon.wait_for("the same after a restart", PATIENCE, kept).unwrap();
+    let told = "per instance as measured";
+    assert!(video(&status).decision.contains(told), "{}", video(&status).decision);
+    assert!(metrics(&lab.edge).contains("selvedge_capacity_requests{kind=\"measured\",service=\"video\"}"));
+
+    let slow = video(&status).instances[0].clone();
+    let freezer = Freezer::of(&lab);
+    offered(vec![17; 120], &mut || {
+        let status = wait_until("less than is configured", || {
+            for _ in 0..3 {
+                freezer.freeze(&slow);
+                std::thread::sleep(Duration::from_millis(400));
+                freezer.thaw(&slow);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let status = daemon.status().unwrap();
+            measured(&status).is_some_and(|capacity| capacity < 20.0).then_some(status)
+        });
+        let decision = &video(&status).decision;
+        println!("{:?}; {decision}", video(&status).fitness.capacity);
+        assert!(decision.contains(told) && decision.contains("lowered to max 1"), "{decision}");
+    });
     daemon.terminate().unwrap();
     lab.remove().unwrap();
 }

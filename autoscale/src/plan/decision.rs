@@ -36,7 +36,7 @@ pub struct Input {
     pub last_wanted: Option<u32>,
     /// Instances in a row that were started and never became ready.
     pub never_ready: u32,
-    /// Requests that one instance was seen to serve per window while its latency held.
+    /// Requests that one instance was seen to serve per window while its latency held, where enough windows say so.
     pub measured_capacity: Option<f64>,
     /// Most instances that the nodes can hold together.
     pub node_limit: u32,
@@ -205,6 +205,11 @@ impl PlanState {
     }
 }
 
+/// A word for a capacity that the configuration does not say.
+fn measured(input: &Input) -> &'static str {
+    if input.measured_capacity.is_some() { " as measured" } else { "" }
+}
+
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { input, needed, basis, reasons, wanted, capacity } = self;
@@ -218,7 +223,7 @@ impl fmt::Display for Decision {
                 if demand > forecast.mean {
                     write!(f, ", {demand:.1} with headroom")?;
                 }
-                write!(f, ", at {capacity} per instance that needs {needed}")?;
+                write!(f, ", at {capacity} per instance{} that needs {needed}", measured(input))?;
             }
             (Some(forecast), ..) => write!(f, ": {} gave no usable forecast ({})", forecast.model, forecast.mean)?,
             (None, ..) => f.write_str(": no forecast yet")?,
@@ -241,7 +246,9 @@ impl fmt::Display for Decision {
                     input.surge.unwrap_or(0.0)
                 )?;
             }
-            Basis::ObservedWithoutForecast => write!(f, "; the observed load needs {load}")?,
+            Basis::ObservedWithoutForecast => {
+                write!(f, "; the observed load needs {load} at {capacity} per instance{}", measured(input))?;
+            }
             Basis::HeldWithoutForecast => f.write_str("; left as it is")?,
             Basis::HeldByReport => f.write_str("; not lowered, for the last report is incomplete")?,
         }

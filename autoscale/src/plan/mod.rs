@@ -4,10 +4,12 @@
 //! running) / capacity of one⌉ instances, or removes as many when that is negative; added to what runs that is
 //! ⌈predicted / capacity of one⌉, and so it is computed here, on an upper quantile of the forecast instead of its mean.
 
+mod capacity;
 mod decision;
 mod policy;
 mod reason;
 
+pub use capacity::Measured;
 pub use decision::{Decision, Input, PlanState, plan};
 pub use policy::{Brake, Policy, Rate};
 pub use reason::{Basis, Bound, Reason};

@@ -19,6 +19,9 @@ const HEADROOM: f64 = 0.9;
 /// As upstream's autoscaler has it.
 const STABILISATION: Duration = Duration::from_secs(300);
 
+/// Less is no time that the daemon could tell from its own.
+const LEAST_LATENCY: Duration = Duration::from_millis(1);
+
 /// What decisions are for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -56,6 +59,9 @@ pub struct Scaling {
     pub headroom: Option<f64>,
     /// Time for which fewer must have been enough before instances are removed.
     pub stabilisation: Duration,
+    /// Longest wait for a probe's answer at which an instance's latency holds: what it serves within that is its capacity,
+    /// rather than what the service says. `None` where its capacity is not measured.
+    pub latency: Option<Duration>,
     /// Processors that all its instances may use together, by `vcpus`.
     pub most_vcpus: Option<f64>,
     /// Memory that all its instances may use together, in MiB, by `memory_mib`.
@@ -73,7 +79,7 @@ impl Scaling {
     }
 }
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "mode",
     "predictor",
     "season",
@@ -88,6 +94,7 @@ const KEYS: [&str; 16] = [
     "churn",
     "churn_windows",
     "brake_after",
+    "latency",
     "most_vcpus",
     "most_memory_mib",
 ];
@@ -107,6 +114,7 @@ pub(super) struct Written {
     churn: Option<Field<u32>>,
     churn_windows: Option<Field<u32>>,
     brake_after: Option<Field<u32>>,
+    latency: Option<Field<Duration>>,
     most_vcpus: Option<Field<f64>>,
     most_memory_mib: Option<Field<u64>>,
 }
@@ -129,6 +137,7 @@ pub(super) fn written(section: &Section<'_, '_>) -> Written {
         panic: section.optional("panic", 1.0, |v| number(v, 0.5, 100.0)),
         churn: section.optional("churn", 1, |v| whole32(v, 1, 1_000_000)),
         churn_windows: section.optional("churn_windows", 1, |v| whole32(v, 1, 10_000)),
+        latency: section.optional("latency", LEAST_LATENCY, |v| duration(v, LEAST_LATENCY, LONGEST)),
         brake_after: section.optional("brake_after", 1, |v| whole32(v, 1, 1000)),
         most_vcpus: section.optional("most_vcpus", 1.0, |v| number(v, 0.01, 65_536.0)),
         most_memory_mib: section.optional("most_memory_mib", 1, |v| whole(v, 1, 1 << 30)),
@@ -151,6 +160,7 @@ impl Written {
             churn: self.churn.or_else(|| there.churn.clone()),
             churn_windows: self.churn_windows.or_else(|| there.churn_windows.clone()),
             brake_after: self.brake_after.or_else(|| there.brake_after.clone()),
+            latency: self.latency.or_else(|| there.latency.clone()),
             most_vcpus: self.most_vcpus.or_else(|| there.most_vcpus.clone()),
             most_memory_mib: self.most_memory_mib.or_else(|| there.most_memory_mib.clone()),
         }
@@ -187,6 +197,7 @@ pub(super) fn of_service(
         season: all.season.as_ref().and_then(|f| usize::try_from(f.value).ok()),
         headroom: (headroom > 0.0).then_some(headroom),
         stabilisation: all.stabilisation.as_ref().map_or(STABILISATION, |f| f.value),
+        latency: all.latency.as_ref().map(|f| f.value),
         most_vcpus: all.most_vcpus.as_ref().map(|f| f.value),
         most_memory_mib: all.most_memory_mib.as_ref().map(|f| f.value),
         rules: Policy {
@@ -208,6 +219,15 @@ fn check(service: &Section<'_, '_>, section: &Section<'_, '_>, all: &Written, sp
         let what = "is \"observe\", but with min = 0 queries start instances";
         let line = if section.line_of("mode").is_some() { mode.line } else { service.line };
         section.complain(line, "mode", what, "set min = 1, or mode = \"act\"");
+    }
+    let timeout = spec.probing.timeout;
+    if let Some(latency) = all.latency.as_ref().filter(|f| !f.broken && f.value >= timeout) {
+        let line = if section.line_of("latency").is_some() { latency.line } else { service.line };
+        let what = format!(
+            "is {:?}, and no answer to a probe is waited for longer than probe_timeout = {timeout:?}",
+            latency.value
+        );
+        section.complain(line, "latency", what, "use a shorter one");
     }
     let least = f64::from(spec.min);
     let memory = all.most_memory_mib.clone().map(|f| f.map(|mib| mib as f64));

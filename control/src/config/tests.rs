@@ -297,7 +297,7 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
                    [[service]]\nname='video'\nnames=['video.edge.example']\nimage='nginx:1.28'\n\
                    rate='200mbit'\nburst='256KiB'\ndrain_ttl_s=1\n\
                    [service.scaling]\nseason=48\nup_instances=4\nup_share=1.0\ndown_instances=1\ndown_share=0.1\n\
-                   churn=20\nmost_vcpus=8\nmost_memory_mib=4096\n\
+                   churn=20\nlatency='50ms'\nmost_vcpus=8\nmost_memory_mib=4096\n\
                    [[service.fallback]]\naddresses=['192.0.2.7','2001:db8::7']\n\
                    [[service]]\nname='rare'\nnames=['rare.edge.example']\nimage='nginx:1.28'\nmin=0\n\
                    [[service]]\nname='page'\nnames=['page.edge.example']\ntechnology='spt'\n\

@@ -21,6 +21,16 @@ pub(super) fn register(registry: &Registry, status: &Status) -> prometheus::Resu
         "Share of windows with no more requests than the upper quantile said: claimed, and measured lately.",
         &["service", "kind"],
     )?;
+    let capacity = gauge(
+        "selvedge_capacity_requests",
+        "Requests that an instance is taken to serve per window: configured, and measured where that counts instead.",
+        &["service", "kind"],
+    )?;
+    let windows = gauge(
+        "selvedge_capacity_windows",
+        "Windows at load that an instance's capacity is measured by: latency held, or late.",
+        &["service", "kind"],
+    )?;
     let trusted = IntGaugeVec::new(
         Opts::new("selvedge_forecast_trusted", "1 where the forecast may lower what runs, by why or why not."),
         &["service", "trust"],
@@ -52,6 +62,15 @@ pub(super) fn register(registry: &Registry, status: &Status) -> prometheus::Resu
             if let Some(value) = value {
                 coverage.with_label_values(&[name, kind]).set(value);
             }
+        }
+        let of = &fitness.capacity;
+        for (kind, value) in [("configured", Some(of.configured)), ("measured", of.measured)] {
+            if let Some(value) = value {
+                capacity.with_label_values(&[name, kind]).set(value);
+            }
+        }
+        for (kind, count) in [("held", of.held_windows), ("late", of.late_windows)] {
+            windows.with_label_values(&[name, kind]).set(count as f64);
         }
         if !fitness.trust.is_empty() {
             trusted.with_label_values(&[name, &fitness.trust]).set((fitness.trust == "earned").into());

@@ -83,6 +83,20 @@ pub struct ObservedService {
     pub instances: Vec<Instance>,
     /// True where its technology has a working driver now.
     pub available: bool,
+    /// How its instances answered in the newest closed window, where the same ones served all of it.
+    #[serde(default)]
+    pub served: Option<Served>,
+}
+
+/// How the instances that were in the answers during a whole window answered their probes in it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Served {
+    /// The window's number, as its report has it.
+    pub window: u64,
+    /// Largest share of the answers that one of them had; 0 to 1.
+    pub largest_share: f64,
+    /// Milliseconds to the answer of a probe: the median of the slowest one's.
+    pub slowest_ms: f64,
 }
 
 impl ObservedService {

@@ -22,7 +22,7 @@ mod text;
 pub mod window;
 
 pub use catalogue::{CatalogueEntry, Feature, Figures, Isolation, Measured, Measurement, Measurements, Quantiles};
-pub use documents::{Desired, DesiredService, Observed, ObservedService};
+pub use documents::{Desired, DesiredService, Observed, ObservedService, Served};
 pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
 pub use guard::{ClientLists, Denied, Guard, QueryLimits, StalePolicy, Staleness};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use autoscale::plan::{Basis, Decision, Input, PlanState, Policy, plan};
+use autoscale::plan::{Basis, Decision, Input, Measured, PlanState, Policy, plan};
 use autoscale::predict::{Forecast, Predictor, Settings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::record::{DecisionRecord, Fitness};
+use super::record::{Capacity, DecisionRecord, Fitness};
 use super::starts::Starts;
 use crate::config::Scaling;
-use crate::model::{InstanceState, ObservedService, ServiceSpec, Technology, Timestamp, WindowReport};
+use crate::model::{InstanceState, ObservedService, Served, ServiceSpec, Technology, Timestamp, WindowReport};
 
 /// Horizons that forecasts are scored at.
 const HORIZONS: usize = 4;
@@ -31,6 +31,8 @@ pub(super) struct Brain {
     predictor: Predictor,
     plan: PlanState,
     starts: Starts,
+    /// What an instance can serve.
+    measured: Measured,
     /// The last window that was taken in: its start, and its number where it was of this daemon's.
     last: Option<(Timestamp, Option<u64>)>,
     /// Newest decisions, oldest first; of several alike the newest.
@@ -42,6 +44,8 @@ struct Saved {
     predictor: Value,
     plan: PlanState,
     starts: Starts,
+    #[serde(default)]
+    measured: Measured,
     last: Option<Timestamp>,
     decisions: VecDeque<DecisionRecord>,
 }
@@ -71,6 +75,7 @@ impl Brain {
             predictor: Predictor::new(settings(scaling, window)),
             plan: PlanState::default(),
             starts: Starts::default(),
+            measured: Measured::default(),
             last: None,
             decisions: VecDeque::new(),
         }
@@ -89,6 +94,7 @@ impl Brain {
             predictor: self.predictor.save(),
             plan: self.plan.clone(),
             starts: self.starts.clone(),
+            measured: self.measured.clone(),
             last: self.last.map(|(start, _)| start),
             decisions: self.decisions.clone(),
         };
@@ -100,6 +106,7 @@ impl Brain {
         let Ok(saved) = Saved::deserialize(state) else { return false };
         self.plan = saved.plan;
         self.starts = saved.starts;
+        self.measured = saved.measured;
         self.decisions = saved.decisions;
         let fits = self.predictor.restore(&saved.predictor);
         if fits {
@@ -125,6 +132,23 @@ impl Brain {
         (0..filled).for_each(|_| self.predictor.observe(None));
         self.last = Some((report.start, Some(report.sequence)));
         self.predictor.observe(requests);
+    }
+
+    /// Takes in how the instances did in a window with so many requests.
+    pub fn measure(&mut self, service: &ServiceSpec, scaling: &Scaling, requests: f64, served: &Served) {
+        if let Some(latency) = scaling.latency {
+            self.measured.adapt(service.capacity, latency.as_secs_f64() * 1e3);
+            self.measured.observe(requests * served.largest_share, served.slowest_ms);
+        }
+    }
+
+    /// Requests per instance and window: what the service says, and what was measured, where that counts.
+    pub fn capacity(&self, service: &ServiceSpec, scaling: &Scaling) -> Capacity {
+        let measures =
+            scaling.latency.is_some_and(|latency| self.measured.is_of(service.capacity, latency.as_secs_f64() * 1e3));
+        let measured = self.measured.capacity().filter(|_| measures);
+        let (held, late) = if measures { self.measured.windows() } else { (0, 0) };
+        Capacity { configured: service.capacity, measured, held_windows: held, late_windows: late }
     }
 
     pub fn watch(&mut self, state: &ObservedService) {
@@ -181,6 +205,7 @@ impl Brain {
             seasons: self.predictor.seasons(),
             horizon,
             braked: self.is_braked(&scaling.policy(service, window)),
+            capacity: self.capacity(service, scaling),
         }
     }
 
@@ -208,7 +233,7 @@ impl Brain {
             ready: situation.state.map_or(0, serving),
             last_wanted: situation.last_wanted,
             never_ready: self.starts.never_ready,
-            measured_capacity: None,
+            measured_capacity: self.capacity(service, scaling).measured,
             node_limit: situation.node_limit,
             cpu_limit: situation.cpu_limit,
             memory_limit: situation.memory_limit,

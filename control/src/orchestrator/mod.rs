@@ -29,7 +29,7 @@ use crate::stop::Stop;
 use crate::store::Store;
 
 use brain::{Brain, Situation};
-pub use record::{BoundRecord, DecisionRecord, Fitness, Outcome, WindowRecord};
+pub use record::{BoundRecord, Capacity, DecisionRecord, Fitness, Outcome, WindowRecord};
 use room::Room;
 
 /// Windows kept for the status.
@@ -192,7 +192,7 @@ impl Orchestrator {
         if let Some(report) = fresh {
             self.last_window = report.sequence;
             self.looked_ms = 0;
-            self.learn(report, config);
+            self.learn(report, now, config);
         }
         self.decide(fresh, now, config, &BTreeMap::new());
         if fresh.is_some() {
@@ -206,17 +206,30 @@ impl Orchestrator {
         let part = now.running_window.as_ref();
         let Some(part) = part.filter(|w| w.sequence > self.last_window && w.length_ms > self.looked_ms) else { return };
         self.looked_ms = part.length_ms;
-        let surges = surge::surges(part, now, config, |name| self.view.services.get(name).map_or(0, |o| o.wanted));
+        let plan = |service: &ServiceSpec| {
+            let wanted = self.view.services.get(&service.name).map_or(0, |o| o.wanted);
+            let brain = self.brains.get(&service.name).zip(config.scaling.get(&service.name));
+            let capacity = brain.map_or(service.capacity, |(brain, s)| brain.capacity(service, s).in_force());
+            (wanted, capacity)
+        };
+        let surges = surge::surges(part, now, config, plan);
         if !surges.is_empty() {
             self.decide(None, now, config, &surges);
         }
     }
 
-    fn learn(&mut self, report: &WindowReport, config: &Config) {
+    fn learn(&mut self, report: &WindowReport, now: &Observed, config: &Config) {
         self.brains.retain(|name, _| config.service(name).is_some());
         for service in &config.services {
             let Some(brain) = self.brain(service, config) else { continue };
-            brain.observe(report, report.requests.get(&service.name).copied());
+            let requests = report.requests.get(&service.name).copied();
+            brain.observe(report, requests);
+            let served = now.services.get(&service.name).and_then(|state| state.served.as_ref());
+            let served = served.filter(|served| served.window == report.sequence && report.complete);
+            if let (Some(scaling), Some((requests, served))) = (config.scaling.get(&service.name), requests.zip(served))
+            {
+                brain.measure(service, scaling, requests, served);
+            }
         }
     }
 

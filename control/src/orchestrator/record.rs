@@ -70,6 +70,9 @@ pub struct DecisionRecord {
     pub demand: Option<f64>,
     /// The same of the windows behind it: what is needed again soon is not removed, and two steps up are made as one.
     pub ahead: Vec<f64>,
+    /// The same of the windows that pass while an instance starts: too late to start for, too early to stop.
+    #[serde(default)]
+    pub before: Vec<f64>,
     /// Whether the forecast may lower what runs, or why not: `earned`, `too_young`, `no_better_than_naive` or
     /// `coverage_broken`.
     pub trust: String,
@@ -89,6 +92,9 @@ pub struct DecisionRecord {
     pub never_ready: u32,
     /// Requests per instance and window.
     pub capacity: f64,
+    /// What an instance was measured to serve, where enough windows say that it is not what is configured.
+    #[serde(default)]
+    pub measured_capacity: Option<f64>,
     /// Instances that the forecast asks for before any bound.
     pub needed: Option<u32>,
     /// What the number rests on, as in `forecast` or `panic`.
@@ -124,6 +130,7 @@ impl DecisionRecord {
             forecast: input.forecast.as_ref().map(|f| f.mean),
             demand: input.demand,
             ahead: input.ahead.clone(),
+            before: input.before.clone(),
             trust: input.trust.label().to_owned(),
             observed: input.observed,
             complete: input.complete,
@@ -133,6 +140,7 @@ impl DecisionRecord {
             last_wanted: input.last_wanted,
             never_ready: input.never_ready,
             capacity: decision.capacity,
+            measured_capacity: input.measured_capacity,
             needed: decision.needed,
             basis: decision.basis.label().to_owned(),
             bounds: decision.reasons.iter().map(bound).collect(),
@@ -161,7 +169,7 @@ impl DecisionRecord {
     }
 }
 
-/// How a service's forecasts fare.
+/// How a service's forecasts and instances fare.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Fitness {
     /// `act`, or `observe` where decisions are told and not carried out.
@@ -184,6 +192,29 @@ pub struct Fitness {
     pub horizon: usize,
     /// Whether so many instances never became ready that no more are added.
     pub braked: bool,
+    /// What an instance can serve.
+    #[serde(default)]
+    pub capacity: Capacity,
+}
+
+/// Requests that an instance can serve in a window.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Capacity {
+    /// What the configuration says.
+    pub configured: f64,
+    /// What was measured, where that counts instead: enough windows at load say that it is another number.
+    pub measured: Option<f64>,
+    /// Windows at load that are kept in which the latency held.
+    pub held_windows: usize,
+    /// The same in which it did not.
+    pub late_windows: usize,
+}
+
+impl Capacity {
+    /// What plans are made with.
+    pub(super) fn in_force(&self) -> f64 {
+        self.measured.unwrap_or(self.configured)
+    }
 }
 
 /// Mean absolute error, and root of the mean squared error, of windows that were forecast and counted.

@@ -85,7 +85,7 @@ mod tests {
             (instance.state, instance.since) = (*state, Timestamp(*since));
             instance
         };
-        ObservedService { instances: states.iter().map(instance).collect(), available: true }
+        ObservedService { instances: states.iter().map(instance).collect(), available: true, served: None }
     }
 
     #[test]

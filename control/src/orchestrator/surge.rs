@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::config::Config;
-use crate::model::{Observed, ObservedService, ServiceName, WindowReport};
+use crate::model::{Observed, ObservedService, ServiceName, ServiceSpec, WindowReport};
 
 /// Deviations below the count of a part that its rate is taken to be at least: few requests tell little.
 const DEVIATIONS: f64 = 3.0;
 
-/// Services that are asked for more than what runs, and what is `wanted` already, can serve in a window, with the
-/// requests that the window comes to at least.
+/// Services that are asked for more than what runs, and what is wanted already, can serve in a window, with the
+/// requests that the window comes to at least. `plan` gives the number wanted and an instance's capacity.
 ///
 /// Not one at zero that a query starts: that query has had its instance, which may have ended since, and what it counted
 /// asks for no second one.
@@ -17,17 +17,18 @@ pub(super) fn surges(
     part: &WindowReport,
     observed: &Observed,
     config: &Config,
-    wanted: impl Fn(&ServiceName) -> u32,
+    plan: impl Fn(&ServiceSpec) -> (u32, f64),
 ) -> BTreeMap<ServiceName, f64> {
     let share = part.length_ms as f64 / 1000.0 / config.control.window.as_secs_f64().max(1e-3);
-    let surge = |service: &crate::model::ServiceSpec| {
+    let surge = |service: &ServiceSpec| {
         let least = at_least(*part.requests.get(&service.name)?, share);
         let policy = config.scaling.get(&service.name)?.policy(service, config.control.window);
         let running = observed.services.get(&service.name).map_or(0, ObservedService::running);
         if running == 0 && service.summon.is_some() {
             return None;
         }
-        let supply = service.capacity * f64::from(running.max(wanted(&service.name)));
+        let (wanted, capacity) = plan(service);
+        let supply = capacity * f64::from(running.max(wanted));
         (least > policy.panic * supply).then(|| (service.name.clone(), least))
     };
     config.services.iter().filter_map(surge).collect()

@@ -2,7 +2,7 @@
 //! Staged situations through the orchestrator as it runs: what is observed → decision, document, sentence.
 
 use super::*;
-use crate::model::{AddressPair, Instance, InstanceId, InstanceState, ObservedService, Technology, Timestamp};
+use crate::model::{AddressPair, Instance, InstanceId, InstanceState, ObservedService, Served, Technology, Timestamp};
 
 /// A node with one service, `video`, of 10 requests per instance and window of 10 s.
 struct Stage {
@@ -14,6 +14,7 @@ struct Stage {
     /// The newest closed window, and when the node's clock says that it began.
     window: Option<WindowReport>,
     running_window: Option<WindowReport>,
+    served: Option<Served>,
     clock: u64,
     number: u32,
     store: Arc<Store>,
@@ -49,7 +50,7 @@ impl Stage {
         let shown = watch::channel(Arc::new(OrchestratorView::default())).0;
         let orchestrator = Orchestrator::new(config.node.clone(), Arc::clone(&store), ordered, desired_in, shown);
         let clock = 1_000_000_000;
-        let (instances, window, running_window) = (Vec::new(), None, None);
+        let (instances, window, running_window, served) = (Vec::new(), None, None, None);
         Self {
             orchestrator,
             config,
@@ -58,6 +59,7 @@ impl Stage {
             instances,
             window,
             running_window,
+            served,
             clock,
             number: 0,
             store,
@@ -76,7 +78,7 @@ impl Stage {
     }
 
     fn observed(&self) -> Observed {
-        let state = ObservedService { instances: self.instances.clone(), available: true };
+        let state = ObservedService { instances: self.instances.clone(), available: true, served: self.served };
         Observed {
             revision: 1,
             node: self.config.node.clone(),
@@ -337,6 +339,52 @@ fn a_surge_acts_within_the_window_and_holds() {
         stage.load(15.0);
     }
     stage.is("it is over", 2, &[]);
+}
+
+#[test]
+fn a_capacity_that_was_measured_counts_and_outlives_the_daemon() {
+    let mut stage = Stage::new(&format!("{PLAIN}latency = '50ms'\n"), "min = 0\nmax = 20");
+    let window = |stage: &mut Stage, requests: f64, slowest_ms: f64| {
+        let window = stage.window.as_ref().map_or(0, |w| w.sequence) + 1;
+        let largest_share = 1.0 / f64::from(stage.outlook().wanted.max(1));
+        stage.served = Some(Served { window, largest_share, slowest_ms });
+        stage.report(Some(requests), true);
+    };
+    // Five surprises, each shared by the two that ran: 16 requests of each, though 10 are configured.
+    for _ in 0..5 {
+        stage.served = None;
+        stage.load(20.0);
+        stage.is("as configured", 2, &["at 10 per instance that needs 2"]);
+        window(&mut stage, 32.0, 3.0);
+        stage.settle();
+    }
+    stage.is("more", 2, &["at 16 per instance as measured that needs 2"]);
+    assert_eq!(stage.outlook().fitness.capacity.measured, Some(16.0));
+    assert_eq!(stage.outlook().decisions.back().unwrap().measured_capacity, Some(16.0));
+    // What is not measured changes nothing, nor does a restart.
+    stage.served = None;
+    (0..30).for_each(|_| stage.load(32.0));
+    stage.is("not measured", 2, &["at 16 per instance as measured"]);
+    stage.restart();
+    stage.load(32.0);
+    stage.is("restarted", 2, &["at 16 per instance as measured"]);
+    stage.part(1000, 14.0);
+    assert_eq!(stage.outlook().wanted, 2, "28 in all would be a surge for 20, and are none for 32");
+
+    // Late at 8 each, which is less than configured.
+    let mut stage = Stage::new(&format!("{PLAIN}latency = '50ms'\n"), "min = 2\nmax = 20");
+    for _ in 0..6 {
+        stage.load(16.0);
+        window(&mut stage, 16.0, 300.0);
+    }
+    stage.is("less", 4, &["at 5 per instance as measured that needs 4"]);
+    stage.served = None;
+    (0..30).for_each(|_| stage.load(16.0));
+    stage.is("what was too little stays so", 4, &[]);
+    // Without the key it is measured no more, and does not count.
+    stage.config = config(PLAIN, "min = 2\nmax = 20", "");
+    stage.load(16.0);
+    stage.is("as configured", 2, &["at 10 per instance that needs 2"]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod operator;
 mod probe;
 mod publish;
 mod resize;
+mod served;
 mod short_ttl;
 #[cfg(test)]
 mod short_ttl_tests;

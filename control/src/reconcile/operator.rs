@@ -14,6 +14,7 @@ use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
 use super::idle::Awake;
 use super::resize::Given;
+use super::served::Serving;
 use super::short_ttl::{Named, Shortening};
 use super::view::{DrainReport, OperatorView, ProbeReport, TechnologyReport};
 use super::weights::{self, Weighing};
@@ -22,8 +23,8 @@ use crate::config::Config;
 use crate::dns::Index;
 use crate::driver::DriverEvent;
 use crate::model::{
-    ColdServices, Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Orders, ServiceName, Snapshot,
-    SummonOrder, Technology, Timestamp, Transition, Weights, WindowReport, in_full,
+    ColdServices, Desired, Hold, Instance, InstanceId, InstanceState, NetPlan, Observed, Orders, Served, ServiceName,
+    Snapshot, SummonOrder, Technology, Timestamp, Transition, Weights, WindowReport, in_full,
 };
 use crate::netlink::NetError;
 use crate::stop::{Stop, Stopper};
@@ -131,6 +132,9 @@ pub struct Operator {
     /// The kernel and the daemon's DNS hold `snapshot`.
     pub(super) published: bool,
     pub(super) window: Option<WindowReport>,
+    /// Who served in it, and how that went in the whole of it.
+    pub(super) serving: Serving,
+    pub(super) served: BTreeMap<ServiceName, Served>,
     /// What the window after it has come to.
     pub(super) running_window: Option<WindowReport>,
     pub(super) revision: u64,
@@ -173,6 +177,8 @@ impl Operator {
             not_kept: None,
             published: false,
             window: None,
+            serving: Serving::default(),
+            served: BTreeMap::new(),
             running_window: None,
             revision: 0,
             settled: false,
@@ -309,6 +315,8 @@ impl Operator {
             Event::Resized { id, outcome } => self.resized(&id, outcome),
             Event::Driver { technology, event } => self.driver_event(technology, event).await,
             Event::Window(report) if report.closed => {
+                let took_ms = |id: &InstanceId| self.instances.get(id).and_then(|t| t.weighing.median_ms());
+                self.served = self.serving.close(report.sequence, &self.snapshot, took_ms);
                 self.window = Some(report);
                 self.running_window = None;
                 self.weigh();

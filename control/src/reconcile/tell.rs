@@ -77,7 +77,8 @@ impl Operator {
         let mut services: BTreeMap<ServiceName, ObservedService> = BTreeMap::new();
         for spec in &self.config.services {
             let available = self.technologies.get(&spec.technology).is_some_and(|t| t.available);
-            services.insert(spec.name.clone(), ObservedService { instances: Vec::new(), available });
+            let served = self.served.get(&spec.name).copied();
+            services.insert(spec.name.clone(), ObservedService { instances: Vec::new(), available, served });
         }
         for tracked in self.instances.values() {
             let entry = services.entry(tracked.record.service.clone()).or_default();

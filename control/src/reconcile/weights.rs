@@ -60,6 +60,11 @@ impl Weighing {
         self.probes.push_back((took_ms, took_ms.max(ms(probing.interval))));
     }
 
+    /// Milliseconds to the answer, the median of the running window's probes; `None` where there was none.
+    pub fn median_ms(&self) -> Option<f64> {
+        median(self.probes.iter().copied().collect())
+    }
+
     /// Ends a window in which it was not in the answers, so that it says nothing.
     pub fn pass(&mut self) {
         self.probes.clear();
