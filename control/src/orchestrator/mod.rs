@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Mode};
 use crate::model::{
-    Desired, DesiredService, Forecast, NodeName, Observed, Order, Orders, Override, ServiceName, ServiceSpec,
+    Demand, Desired, DesiredService, Forecast, NodeName, Observed, Order, Orders, Override, ServiceName, ServiceSpec,
     WindowReport,
 };
 use crate::placement::{NodeView, Want, place};
@@ -215,8 +215,9 @@ impl Orchestrator {
     fn learn(&mut self, report: &WindowReport, config: &Config) {
         self.brains.retain(|name, _| config.service(name).is_some());
         for service in &config.services {
+            let Some(demand) = config.scaling.get(&service.name).map(|s| s.demand) else { continue };
             let Some(brain) = self.brain(service, config) else { continue };
-            brain.observe(report, report.requests.get(&service.name).copied());
+            brain.observe(report, report.load(&service.name, demand));
         }
     }
 
@@ -353,14 +354,15 @@ impl Orchestrator {
             None if scaling.mode == Mode::Observe => (running, Outcome::ObservedOnly),
             None => (decision.wanted, Outcome::CarriedOut),
         };
-        let sentence = sentence(&decision, outcome, wanted, in_force, ordered.as_ref(), fitness.braked);
+        let mut sentence = sentence(&decision, outcome, wanted, in_force, ordered.as_ref(), fitness.braked);
+        sentence.push_str(&record::counted_by(scaling.demand, report, name));
         let window_number = report.map(|r| r.sequence);
         let record = DecisionRecord::new(&decision, observed.at, window_number, wanted, outcome, sentence.clone());
         for label in record.labels() {
             *outlook.counts.entry(label).or_default() += 1;
         }
         if let Some(report) = report {
-            outlook.saw(report, name, state, wanted);
+            outlook.saw(report, name, scaling.demand, state, wanted);
         }
         let (mae, rmse) = record::errors(outlook.history.iter()).unzip();
         outlook.fitness = Fitness { mae, rmse, ..fitness };
@@ -430,6 +432,7 @@ impl ServiceOutlook {
         &mut self,
         report: &WindowReport,
         name: &ServiceName,
+        demand: Demand,
         state: Option<&crate::model::ObservedService>,
         wanted: u32,
     ) {
@@ -439,7 +442,9 @@ impl ServiceOutlook {
         self.history.push_back(WindowRecord {
             window: report.sequence,
             start: report.start,
-            observed: report.requests.get(name).copied(),
+            observed: report.load(name, demand),
+            dns: report.requests.get(name).copied(),
+            connections: report.connections.get(name).copied(),
             predicted: self.forecast.as_ref().map(|f| f.mean),
             replicas: state.map_or(0, brain::serving),
             wanted,
