@@ -21,16 +21,19 @@ enum Program {
     Nothing,
     Pass,
     Ours,
+    /// The same program as `Pass` once more: what differs between the two is noise.
+    PassAgain,
 }
 
 impl Program {
-    const ALL: [Self; 3] = [Self::Nothing, Self::Pass, Self::Ours];
+    const ALL: [Self; 4] = [Self::Nothing, Self::Pass, Self::Ours, Self::PassAgain];
 
     const fn label(self) -> &'static str {
         match self {
             Self::Nothing => "none",
             Self::Pass => "pass",
             Self::Ours => "ours",
+            Self::PassAgain => "pass",
         }
     }
 }
@@ -134,40 +137,47 @@ fn others_traffic_goes_on() {
     let mut found: Vec<(Program, Figures)> = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| serve(&listener));
-        for _ in 0..rounds {
-            for program in Program::ALL {
+        for round in 0..rounds as usize {
+            // Each comes first as often as the others.
+            for program in (0..Program::ALL.len()).map(|turn| Program::ALL[(turn + round) % Program::ALL.len()]) {
                 lab.edge
                     .run_in(|| match program {
                         Program::Nothing => {}
-                        Program::Pass => attach_pass("e0").unwrap(),
+                        Program::Pass | Program::PassAgain => attach_pass("e0").unwrap(),
                         Program::Ours => drop(plane.attach("e0", Mode::Native).unwrap()),
                     })
                     .unwrap();
                 found.push((program, lab.client.run_in(|| measure(length)).unwrap()));
                 match program {
                     Program::Nothing => {}
-                    Program::Pass => drop(lab.edge.ip(&["link", "set", "e0", "xdp", "off"]).unwrap()),
+                    Program::Pass | Program::PassAgain => {
+                        drop(lab.edge.ip(&["link", "set", "e0", "xdp", "off"]).unwrap())
+                    }
                     Program::Ours => drop(lab.edge.run_in(|| detach(&pins, None).unwrap()).unwrap()),
                 }
             }
         }
         lab.client.run_in(|| drop(connect(b'q'))).unwrap();
     });
-    let of = |program: Program, value: fn(&Figures) -> f64| {
-        median(found.iter().filter(|(p, _)| *p == program).map(|(_, figures)| value(figures)).collect())
+    let all = |program: Program, value: fn(&Figures) -> f64| -> Vec<f64> {
+        found.iter().filter(|(p, _)| *p == program).map(|(_, figures)| value(figures)).collect()
     };
+    let of = |program, value| median(all(program, value));
     let mut lines = Vec::new();
     for program in Program::ALL {
         let (bits, middle, late) =
             (of(program, |f| f.bits_per_s), of(program, |f| f.median_us), of(program, |f| f.late_us));
+        let lates = all(program, |f| f.late_us);
+        let (least, most) =
+            (lates.iter().fold(f64::INFINITY, |a, b| a.min(*b)), lates.iter().fold(0.0, |a, b| b.max(a)));
         println!(
-            "{:5} {:7.2} Gbit/s   request {middle:6.1} us median, {late:6.1} us 99 %",
+            "{:5} {:7.2} Gbit/s   request {middle:6.1} us median, {late:6.1} us 99 % ({least:.1} to {most:.1} by round)",
             program.label(),
             bits / 1e9
         );
         lines.push((bits, middle));
     }
-    let [_, pass, ours] = lines[..] else { panic!("three programs") };
+    let [_, pass, ours, _] = lines[..] else { panic!("four turns") };
     println!(
         "rounds={rounds} throughput={:.3} latency={:.3} (ours to pass; latency: below 1 is faster)",
         ours.0 / pass.0,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::fs;
+use std::mem::offset_of;
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tests::dataplane::{DataplaneLab, EDGE};
 use tests::lab::daemon::{Daemon, selvedge};
 use tests::lab::is_root;
 use xdp_balancer::testing::{Query, hands};
+use xdp_balancer_common::{ListKey, ROOT_AT, Root};
 
 /// No step takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,12 +59,22 @@ fn programs(lab: &DataplaneLab) -> (Option<u32>, Option<u32>) {
     (lab.edge.run_in(on("e0")).unwrap(), lab.client.run_in(on("c0")).unwrap())
 }
 
+/// Offloads of the node's interface, as the kernel tells them.
+fn offloads(lab: &DataplaneLab) -> String {
+    let output = lab.edge.command("ethtool").unwrap().args(["--show-features", "e0"]).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn what_others_do_is_counted_named_and_put_right() {
     if !is_root("what_others_do_is_counted_named_and_put_right") {
         return;
     }
     let mut lab = DataplaneLab::create("selv-hands", "native").unwrap();
+    let before = offloads(&lab);
+    let rules = "[dataplane.lists]\ndeny = [\"198.51.100.0/24\"]\n";
+    fs::write(lab.config(), fs::read_to_string(lab.config()).unwrap() + rules).unwrap();
     let mut daemon = start(&mut lab);
     assert_eq!(verify(&lab), (Some(0), "nothing differs\n".to_owned()));
     let (ours, pass) = programs(&lab);
@@ -90,7 +102,19 @@ fn what_others_do_is_counted_named_and_put_right() {
     bytes.write(*local.last().unwrap(), &[10, 61, 0, 9]);
     daemon.wait_for("the settings", PATIENCE, |s| seen(s, "settings", 1)).unwrap();
 
-    // What only the long look sees, on demand.
+    bytes.write(ROOT_AT + offset_of!(Root, guard), &[0; 8]);
+    daemon.wait_for("the rules", PATIENCE, |s| seen(s, "rules", 1)).unwrap();
+
+    // What only the long look sees, by its clock.
+    for at in bytes.find(&[192, 0, 2, 80]) {
+        bytes.write(at, &[192, 0, 2, 66]);
+    }
+    let list = ListKey { len: 96 + 24, address: [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([198, 51, 100, 0])] };
+    hands::delete_element(&pin(&lab, "LISTS"), list).unwrap();
+    daemon.wait_for("the look", PATIENCE, |s| seen(s, "table", 1) && seen(s, "rules", 2)).unwrap();
+    assert!(is_answered(&lab));
+
+    // On demand.
     for at in bytes.find(&[192, 0, 2, 80]) {
         bytes.write(at, &[192, 0, 2, 66]);
     }
@@ -106,11 +130,23 @@ fn what_others_do_is_counted_named_and_put_right() {
     assert!(is_answered(&lab));
 
     let log = daemon.log();
-    for named in ["the pin is gone", "selvedge_pass", "the link is detached", "IPv4 addresses", "answers differ"] {
+    for named in [
+        "the pin is gone",
+        "selvedge_pass",
+        "the link is detached",
+        "IPv4 addresses",
+        "answers differ",
+        "prefixes are missing",
+    ] {
         assert!(log.contains(named), "{named} is not in {log}");
     }
     daemon.terminate().unwrap();
+    // The kernel's own doing on a veth pair, and its to undo: a program in the driver brings aggregation with it.
+    let during = offloads(&lab);
+    let changed: Vec<&str> = during.lines().filter(|line| !before.contains(line)).collect();
+    assert!(changed.iter().all(|line| line.starts_with("generic-receive-offload: on")), "{changed:?}");
     xdp_balancer::remove_all(&lab.pins()).unwrap();
+    assert_eq!(offloads(&lab), before);
     lab.remove().unwrap();
 }
 
@@ -168,44 +204,63 @@ fn without_a_daemon_it_is_checked_taken_off_and_put_on() {
 }
 
 #[test]
-fn beside_xdp_tools_whoever_is_second_is_refused() {
-    const TEST: &str = "beside_xdp_tools_whoever_is_second_is_refused";
-    if !is_root(TEST) {
+fn beside_xdp_filter_whoever_is_second_is_refused() {
+    beside(
+        "beside_xdp_filter_whoever_is_second_is_refused",
+        "xdp-filter",
+        &["load", "--mode", "skb", "e0"],
+        &["unload", "e0"],
+    );
+}
+
+#[test]
+fn beside_xdp_loader_whoever_is_second_is_refused() {
+    let program = format!("/usr/lib/{}-linux-gnu/bpf/xdpfilt_alw_all.o", std::env::consts::ARCH);
+    let load = ["load", "--mode", "skb", "e0", &program];
+    beside("beside_xdp_loader_whoever_is_second_is_refused", "xdp-loader", &load, &["unload", "e0", "--all"]);
+}
+
+/// Debian's tool first, then we; and the other way round.
+fn beside(test: &str, tool: &str, load: &[&str], unload: &[&str]) {
+    if !is_root(test) {
         return;
     }
-    let tool = "/usr/sbin/xdp-filter";
-    if !std::path::Path::new(tool).exists() {
-        println!("SKIPPED (no xdp-tools; tests/setup.sh lab): {TEST}");
+    let path = format!("/usr/sbin/{tool}");
+    if !std::path::Path::new(&path).exists() {
+        println!("SKIPPED (no xdp-tools; tests/setup.sh lab): {test}");
         return;
     }
-    let mut lab = DataplaneLab::create("selv-beside", "auto").unwrap();
-    let filter = |lab: &DataplaneLab, words: &[&str]| {
-        let output = lab.edge.command(tool).unwrap().args(words).output().unwrap();
+    let mut lab = DataplaneLab::create(&format!("selv-{tool}"), "auto").unwrap();
+    let run = |lab: &DataplaneLab, words: &[&str]| {
+        let output = lab.edge.command(&path).unwrap().args(words).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
 
     // They first: named, left alone, and the daemon answers.
-    assert!(filter(&lab, &["load", "--mode", "skb", "e0"]).0);
+    let (loaded, said) = run(&lab, load);
+    assert!(loaded, "{said}");
     let theirs = programs(&lab).0.unwrap();
     let mut daemon = start(&mut lab);
     let status = daemon.wait_for("the refusal", PATIENCE, |s| s.interfaces[0].problem.is_some()).unwrap();
     let problem = status.interfaces[0].problem.clone().unwrap();
     assert!(problem.contains(&format!("id {theirs}, tag ")) && problem.contains("not ours"), "{problem}");
     assert!(problem.contains("xdp"), "their program's name: {problem}");
+    println!("we say: {problem}");
     assert_eq!((status.interfaces[0].mode.as_str(), programs(&lab).0), ("none", Some(theirs)));
     assert!(is_answered(&lab));
     let pins = lab.pins();
     let (code, _, error) = command(&lab, &["attach", "e0", "--pin-dir", pins.to_str().unwrap()]);
     assert!(code == Some(1) && error.contains(&format!("id {theirs}")), "{error}");
-    assert!(filter(&lab, &["unload", "e0"]).0, "theirs works on");
+    let (unloaded, said) = run(&lab, unload);
+    assert!(unloaded, "theirs works on: {said}");
 
     // We first.
     daemon.terminate().unwrap();
     let daemon = start(&mut lab);
     let ours = programs(&lab).0.unwrap();
-    let (loaded, said) = filter(&lab, &["load", "--mode", "skb", "e0"]);
+    let (loaded, said) = run(&lab, load);
     assert!(!loaded, "{said}");
-    println!("xdp-filter says: {}", said.trim());
+    println!("{tool} says: {}", said.trim());
     assert_eq!((programs(&lab).0, is_answered(&lab)), (Some(ours), true));
     daemon.terminate().unwrap();
     xdp_balancer::remove_all(&lab.pins()).unwrap();
@@ -214,4 +269,48 @@ fn beside_xdp_tools_whoever_is_second_is_refused() {
     for directory in ["/sys/fs/bpf/xdp", "/sys/fs/bpf/xdp-filter"] {
         let _ = fs::remove_dir(directory);
     }
+}
+
+/// May load programs, and is refused by the verifier: without `CAP_PERFMON` it forbids what the program does with
+/// pointers. Its own DNS answers, and nothing is tried again.
+#[test]
+fn a_program_that_the_verifier_refuses_is_told_once() {
+    if !is_root("a_program_that_the_verifier_refuses_is_told_once") {
+        return;
+    }
+    let mut lab = DataplaneLab::create("selv-refused", "auto").unwrap();
+    let (config, socket, log) = (lab.config(), lab.socket(), lab.log());
+    let start = |lab: &mut DataplaneLab| {
+        let without = ["sys_admin", "perfmon"];
+        Daemon::start_without(&mut lab.record, &lab.edge, &config, &socket, &log, &without).unwrap()
+    };
+    let mut daemon = start(&mut lab);
+    // Some glances and reloads later.
+    daemon.wait_for("its start", PATIENCE, |s| s.generation > 0).unwrap();
+    daemon.signal(nix::sys::signal::Signal::SIGHUP).unwrap();
+    let status = daemon.wait_for("what comes of it", PATIENCE, |s| s.uptime_s >= 4).unwrap();
+    let problem = status.dataplane_problem.clone().unwrap();
+    println!("{problem}");
+    assert!(problem.starts_with("the kernel's verifier refused the program selvedge_xdp ("), "{problem}");
+    assert!(!problem.contains('\n') && !problem.contains("it said nothing"), "{problem}");
+    assert_eq!((status.interfaces[0].mode.as_str(), status.interfaces[0].problem.as_ref()), ("none", Some(&problem)));
+    assert!(is_answered(&lab));
+    let answered = daemon.status().unwrap().dns.udp.values().sum::<u64>();
+    assert!(answered > 0, "in user space");
+    let said = daemon.log();
+    assert_eq!(said.matches("the program cannot be loaded; the daemon answers alone").count(), 1, "{said}");
+    assert_eq!(programs(&lab).0, None);
+    daemon.terminate().unwrap();
+
+    // Where the driver's mode is demanded it does not start.
+    let text = fs::read_to_string(&config).unwrap().replace("mode = \"auto\"", "mode = \"native\"");
+    fs::write(&config, text).unwrap();
+    let error = start(&mut lab).wait_for("its end", PATIENCE, |_| false).unwrap_err().to_string();
+    assert!(error.contains("selvedged ended: exit status: 1"), "{error}");
+    let said = fs::read_to_string(&log).unwrap();
+    let last = said.lines().last().unwrap();
+    let loud =
+        "dataplane.mode is \"native\", but e0 could not be attached so: the kernel's verifier refused the program";
+    assert!(last.contains(loud), "{last}");
+    lab.remove().unwrap();
 }

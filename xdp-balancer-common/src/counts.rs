@@ -63,7 +63,7 @@ pub struct FlowCount {
     pub packets_from: u64,
     /// Bytes of frames from the instance.
     pub bytes_from: u64,
-    /// TCP connections opened towards the instance (SYN without ACK).
+    /// TCP connections opened towards the instance (SYN without ACK), but for those of clients that are no sign of use.
     pub connections: u64,
     /// Packets towards the instance from those that are no sign of use.
     pub quiet_to: u64,

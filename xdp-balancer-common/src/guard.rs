@@ -34,6 +34,8 @@ pub struct Guard {
     pub stale_ttl: u64,
     /// Of so many queries less one (a power of two less one) each is noted at random.
     pub sample_mask: u64,
+    /// The same of those whose cost is measured.
+    pub cost_mask: u64,
 }
 
 impl Guard {
@@ -49,8 +51,10 @@ impl Guard {
     pub const STALE_SHORTENS: u64 = 1 << 4;
     /// Some queries are noted.
     pub const SAMPLES: u64 = 1 << 5;
+    /// What some queries cost is measured.
+    pub const COSTS: u64 = 1 << 6;
     /// What is looked at before a name is looked up.
-    pub const BEFORE: u64 = Self::DENY_DROPS | Self::STALE_PASSES | Self::SAMPLES;
+    pub const BEFORE: u64 = Self::DENY_DROPS | Self::STALE_PASSES | Self::SAMPLES | Self::COSTS;
     /// What is looked at once an answer is found.
     pub const BEHIND: u64 = Self::LIMITS | Self::LISTS;
 }

@@ -17,6 +17,7 @@
 pub mod bench;
 mod client;
 mod cookie;
+mod cost;
 mod counts;
 mod guard;
 mod labelled;
@@ -29,6 +30,7 @@ mod verdict;
 
 pub use client::{CLIENT_PREFIX_V4, CLIENT_PREFIX_V6, CLIENT_TURNS, client_turn_v4, client_turn_v6};
 pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, cookie_head, server_cookie};
+pub use cost::{COST_BUCKETS, CostCount};
 pub use counts::{ANSWER_VERDICTS, Connection, ConnectionKey, FlowCount, ServiceCount};
 pub use guard::{
     Admission, BUCKET_SETS, BUCKETS_OF_SET, Bucket, BucketSet, Guard, LIST_ALLOW, LIST_DENY, ListKey, NOTED_NAME_BYTES,
@@ -66,6 +68,8 @@ pub mod object {
     pub const VERDICTS: &str = "VERDICTS";
     /// Per-CPU array of [`ServiceCount`](crate::ServiceCount) by service index.
     pub const SERVICES: &str = "SERVICES";
+    /// Per-CPU array with one [`CostCount`](crate::CostCount).
+    pub const COSTS: &str = "COSTS";
     /// Per-CPU hash of [`FlowCount`](crate::FlowCount) by interface index.
     pub const FLOWS: &str = "FLOWS";
     /// Connections of instances that are open.

@@ -6,6 +6,7 @@ use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::object::TAIL_TRANSIT;
 use xdp_balancer_common::{Action, Verdict};
 
+use crate::cost;
 use crate::maps::{TAILS, VERDICTS};
 
 /// Counts an answer (by its verdict's index) and sends the frame back out.
@@ -41,6 +42,7 @@ fn add(verdict: u32) {
         // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
         unsafe { *count += 1 };
     }
+    cost::end();
 }
 
 /// Says what should not happen. A function of its own for the kernel too: its verifier walks it once, not once for

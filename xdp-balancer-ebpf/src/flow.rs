@@ -60,8 +60,11 @@ pub fn count(ctx: &TcContext, direction: Direction) -> i32 {
                     Direction::To => {
                         (*flow).packets_to += packets;
                         (*flow).bytes_to += u64::from(ctx.len());
-                        (*flow).connections += u64::from(packet.opens());
-                        (*flow).quiet_to += if is_quiet(ctx, &packet) { packets } else { 0 };
+                        if is_quiet(ctx, &packet) {
+                            (*flow).quiet_to += packets;
+                        } else {
+                            (*flow).connections += u64::from(packet.opens());
+                        }
                     }
                     Direction::From => {
                         (*flow).packets_from += packets;

@@ -16,6 +16,7 @@ use xdp_balancer_common::{
 
 use crate::age::selvedge_age;
 use crate::cookie::selvedge_cookie_hash;
+use crate::cost;
 use crate::family::{Family, V4, V6};
 use crate::maps::{BUCKETS, CEILINGS, LISTS, TOP_CLIENTS, TOP_NAMES, VERDICTS};
 use crate::packet::{Frame, load, unlinked};
@@ -106,6 +107,9 @@ extern "C" fn selvedge_enter(ctx: *mut xdp_md, place: u64) -> u64 {
     // SAFETY: draws a number.
     if guard.features & Guard::SAMPLES != 0 && u64::from(unsafe { bpf_get_prandom_u32() }) & guard.sample_mask == 0 {
         note(&ctx, place, client.key(guard));
+    }
+    if guard.features & Guard::COSTS != 0 {
+        cost::begin(guard);
     }
     if guard.features & Guard::STALE_PASSES != 0 && is_stale(pool) {
         return Verdict::Stale as u64;

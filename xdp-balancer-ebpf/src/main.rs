@@ -18,6 +18,8 @@ mod checksum;
 #[cfg(target_arch = "bpf")]
 mod cookie;
 #[cfg(target_arch = "bpf")]
+mod cost;
+#[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod family;

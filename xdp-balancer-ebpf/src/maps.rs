@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, P
 use aya_ebpf::macros::btf_map;
 use xdp_balancer_common::object::TAIL_SLOTS;
 use xdp_balancer_common::{
-    BUCKET_SETS, BucketSet, Connection, ConnectionKey, FlowCount, NotedName, Pool, ServiceCount, Verdict,
+    BUCKET_SETS, BucketSet, Connection, ConnectionKey, CostCount, FlowCount, NotedName, Pool, ServiceCount, Verdict,
 };
 
 /// All that the program reads.
@@ -24,6 +24,10 @@ pub static VERDICTS: PerCpuArray<u64, { Verdict::ALL.len() }> = PerCpuArray::new
 /// Queries by service on this CPU.
 #[btf_map]
 pub static SERVICES: PerCpuArray<ServiceCount, 4096> = PerCpuArray::new();
+
+/// What queries cost on this CPU.
+#[btf_map]
+pub static COSTS: PerCpuArray<CostCount, 1> = PerCpuArray::new();
 
 /// Packets by interface on this CPU. User space makes the entries, so that a late packet cannot
 /// bring back one that was given up.

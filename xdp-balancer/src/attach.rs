@@ -10,6 +10,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use xdp_balancer_common::object;
 
+use crate::costs::Costs;
 use crate::counters::Counters;
 use crate::dataplane::Dataplane;
 use crate::error::Error;
@@ -96,6 +97,8 @@ pub struct Pinned {
     pub freshness: Freshness,
     /// What is looked at besides the tables: bits of [`Guard`](xdp_balancer_common::Guard).
     pub features: u64,
+    /// What queries cost.
+    pub costs: Costs,
 }
 
 impl Dataplane {
@@ -378,6 +381,7 @@ pub fn show(pin_dir: &Path) -> Result<Option<Pinned>, Error> {
         counters: maps.counters(u32::MAX)?,
         freshness: maps.freshness(),
         features: maps.guard().features,
+        costs: maps.costs()?,
     }))
 }
 

@@ -34,11 +34,14 @@ pub enum DriftKind {
     Settings,
     /// An instance's counters.
     Counter,
+    /// Limits, lists and what becomes of stale tables.
+    Rules,
 }
 
 impl DriftKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter];
+    pub const ALL: [Self; 7] =
+        [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter, Self::Rules];
 
     /// Short fixed name: metric label and JSON name.
     #[must_use]
@@ -50,6 +53,7 @@ impl DriftKind {
             Self::Table => "table",
             Self::Settings => "settings",
             Self::Counter => "counter",
+            Self::Rules => "rules",
         }
     }
 }
@@ -81,7 +85,7 @@ impl fmt::Display for Drift {
 pub type Mended = (Drift, Result<(), Error>);
 
 impl Dataplane {
-    /// Looks at pins, links, programs and settings, and puts right what it can. What an operator took off by
+    /// Looks at pins, links, programs, settings and rules, and puts right what it can. What an operator took off by
     /// [`detach`](crate::detach) stays off, and an interface that is gone is none of its work.
     pub fn glance(&mut self) -> Result<Vec<Mended>, Error> {
         let mut found = Vec::new();
@@ -89,6 +93,7 @@ impl Dataplane {
             self.maps.set_settings(&self.settings);
             found.push((drift, Ok(())));
         }
+        found.extend(self.mend_guard());
         for (name, map) in &self.pinned {
             if let Some(what) = pin_drift(&self.pins.map(name), map.as_fd())? {
                 let mended = self.pins.create().and_then(|()| pin_again(&self.pins.map(name), map.as_fd()));
@@ -112,6 +117,7 @@ impl Dataplane {
                 (drift, mended)
             }));
         }
+        found.extend(self.mend_lists()?);
         let there = self.flows()?;
         for ifindex in self.counted.iter().copied().filter(|index| !there.contains(index)).collect::<Vec<_>>() {
             match sys::if_name(ifindex) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use xdp_balancer_common::{Settings, object};
+use xdp_balancer_common::{Guard, ListKey, Settings, object};
 
 use crate::attach::Held;
 use crate::error::Error;
@@ -42,6 +42,8 @@ pub struct Dataplane {
     pub(crate) installed: Installed,
     /// As they shall be.
     pub(crate) settings: Settings,
+    /// The rules' words and the lists, as they shall be; `None` before they were set.
+    pub(crate) rules: Option<(Guard, BTreeMap<ListKey, u32>)>,
     /// Map pins, as they shall be.
     pub(crate) pinned: Vec<(&'static str, OwnedFd)>,
     /// Links, by interface: held, so that a lost pin takes no program off.
@@ -159,6 +161,7 @@ impl Dataplane {
             pins,
             installed,
             settings,
+            rules: None,
             pinned,
             held: BTreeMap::new(),
             counted: BTreeSet::new(),

@@ -12,6 +12,7 @@ use xdp_balancer_common::{
     UNPROVEN_AT, Verdict, mask_v4, mask_v6, object,
 };
 
+use crate::audit::{Drift, DriftKind, Mended};
 use crate::dataplane::Dataplane;
 use crate::error::{Error, Problem};
 use crate::maps::{Maps, random};
@@ -40,6 +41,8 @@ pub struct Rules {
     pub stale: Stale,
     /// One query in 2ⁿ is noted, to know who asks most and for what; `None`: none is.
     pub sample: Option<u8>,
+    /// Of one query in 2ⁿ it is measured what it costs; `None`: of none.
+    pub costs: Option<u8>,
 }
 
 /// Answers in a second, each with a burst of a second's; 0: no limit.
@@ -123,7 +126,9 @@ impl Rules {
             (matches!(self.stale, Stale::Pass { .. }), Guard::STALE_PASSES),
             (matches!(self.stale, Stale::Shorten { .. }), Guard::STALE_SHORTENS),
             (self.sample.is_some(), Guard::SAMPLES),
+            (self.costs.is_some(), Guard::COSTS),
         ];
+        let mask = |one_in: Option<u8>| one_in.map_or(0, |n| (1_u64 << n.min(31)) - 1);
         Guard {
             features: features.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(),
             secret,
@@ -136,7 +141,8 @@ impl Rules {
             amplification: amplification.into(),
             stale_ns,
             stale_ttl,
-            sample_mask: self.sample.map_or(0, |n| (1_u64 << n.min(31)) - 1),
+            sample_mask: mask(self.sample),
+            cost_mask: mask(self.costs),
         }
     }
 
@@ -191,8 +197,41 @@ impl Dataplane {
             0 => random()?,
             secret => secret,
         };
-        self.maps.set_guard(&rules.guard(secret));
+        let guard = rules.guard(secret);
+        self.maps.set_guard(&guard);
+        self.rules = Some((guard, wanted));
         Ok(())
+    }
+
+    /// What differs of the rules' words from what was set, put right.
+    pub(crate) fn mend_guard(&mut self) -> Option<Mended> {
+        let (wanted, _) = self.rules.as_ref()?;
+        let found = self.maps.guard();
+        if found == *wanted {
+            return None;
+        }
+        let drift = Drift::new(DriftKind::Rules, object::POOL, guard_words(&found, wanted));
+        self.maps.set_guard(wanted);
+        Some((drift, Ok(())))
+    }
+
+    /// The same of the lists, and of the answers without records.
+    pub(crate) fn mend_lists(&mut self) -> Result<Vec<Mended>, Error> {
+        let mut mended = Vec::new();
+        if self.maps.bare_answers_differ() {
+            self.maps.write_bare_answers();
+            mended.push((Drift::new(DriftKind::Rules, object::POOL, "answers without records differ"), Ok(())));
+        }
+        let Some((_, wanted)) = self.rules.as_ref() else { return Ok(mended) };
+        let found = self.maps.lists()?;
+        let missing = wanted.iter().filter(|(key, value)| found.get(key) != Some(value)).count();
+        let others = found.keys().filter(|key| !wanted.contains_key(key)).count();
+        if missing + others != 0 {
+            let what = format!("{missing} prefixes are missing or altered, {others} are there and shall not be");
+            let outcome = self.maps.set_lists(wanted);
+            mended.push((Drift::new(DriftKind::Rules, object::LISTS, what), outcome));
+        }
+        Ok(mended)
     }
 
     /// Says that the tables are kept right: to be told once a second.
@@ -222,6 +261,21 @@ impl Dataplane {
 /// layout are. Needs no process that holds the dataplane.
 pub fn top(pin_dir: &Path, most: usize) -> Result<Option<Top>, Error> {
     Maps::found(&Pins::new(pin_dir))?.map(|maps| maps.top(most)).transpose()
+}
+
+/// Which words differ.
+fn guard_words(found: &Guard, wanted: &Guard) -> String {
+    let limits = |guard: &Guard| (guard.client, guard.service, guard.total, guard.slip, guard.amplification);
+    let parts = [
+        ("features", found.features != wanted.features),
+        ("limits", limits(found) != limits(wanted)),
+        ("client prefixes", (found.mask_v4, found.mask_v6) != (wanted.mask_v4, wanted.mask_v6)),
+        ("stale tables", (found.stale_ns, found.stale_ttl) != (wanted.stale_ns, wanted.stale_ttl)),
+        ("samples", (found.sample_mask, found.cost_mask) != (wanted.sample_mask, wanted.cost_mask)),
+        ("secret", found.secret != wanted.secret),
+    ];
+    let words: Vec<&str> = parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+    words.join(", ")
 }
 
 /// The most first, and no more than `most`.
@@ -259,15 +313,19 @@ fn client_of(key: u64) -> IpAddr {
 }
 
 impl Maps {
+    /// What the lists hold.
+    fn lists(&self) -> Result<BTreeMap<ListKey, u32>, Error> {
+        let held = self.lists.iter().collect::<Result<Vec<_>, _>>().map_err(Error::system("read", object::LISTS))?;
+        let entry =
+            |(key, value): (Key<[u32; 4]>, u32)| (ListKey { len: key.prefix_len(), address: key.data() }, value);
+        Ok(held.into_iter().map(entry).collect())
+    }
+
     /// Makes the lists hold exactly this: new prefixes first.
     fn set_lists(&mut self, wanted: &BTreeMap<ListKey, u32>) -> Result<(), Error> {
         let trie = |key: &ListKey| Key::new(key.len, key.address);
         let failed = |what| Error::system(what, object::LISTS);
-        let held = self.lists.iter().collect::<Result<Vec<_>, _>>().map_err(failed("read"))?;
-        let held: BTreeMap<ListKey, u32> = held
-            .into_iter()
-            .map(|(key, value)| (ListKey { len: key.prefix_len(), address: key.data() }, value))
-            .collect();
+        let held = self.lists()?;
         for (key, value) in wanted.iter().filter(|(key, value)| held.get(key) != Some(value)) {
             self.lists.insert(&trie(key), value, 0).map_err(failed("write"))?;
         }

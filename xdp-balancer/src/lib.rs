@@ -37,6 +37,7 @@ mod audit;
 pub mod bench;
 mod carried;
 mod connections;
+mod costs;
 mod counters;
 mod dataplane;
 mod error;
@@ -65,6 +66,7 @@ pub use attach::{
 };
 pub use audit::{Drift, DriftKind, Mended};
 pub use connections::OpenConnection;
+pub use costs::Costs;
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
 pub use error::{Error, Problem};

@@ -6,8 +6,9 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
-    BUCKET_SETS, BucketSet, Bytes as _, Connection, ConnectionKey, FlowCount, GRAIN, Guard, ListKey, NotedName,
-    PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings, TableHead, Verdict, object,
+    BUCKET_SETS, BucketSet, Bytes as _, Connection, ConnectionKey, CostCount, FlowCount, GRAIN, Guard, ListKey,
+    NotedName, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings, TableHead, Verdict,
+    object,
 };
 
 use crate::carried::Carried;
@@ -75,7 +76,7 @@ pub(crate) struct Shape {
 }
 
 /// All pinned maps.
-pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 13] {
+pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 14] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, flags: 0, entries, fixed: false };
     let fixed = |name, kind, value, entries| Shape { fixed: true, ..shape(name, kind, 4, value, entries) };
     let (key, list) = (size_of::<ConnectionKey>(), size_of::<ListKey>());
@@ -87,6 +88,7 @@ pub(crate) fn shapes(sizes: &Sizes) -> [Shape; 13] {
         shape(object::CURSORS, MapType::PerCpuArray, 4, 4, sizes.cursors),
         fixed(object::VERDICTS, MapType::PerCpuArray, 8, Verdict::ALL.len() as u32),
         shape(object::SERVICES, MapType::PerCpuArray, 4, size_of::<ServiceCount>(), sizes.services),
+        fixed(object::COSTS, MapType::PerCpuArray, size_of::<CostCount>(), 1),
         shape(object::FLOWS, MapType::PerCpuHash, 4, size_of::<FlowCount>(), sizes.flows),
         shape(object::CONNECTIONS, MapType::LruHash, key, size_of::<Connection>(), sizes.connections),
         fixed(object::BUCKETS, MapType::Array, size_of::<BucketSet>(), BUCKET_SETS),
@@ -151,6 +153,7 @@ pub(crate) struct Maps {
     pub cursors: u32,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub services: PerCpuArray<MapData, ServiceCount>,
+    pub costs: PerCpuArray<MapData, CostCount>,
     pub flows: PerCpuHashMap<MapData, u32, FlowCount>,
     pub flows_capacity: u32,
     pub connections: MapData,
@@ -200,6 +203,7 @@ impl Maps {
             cursors: entries(object::CURSORS)?,
             verdicts: typed(pins, object::VERDICTS)?,
             services: typed(pins, object::SERVICES)?,
+            costs: typed(pins, object::COSTS)?,
             flows: typed(pins, object::FLOWS)?,
             flows_capacity: entries(object::FLOWS)?,
             connections: require(pins, object::CONNECTIONS)?,
@@ -251,6 +255,11 @@ impl Maps {
         for (at, bytes) in bare_answers() {
             self.pool.write(at, &bytes);
         }
+    }
+
+    /// Whether somebody altered them.
+    pub(crate) fn bare_answers_differ(&self) -> bool {
+        bare_answers().iter().any(|(at, bytes)| self.pool.read(*at, bytes.len()).is_none_or(|found| found != bytes))
     }
 
     /// Grain of the table of names in force; 0 before there was one.

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use xdp_balancer_common::{
-    AnswerHead, BUCKET_SETS, Bucket, BucketSet, CLIENT_TURNS, Connection, ConnectionKey, FlowCount, GRAIN, Guard,
-    LAYOUT, LIST_ALLOW, LIST_DENY, ListKey, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT, POOL_GRAINS, Pool, QuietPrefix,
-    REFUSED_AT, ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, SLOT_HEAD, SLOT_SHIFTS, ServiceCount, Settings, TableHead,
-    TypeSet, TypeSlot, UNPROVEN_AT, Verdict,
+    AnswerHead, BUCKET_SETS, Bucket, BucketSet, CLIENT_TURNS, COST_BUCKETS, Connection, ConnectionKey, CostCount,
+    FlowCount, GRAIN, Guard, LAYOUT, LIST_ALLOW, LIST_DENY, ListKey, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT,
+    POOL_GRAINS, Pool, QuietPrefix, REFUSED_AT, ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, SLOT_HEAD, SLOT_SHIFTS,
+    ServiceCount, Settings, TableHead, TypeSet, TypeSlot, UNPROVEN_AT, Verdict,
 };
 
 use super::*;
@@ -83,7 +83,7 @@ fn layouts_are_those_of_their_number() {
         offset_of!(Root, guard),
         offset_of!(Root, settings),
     ];
-    assert_eq!(offsets, [0, 8, 16, 24, 144]);
+    assert_eq!(offsets, [0, 8, 16, 24, 152]);
     let offsets = [
         offset_of!(TypeSet, service),
         offset_of!(TypeSet, types),
@@ -146,10 +146,13 @@ fn layouts_are_those_of_their_number() {
         offset_of!(Guard, stale_ns),
         offset_of!(Guard, stale_ttl),
         offset_of!(Guard, sample_mask),
+        offset_of!(Guard, cost_mask),
     ];
-    assert_eq!((size_of::<Guard>(), offsets), (120, [0, 8, 16, 32, 48, 64, 72, 80, 88, 96, 104, 112]));
+    assert_eq!((size_of::<Guard>(), offsets), (128, [0, 8, 16, 32, 48, 64, 72, 80, 88, 96, 104, 112, 120]));
     let features = [Guard::LIMITS, Guard::LISTS, Guard::DENY_DROPS, Guard::STALE_PASSES, Guard::STALE_SHORTENS];
-    assert_eq!((features, Guard::SAMPLES), ([1, 2, 4, 8, 16], 32));
+    assert_eq!((features, Guard::SAMPLES, Guard::COSTS), ([1, 2, 4, 8, 16], 32, 64));
+    let offsets = [offset_of!(CostCount, started), offset_of!(CostCount, sum_ns), offset_of!(CostCount, buckets)];
+    assert_eq!((size_of::<CostCount>(), offsets, COST_BUCKETS), (272, [0, 8, 16], 32));
     assert_eq!((size_of::<BucketSet>(), BUCKET_SETS, offset_of!(Bucket, full_at)), (64, 1 << 14, 8));
     assert_eq!((size_of::<ListKey>(), offset_of!(ListKey, address), LIST_ALLOW, LIST_DENY), (20, 4, 1, 2));
     assert_eq!([SLIPPED_AT, UNPROVEN_AT, REFUSED_AT], [16, 32, 48]);

@@ -201,6 +201,21 @@ fn modes_are_what_was_asked_for() {
     });
 }
 
+/// On the kernel that runs here; `tests/tests/kernels.rs` asks others.
+#[test]
+fn the_verifier_walks_no_more_than_its_budget() {
+    if !privileged("the_verifier_walks_no_more_than_its_budget") {
+        return;
+    }
+    in_lab(|_lab| {
+        let pins = PinDir::new();
+        let attached = pins.open().attach(SERVER, Mode::Native).unwrap();
+        let walked = xdp_balancer::verified_instructions(attached.program_id).unwrap();
+        println!("{walked} instructions verified");
+        assert!(walked <= 500_000, "{walked}");
+    });
+}
+
 #[test]
 fn pins_follow_interfaces() {
     if !privileged("pins_follow_interfaces") {

@@ -252,3 +252,50 @@ fn who_asks_most_is_known() {
     assert_eq!(top.names, [(wire("www.example.net"), 9), (wire("nothing.example.org"), 7)]);
     assert_eq!((top.one_in, dataplane.top(1).unwrap().names.len()), (1, 1));
 }
+
+#[test]
+fn what_queries_cost_is_measured_where_that_is_on() {
+    if !privileged("what_queries_cost_is_measured_where_that_is_on") {
+        return;
+    }
+    stay_on_one_cpu();
+    let pins = PinDir::new();
+    let mut dataplane = open(&pins, &Rules::default());
+    let answered = asks("198.51.100.7", &Query::new(NAME, A));
+    let passed = asks("2001:db8:3::1", &Query::new("nothing.example.org", A));
+    let other = FrameBuilder::new(SocketAddr::new(ip("198.51.100.7"), 40000), SocketAddr::new(ip("192.0.2.53"), 54));
+    let other = other.payload(Query::new(NAME, A).build()).build();
+    let frames = [(&answered, Verdict::Answered), (&passed, Verdict::UnknownName), (&other, Verdict::NotDns)];
+    let all = |dataplane: &Dataplane| {
+        for (frame, verdict) in frames {
+            assert_eq!(run(dataplane, frame).0, verdict);
+        }
+    };
+    all(&dataplane);
+    let costs = dataplane.costs().unwrap();
+    assert_eq!((costs.one_in, costs.sum_ns, costs.buckets.iter().sum::<u64>()), (0, 0, 0), "off by default");
+
+    // Queries alone, whoever answers them; beside other rules too.
+    dataplane.set_rules(&Rules { costs: Some(0), ..Rules::default() }).unwrap();
+    (0..10).for_each(|_| all(&dataplane));
+    let deny = vec![(ip("203.0.113.0"), 24)];
+    dataplane.set_rules(&Rules { costs: Some(0), deny, sample: Some(0), ..Rules::default() }).unwrap();
+    assert_eq!(run(&dataplane, &asks("203.0.113.1", &Query::new(NAME, A))).0, Verdict::Denied);
+    let costs = dataplane.costs().unwrap();
+    assert_eq!((costs.one_in, costs.buckets.iter().sum::<u64>()), (1, 21));
+    // Each bucket's queries took at least half of its bound.
+    let least: u64 = (1..).zip(&costs.buckets[1..]).map(|(bits, count)| count << (bits - 1)).sum();
+    assert!(costs.sum_ns >= least && costs.sum_ns < 2 * least && costs.buckets[0] == 0, "{costs:?}");
+
+    // One in so many; and off again, with what was measured kept.
+    dataplane.set_rules(&Rules { costs: Some(2), ..Rules::default() }).unwrap();
+    (0..4000).for_each(|_| drop(dataplane.run(&answered).unwrap()));
+    let some = dataplane.costs().unwrap();
+    let measured = some.buckets.iter().sum::<u64>() - 21;
+    assert!(some.one_in == 4 && (800..1200).contains(&measured), "{measured} of 4000");
+    dataplane.set_rules(&Rules::default()).unwrap();
+    all(&dataplane);
+    assert_eq!(dataplane.costs().unwrap().buckets, some.buckets);
+    drop(dataplane);
+    assert_eq!(pins.open().costs().unwrap().buckets, some.buckets, "and over a restart");
+}

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::mem::offset_of;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,8 +15,10 @@ use support::lab::{CLIENT, Lab, SERVER, in_lab};
 use support::{A, PinDir, addresses, name, pinned, privileged, table};
 use xdp_balancer::testing::{Query, hands};
 use xdp_balancer::{
-    Dataplane, DriftKind, Error, Mended, Mode, Table, Verdict, attach, attach_pass, detach, running, verify,
+    Dataplane, DriftKind, Error, Limits, Mended, Mode, Rules, Table, Verdict, attach, attach_pass, detach, running,
+    verify,
 };
+use xdp_balancer_common::{Guard, ListKey, Root, SLIPPED_AT};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -133,6 +136,27 @@ fn what_others_do_is_named_and_put_right() {
         assert!(drifts()[0].what.contains("IPv4 addresses"), "{:?}", drifts());
         assert_eq!(mended(plane.glance().unwrap()), [(DriftKind::Settings, "POOL".to_owned())]);
         assert_eq!((answers(&lab, "www.example.net"), drifts()), (1, vec![]));
+
+        // A rule, a list, an answer without records.
+        let root = xdp_balancer_common::ROOT_AT;
+        let limits = Limits { client: 1000, ..Limits::default() };
+        let deny = vec![("198.51.100.0".parse().unwrap(), 24), ("2001:db8:bad::".parse().unwrap(), 48)];
+        plane.set_rules(&Rules { limits, deny, ..Rules::default() }).unwrap();
+        bytes.write(root + offset_of!(Root, guard), &[0; 8]);
+        let found = plane.glance().unwrap();
+        assert_eq!(
+            (found[0].0.what.as_str(), plane.guard().features),
+            ("features", Guard::LIMITS | Guard::LISTS | Guard::DENY_DROPS)
+        );
+        assert_eq!(mended(found), [(DriftKind::Rules, "POOL".to_owned())]);
+        let key = ListKey { len: 96 + 24, address: [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([198, 51, 100, 0])] };
+        hands::delete_element(&pinned(&pins, "LISTS"), key).unwrap();
+        assert_eq!(mended(plane.glance().unwrap()), [], "not at a glance");
+        assert_eq!(mended(plane.audit().unwrap()), [(DriftKind::Rules, "LISTS".to_owned())]);
+        hands::delete_element(&pinned(&pins, "LISTS"), key).unwrap();
+        bytes.write(SLIPPED_AT, &[0xff; 8]);
+        assert_eq!(mended(plane.audit().unwrap()).len(), 2);
+        assert_eq!(mended(plane.audit().unwrap()), []);
 
         // The counters of an instance.
         let ifindex = plane.flows().unwrap()[0];

@@ -13,7 +13,7 @@ use super::feed::Feed;
 use super::store::StoreHealth;
 use crate::config::Config;
 use crate::datapath::audit::AuditReport;
-use crate::datapath::{Datapath, InterfaceStatus, MapFill, TransitStatus};
+use crate::datapath::{Costs, Datapath, InterfaceStatus, MapFill, TransitStatus};
 use crate::dns::{DnsStats, Outcome, SummonRecord, SummonReport, SummonStats, Transport};
 use crate::model::{
     Basis, Forecast, Guard, Hold, NetReport, Order, Orders, Override, ServiceName, Timestamp, Transition,
@@ -70,6 +70,9 @@ pub struct Status {
     /// Milliseconds since the kernel was last told that the daemon is there; `None` where there is no program.
     #[serde(default)]
     pub heartbeat_age_ms: Option<u64>,
+    /// What queries cost in the kernel; nothing where that was never measured.
+    #[serde(default)]
+    pub costs: Option<Costs>,
     /// Limits, lists, and what becomes of stale tables.
     #[serde(default)]
     pub guard: Guard,
@@ -311,6 +314,7 @@ impl Sources {
                 .datapath
                 .freshness()
                 .and_then(|freshness| u64::try_from(freshness.heartbeat_age?.as_millis()).ok()),
+            costs: self.datapath.costs(),
             guard: config.dataplane.guard.clone(),
             dns: DnsStatus { udp: self.outcomes(Transport::Udp), tcp: self.outcomes(Transport::Tcp) },
             network: self.network_status(),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::Done;
 use super::paint::age;
 use crate::config::AttachMode;
-use crate::datapath::offline;
+use crate::datapath::{Costs, offline};
 
 /// Something differs.
 const DIFFERS: u8 = 1;
@@ -74,11 +74,35 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
     if !found.guards.is_empty() {
         println!("in force: {}", found.guards.join(", "));
     }
+    if let Some(costs) = &found.costs {
+        costs_lines(costs).iter().for_each(|line| println!("{line}"));
+    }
     let counts: Vec<String> = GUARDS.iter().filter_map(|verdict| count(&found.verdicts, verdict)).collect();
     if !counts.is_empty() {
         println!("packets: {}", counts.join(", "));
     }
     Ok(())
+}
+
+/// What queries cost, a line for each bucket.
+fn costs_lines(costs: &Costs) -> Vec<String> {
+    const WIDTH: u64 = 40;
+    let rate = match costs.one_in {
+        0 => "none is measured now".to_owned(),
+        n => format!("one query in {n} is measured"),
+    };
+    let mut lines = vec![format!("cost:   {} queries measured, {rate}", costs.count)];
+    if costs.count == 0 {
+        return lines;
+    }
+    let below = |share| costs.quantile_below(share).map_or("-".to_owned(), |ns| format!("< {ns} ns"));
+    lines.push(format!("        mean {} ns, half {}, 99 % {}", costs.sum_ns / costs.count, below(0.5), below(0.99)));
+    let most = costs.below_ns.values().copied().max().unwrap_or(1).max(1);
+    lines.extend(costs.below_ns.iter().map(|(bound, count)| {
+        let bar = "#".repeat((count * WIDTH).div_ceil(most) as usize);
+        format!("        {:>10} to {bound:>10} ns {count:>12} {bar}", bound / 2)
+    }));
+    lines
 }
 
 /// Verdicts that limits, lists and stale tables lead to.

@@ -65,6 +65,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("dataplane.lists", old.dataplane.guard.lists != new.dataplane.guard.lists),
             ("dataplane.stale", old.dataplane.guard.stale != new.dataplane.guard.stale),
             ("dataplane.sample", old.dataplane.guard.sample != new.dataplane.guard.sample),
+            ("dataplane.cost_sample", old.dataplane.guard.cost_sample != new.dataplane.guard.cost_sample),
             ("limits.instances", old.limits != new.limits),
             ("limits.vcpus", old.caps.vcpus != new.caps.vcpus),
             ("limits.memory_mib", old.caps.memory_mib != new.caps.memory_mib),

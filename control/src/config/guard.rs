@@ -1,4 +1,5 @@
-//! `[dataplane.limits]`, `[dataplane.lists]`, `[dataplane.stale]` and `dataplane.sample`: who is answered how much.
+//! `[dataplane.limits]`, `[dataplane.lists]`, `[dataplane.stale]`, `dataplane.sample` and `dataplane.cost_sample`: who is
+//! answered how much, and what is noted of it.
 
 use std::time::Duration;
 
@@ -20,18 +21,24 @@ const MOST_SAMPLE: u32 = 1 << 24;
 
 /// All of it, out of `[dataplane]`.
 pub(super) fn guard(dataplane: &Section<'_, '_>) -> Guard {
-    let sample = dataplane.or("sample", 0, |v| whole32(v, 0, MOST_SAMPLE));
-    if !sample.broken && sample.value != 0 && !sample.value.is_power_of_two() {
-        let below = 1_u32 << sample.value.ilog2();
-        let fix = format!("use {below} or {}, or 0 for none", below * 2);
-        dataplane.complain(sample.line, "sample", format!("{} is no power of two", sample.value), fix);
-    }
     Guard {
         limits: limits(&dataplane.section("limits")),
         lists: lists(&dataplane.section("lists")),
         stale: stale(&dataplane.section("stale")),
-        sample: sample.value,
+        sample: sample(dataplane, "sample"),
+        cost_sample: sample(dataplane, "cost_sample"),
     }
+}
+
+/// One query in so many.
+fn sample(dataplane: &Section<'_, '_>, key: &'static str) -> u32 {
+    let sample = dataplane.or(key, 0, |v| whole32(v, 0, MOST_SAMPLE));
+    if !sample.broken && sample.value != 0 && !sample.value.is_power_of_two() {
+        let below = 1_u32 << sample.value.ilog2();
+        let fix = format!("use {below} or {}, or 0 for none", below * 2);
+        dataplane.complain(sample.line, key, format!("{} is no power of two", sample.value), fix);
+    }
+    sample.value
 }
 
 fn limits(section: &Section<'_, '_>) -> QueryLimits {

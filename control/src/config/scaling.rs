@@ -10,7 +10,7 @@ use super::errors::Complaint;
 use super::reader::{Field, Section};
 use super::sections::MOST_INSTANCES;
 use super::values::{Checked, duration, number, text, whole, whole32, word};
-use crate::model::ServiceSpec;
+use crate::model::{Demand, ServiceSpec};
 
 const LONGEST_SEASON: u64 = 4096;
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -51,6 +51,8 @@ impl Mode {
 pub struct Scaling {
     /// What decisions are for.
     pub mode: Mode,
+    /// What its load is counted by.
+    pub demand: Demand,
     /// What predicts its load.
     pub predictor: PredictorKind,
     /// Windows per season; found where none is given.
@@ -79,8 +81,9 @@ impl Scaling {
     }
 }
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "mode",
+    "demand",
     "predictor",
     "season",
     "headroom",
@@ -103,6 +106,7 @@ const KEYS: [&str; 17] = [
 #[derive(Clone)]
 pub(super) struct Written {
     mode: Option<Field<Mode>>,
+    demand: Option<Field<Demand>>,
     predictor: Option<Field<PredictorKind>>,
     season: Option<Field<u64>>,
     headroom: Option<Field<f64>>,
@@ -123,10 +127,12 @@ pub(super) struct Written {
 pub(super) fn written(section: &Section<'_, '_>) -> Written {
     section.allow(&KEYS);
     let modes = Mode::ALL.map(|m| (m.label(), m));
+    let demands = Demand::ALL.map(|d| (d.label(), d));
     let instances = |key| section.optional(key, 1, |v| whole32(v, 1, MOST_INSTANCES));
     let share = |key| section.optional(key, 0.0, |v| number(v, 0.0, 100.0));
     Written {
         mode: section.optional("mode", Mode::Act, |v| word(v, &modes)),
+        demand: section.optional("demand", Demand::Dns, |v| word(v, &demands)),
         predictor: section.optional("predictor", PredictorKind::Select, predictor_kind),
         season: section.optional("season", 2, |v| whole(v, 2, LONGEST_SEASON)),
         headroom: section.optional("headroom", HEADROOM, |v| number(v, 0.0, 0.999)),
@@ -149,6 +155,7 @@ impl Written {
     fn over(self, there: &Self) -> Self {
         Self {
             mode: self.mode.or_else(|| there.mode.clone()),
+            demand: self.demand.or_else(|| there.demand.clone()),
             predictor: self.predictor.or_else(|| there.predictor.clone()),
             season: self.season.or_else(|| there.season.clone()),
             headroom: self.headroom.or_else(|| there.headroom.clone()),
@@ -193,6 +200,7 @@ pub(super) fn of_service(
     let headroom = value(&all.headroom, HEADROOM);
     Scaling {
         mode: all.mode.as_ref().map_or(Mode::Act, |f| f.value),
+        demand: all.demand.as_ref().map_or(Demand::Dns, |f| f.value),
         predictor: all.predictor.as_ref().map_or(PredictorKind::Select, |f| f.value),
         season: all.season.as_ref().and_then(|f| usize::try_from(f.value).ok()),
         headroom: (headroom > 0.0).then_some(headroom),

@@ -46,6 +46,7 @@ pub(super) fn dataplane(section: &Section<'_, '_>) -> Dataplane {
         "transparent",
         "keep_tables",
         "sample",
+        "cost_sample",
         "limits",
         "lists",
         "stale",

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use crate::config::Config;
 use crate::datapath::Datapath;
 use crate::dns::DnsStats;
-use crate::model::{ServiceName, Timestamp, WindowReport};
+use crate::model::{Demand, InstanceId, InstanceState, ServiceName, Timestamp, WindowReport};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::telemetry::{Reading, Windows};
@@ -27,6 +27,42 @@ pub(super) struct Counts {
     pub store: Arc<Store>,
     /// Epoch of the kernel's counters, and by service what the kernel had passed on before the daemon counted.
     pub before: (u64, BTreeMap<ServiceName, u64>),
+    /// Connections of instances, of the services whose load they are.
+    pub connections: Connections,
+}
+
+/// Connections of services, added up over instances that come and go.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    /// Counts of the instances that are there.
+    seen: BTreeMap<InstanceId, u64>,
+    totals: BTreeMap<ServiceName, u64>,
+}
+
+impl Connections {
+    /// Takes in the counts of all instances of these services; gives the services' sums, but of those of which an
+    /// instance could not be read.
+    fn add(
+        &mut self,
+        services: &[ServiceName],
+        instances: &[(InstanceId, ServiceName, Option<u64>)],
+    ) -> BTreeMap<ServiceName, u64> {
+        self.totals.retain(|service, _| services.contains(service));
+        for (id, service, now) in instances {
+            let Some(now) = now else { continue };
+            let before = self.seen.insert(id.clone(), *now);
+            // What is there when a service is first looked at was there before.
+            let Some(total) = self.totals.get_mut(service) else { continue };
+            // Counters that were made anew begin at nothing, and so do those of a new instance.
+            *total += before.and_then(|before| now.checked_sub(before)).unwrap_or(*now);
+        }
+        for service in services {
+            self.totals.entry(service.clone()).or_default();
+        }
+        self.seen.retain(|id, _| instances.iter().any(|(known, ..)| known == id));
+        let unread = |service: &ServiceName| instances.iter().any(|(_, of, now)| of == service && now.is_none());
+        self.totals.iter().filter(|(service, _)| !unread(service)).map(|(s, total)| (s.clone(), *total)).collect()
+    }
 }
 
 impl Counts {
@@ -60,7 +96,26 @@ impl Counts {
             };
             totals.insert(spec.name.clone(), seen + daemon.tcp.queries);
         }
-        Some(Reading { epoch, at_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX), totals })
+        let connections = self.connections(&config);
+        let at_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Some(Reading { epoch, at_ms, totals, connections })
+    }
+
+    /// Cumulative connections of the services whose load they are.
+    fn connections(&mut self, config: &Config) -> BTreeMap<ServiceName, u64> {
+        let of = |service: &ServiceName| config.scaling.get(service).is_some_and(|s| s.demand != Demand::Dns);
+        let services: Vec<ServiceName> = config.services.iter().map(|s| s.name.clone()).filter(of).collect();
+        if services.is_empty() {
+            self.connections = Connections::default();
+            return BTreeMap::new();
+        }
+        let Ok(instances) = self.store.instances() else { return BTreeMap::new() };
+        let up = [InstanceState::Ready, InstanceState::Serving, InstanceState::Draining];
+        let counted = instances.into_iter().filter(|i| up.contains(&i.state) && services.contains(&i.service));
+        let counts: Vec<_> = counted
+            .map(|i| (i.id.clone(), i.service, self.datapath.flow(&i.id.interface()).map(|flow| flow.connections)))
+            .collect();
+        self.connections.add(&services, &counts)
     }
 }
 
@@ -103,6 +158,7 @@ pub(super) async fn close_windows(mut counts: Counts, windows_in: mpsc::Sender<W
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
 
     #[test]
@@ -114,5 +170,23 @@ mod tests {
         // The program was taken off: the kernel's counts stand still.
         assert_eq!(seen(100, 90, 510), 600);
         assert_eq!(seen(0, 0, 7), 7);
+    }
+
+    #[test]
+    fn connections_add_up_over_instances_that_come_and_go() {
+        let service = |name: &str| ServiceName::new(name).unwrap();
+        let (a, b) = (service("a"), service("b"));
+        let mut connections = Connections::default();
+        let mut look = |counts: &[(u32, &ServiceName, Option<u64>)]| {
+            let counts: Vec<_> =
+                counts.iter().map(|(id, of, now)| (InstanceId::from_number(*id), (*of).clone(), *now)).collect();
+            connections.add(&[a.clone(), b.clone()], &counts)
+        };
+        let sums = |a_sum, b_sum| BTreeMap::from([(a.clone(), a_sum), (b.clone(), b_sum)]);
+        assert_eq!(look(&[(1, &a, Some(500))]), sums(0, 0), "from before the first look");
+        assert_eq!(look(&[(1, &a, Some(510)), (2, &b, Some(3))]), sums(10, 3), "a new one counts whole");
+        assert_eq!(look(&[(2, &b, Some(4)), (3, &a, Some(7))]), sums(17, 4), "one went, one came");
+        assert_eq!(look(&[(2, &b, None), (3, &a, Some(2))]), [(a.clone(), 19)].into(), "one not read, one made anew");
+        assert_eq!(look(&[]), sums(19, 4));
     }
 }

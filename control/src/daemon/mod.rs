@@ -220,7 +220,8 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
     let mut keeper_stop = stopped.clone();
     let keeper = tokio::spawn(keeper.run(async move { keeper_stop.ordered().await }));
     let kernel = datapath.clone();
-    let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store), before };
+    let connections = counts::Connections::default();
+    let counts = Counts { config: config_out.clone(), datapath, dns, store: Arc::clone(&store), before, connections };
     let telemetry = tokio::spawn(close_windows(counts, windows_in, stopped.clone()));
     let orchestrator =
         Orchestrator::new(config.node.clone(), Arc::clone(&store), book.watch(), desired_in, orchestrator_in);

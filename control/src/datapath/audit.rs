@@ -16,9 +16,9 @@ const MOST_RECENT: usize = 32;
 /// How far a look goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Pins, links, programs and settings: some system calls.
+    /// Pins, links, programs, settings and rules: some system calls.
     Glance,
-    /// All tables too, read back name by name.
+    /// All tables too, read back name by name, and lists.
     Full,
 }
 
@@ -27,7 +27,7 @@ pub enum Depth {
 pub struct DriftReport {
     /// When it was found.
     pub at: Timestamp,
-    /// `pin`, `link`, `program`, `table`, `settings` or `counter`.
+    /// `pin`, `link`, `program`, `table`, `settings`, `counter` or `rules`.
     pub kind: String,
     /// Which: an interface, a pin, a name.
     pub object: String,
@@ -69,8 +69,8 @@ impl AuditReport {
             problem: outcome.err().map(|error| in_full(&error)),
         };
         let found: Vec<DriftReport> = found.into_iter().map(report).collect();
-        // A glance says nothing of the tables.
-        let deep = [DriftKind::Table.label(), DriftKind::Counter.label()];
+        // A glance says nothing of tables and lists.
+        let deep = [DriftKind::Table.label(), DriftKind::Counter.label(), DriftKind::Rules.label()];
         self.open.retain(|drift| depth == Depth::Glance && deep.contains(&drift.kind.as_str()));
         self.open.extend(found.iter().filter(|drift| drift.problem.is_some()).cloned());
         for drift in found.iter().filter(|drift| !known.contains(&(drift.kind.clone(), drift.object.clone()))) {

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod bench;
+mod costs;
 pub mod explain;
 pub mod offline;
 mod transit;
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit::AuditReport;
+pub use costs::Costs;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -461,6 +463,8 @@ fn rules(guard: &Guard) -> Rules {
     let prefixes = |list: &[IpNet]| list.iter().map(|net| (net.addr(), net.prefix_len())).collect();
     let QueryLimits { per_client, per_service, total, prefix_v4, prefix_v6, slip, amplification } = guard.limits;
     let Staleness { policy, after, ttl_s } = guard.stale;
+    // Of two, as the configuration checks.
+    let power = |one_in: u32| (one_in != 0).then(|| one_in.ilog2() as u8);
     Rules {
         limits: Limits { client: per_client, service: per_service, total, prefix_v4, prefix_v6, slip, amplification },
         allow: prefixes(&guard.lists.allow),
@@ -471,8 +475,8 @@ fn rules(guard: &Guard) -> Rules {
             StalePolicy::Shorten => Stale::Shorten { after, ttl: ttl_s },
             StalePolicy::Pass => Stale::Pass { after },
         },
-        // A power of two, as the configuration checks.
-        sample: (guard.sample != 0).then(|| guard.sample.ilog2() as u8),
+        sample: power(guard.sample),
+        costs: power(guard.cost_sample),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use xdp_balancer_common::{Guard, Verdict};
 
-use super::{DatapathError, Freshness, InterfaceStatus, Terms, mode_of, table};
+use super::{Costs, DatapathError, Freshness, InterfaceStatus, Terms, mode_of, table};
 use crate::config::{self, AttachMode};
 use crate::dns::Index;
 use crate::model::Snapshot;
@@ -22,8 +22,10 @@ pub struct Found {
     pub heartbeat_age_ms: Option<u64>,
     /// Whether that is so long that the tables are not answered from as they are.
     pub stale: bool,
-    /// What is looked at besides the tables: `limits`, `lists`, `stale`, `sample`.
+    /// What is looked at besides the tables: `limits`, `lists`, `stale`, `sample`, `cost`.
     pub guards: Vec<&'static str>,
+    /// What queries cost; nothing where that was never measured.
+    pub costs: Option<Costs>,
     /// Packets by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
 }
@@ -75,6 +77,7 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
         (Guard::LISTS, "lists"),
         (Guard::STALE_PASSES | Guard::STALE_SHORTENS, "stale"),
         (Guard::SAMPLES, "sample"),
+        (Guard::COSTS, "cost"),
     ];
     let Freshness { heartbeat_age, stale } = pinned.freshness;
     Ok(Found {
@@ -83,6 +86,7 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
         heartbeat_age_ms: heartbeat_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         stale,
         guards: words.iter().filter(|(bits, _)| pinned.features & bits != 0).map(|(_, word)| *word).collect(),
+        costs: Costs::of(&pinned.costs),
         verdicts: Verdict::ALL.iter().map(|v| (v.label(), pinned.counters.verdict(*v))).collect(),
     })
 }

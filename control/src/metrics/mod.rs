@@ -3,6 +3,7 @@
 //! A registry per scrape: every value has its one home elsewhere and is copied here, so metrics and
 //! status cannot disagree.
 
+mod costs;
 mod forecasts;
 mod stages;
 
@@ -21,6 +22,7 @@ pub fn render(status: &Status) -> String {
     let encoded = fill(status).and_then(|registry| {
         let mut families = registry.gather();
         families.extend(stages::family(status));
+        families.extend(costs::family(status));
         TextEncoder::new().encode(&families, &mut out)
     });
     if let Err(error) = encoded {
@@ -69,7 +71,7 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     }
     let drifts = counter(
         "selvedge_dataplane_drifts_total",
-        "Things in the kernel that others changed, by kind (pin, link, program, table, settings, counter).",
+        "Things in the kernel that others changed, by kind (pin, link, program, table, settings, counter, rules).",
         &["kind"],
     )?;
     for (kind, count) in &status.audit.drifts {

@@ -18,6 +18,9 @@ pub struct Guard {
     pub stale: Staleness,
     /// Of so many queries (a power of two) one is noted for `selvedge dataplane top`; 0: none is.
     pub sample: u32,
+    /// Of so many queries (a power of two) the kernel measures what one costs; 0: of none.
+    #[serde(default)]
+    pub cost_sample: u32,
 }
 
 /// Bounds of answers, each in a second and with a burst of a second's; 0: no bound. They hold for UDP, for an address

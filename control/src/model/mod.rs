@@ -40,4 +40,4 @@ pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_I
 pub use summon::{Cold, ColdServices, Late, Refusal, Summon, SummonLimits, SummonOrder};
 pub use table::{Hold, TableHeader};
 pub use text::in_full;
-pub use window::{Forecast, Timestamp, WindowReport};
+pub use window::{Demand, Forecast, Timestamp, WindowReport};

@@ -33,6 +33,34 @@ impl Timestamp {
     }
 }
 
+/// What a service's load is counted by. Clients and resolvers that cache an answer open many connections by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Demand {
+    /// Queries for its names.
+    #[default]
+    Dns,
+    /// TCP connections that clients open to its instances.
+    Connections,
+    /// The larger of the two.
+    Max,
+}
+
+impl Demand {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Dns, Self::Connections, Self::Max];
+
+    /// Short fixed name: configuration value and JSON value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connections => "connections",
+            Self::Max => "max",
+        }
+    }
+}
+
 /// What a node counted in one period, for all its services.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowReport {
@@ -44,11 +72,28 @@ pub struct WindowReport {
     pub length_ms: u64,
     /// Requests by service; a service that is absent was not measured.
     pub requests: BTreeMap<ServiceName, f64>,
+    /// Connections that were opened to instances, of the services whose load they are.
+    #[serde(default)]
+    pub connections: BTreeMap<ServiceName, f64>,
     /// False where the counters were missing, stale or reset: nothing may be lowered by this report.
     pub complete: bool,
     /// False while the period still runs: `requests` are those of the `length_ms` that are over.
     #[serde(default = "closed")]
     pub closed: bool,
+}
+
+impl WindowReport {
+    /// A service's load in this period; `None` where it was not measured. Of the larger of two both have to be known:
+    /// what is missing is no small number.
+    #[must_use]
+    pub fn load(&self, service: &ServiceName, by: Demand) -> Option<f64> {
+        let (requests, connections) = (self.requests.get(service).copied(), self.connections.get(service).copied());
+        match by {
+            Demand::Dns => requests,
+            Demand::Connections => connections,
+            Demand::Max => Some(requests?.max(connections?)),
+        }
+    }
 }
 
 const fn closed() -> bool {
@@ -64,4 +109,29 @@ pub struct Forecast {
     pub quantiles: Vec<(f64, f64)>,
     /// The model's short name.
     pub model: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn the_load_is_what_the_service_is_counted_by() {
+        let service = ServiceName::new("video").unwrap();
+        let report = |requests: Option<f64>, connections: Option<f64>| WindowReport {
+            sequence: 1,
+            start: Timestamp(0),
+            length_ms: 1000,
+            requests: requests.map(|r| (service.clone(), r)).into_iter().collect(),
+            connections: connections.map(|c| (service.clone(), c)).into_iter().collect(),
+            complete: true,
+            closed: true,
+        };
+        let loads = |report: WindowReport| Demand::ALL.map(|by| report.load(&service, by));
+        assert_eq!(loads(report(Some(3.0), Some(40.0))), [Some(3.0), Some(40.0), Some(40.0)]);
+        assert_eq!(loads(report(Some(50.0), Some(40.0))), [Some(50.0), Some(40.0), Some(50.0)]);
+        assert_eq!(loads(report(Some(3.0), None)), [Some(3.0), None, None], "what is missing is no small number");
+        assert_eq!(loads(report(None, Some(40.0))), [None, Some(40.0), None]);
+    }
 }

@@ -219,7 +219,7 @@ impl Brain {
             let quantile = scaling.headroom.and_then(|level| self.predictor.quantile(h, level));
             Some(if expected.mean > 0.0 { quantile.unwrap_or(expected.mean).max(0.0) } else { 0.0 })
         };
-        let count = report.and_then(|r| r.requests.get(&service.name).copied());
+        let count = report.and_then(|r| r.load(&service.name, scaling.demand));
         let input = Input {
             forecast: self.forecast(service, horizon),
             demand: demand(horizon),

@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Mode};
 use crate::model::{
-    Desired, DesiredService, Forecast, NodeName, Observed, Order, Orders, Override, ServiceName, ServiceSpec,
+    Demand, Desired, DesiredService, Forecast, NodeName, Observed, Order, Orders, Override, ServiceName, ServiceSpec,
     WindowReport,
 };
 use crate::placement::{NodeView, Want, place};
@@ -221,14 +221,14 @@ impl Orchestrator {
     fn learn(&mut self, report: &WindowReport, now: &Observed, config: &Config) {
         self.brains.retain(|name, _| config.service(name).is_some());
         for service in &config.services {
+            let Some(demand) = config.scaling.get(&service.name).map(|s| s.demand) else { continue };
             let Some(brain) = self.brain(service, config) else { continue };
-            let requests = report.requests.get(&service.name).copied();
-            brain.observe(report, requests);
+            let load = report.load(&service.name, demand);
+            brain.observe(report, load);
             let served = now.services.get(&service.name).and_then(|state| state.served.as_ref());
             let served = served.filter(|served| served.window == report.sequence && report.complete);
-            if let (Some(scaling), Some((requests, served))) = (config.scaling.get(&service.name), requests.zip(served))
-            {
-                brain.measure(service, scaling, requests, served);
+            if let (Some(scaling), Some((load, served))) = (config.scaling.get(&service.name), load.zip(served)) {
+                brain.measure(service, scaling, load, served);
             }
         }
     }
@@ -366,14 +366,15 @@ impl Orchestrator {
             None if scaling.mode == Mode::Observe => (running, Outcome::ObservedOnly),
             None => (decision.wanted, Outcome::CarriedOut),
         };
-        let sentence = sentence(&decision, outcome, wanted, in_force, ordered.as_ref(), fitness.braked);
+        let mut sentence = sentence(&decision, outcome, wanted, in_force, ordered.as_ref(), fitness.braked);
+        sentence.push_str(&record::counted_by(scaling.demand, report, name));
         let window_number = report.map(|r| r.sequence);
         let record = DecisionRecord::new(&decision, observed.at, window_number, wanted, outcome, sentence.clone());
         for label in record.labels() {
             *outlook.counts.entry(label).or_default() += 1;
         }
         if let Some(report) = report {
-            outlook.saw(report, name, state, wanted);
+            outlook.saw(report, name, scaling.demand, state, wanted);
         }
         let (mae, rmse) = record::errors(outlook.history.iter()).unzip();
         outlook.fitness = Fitness { mae, rmse, ..fitness };
@@ -443,6 +444,7 @@ impl ServiceOutlook {
         &mut self,
         report: &WindowReport,
         name: &ServiceName,
+        demand: Demand,
         state: Option<&crate::model::ObservedService>,
         wanted: u32,
     ) {
@@ -452,7 +454,9 @@ impl ServiceOutlook {
         self.history.push_back(WindowRecord {
             window: report.sequence,
             start: report.start,
-            observed: report.requests.get(name).copied(),
+            observed: report.load(name, demand),
+            dns: report.requests.get(name).copied(),
+            connections: report.connections.get(name).copied(),
             predicted: self.forecast.as_ref().map(|f| f.mean),
             replicas: state.map_or(0, brain::serving),
             wanted,

@@ -4,7 +4,7 @@ use autoscale::plan::{Bound, Decision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Forecast, Timestamp};
+use crate::model::{Demand, Forecast, ServiceName, Timestamp, WindowReport};
 
 impl From<autoscale::predict::Forecast> for Forecast {
     fn from(forecast: autoscale::predict::Forecast) -> Self {
@@ -19,8 +19,14 @@ pub struct WindowRecord {
     pub window: u64,
     /// Its start.
     pub start: Timestamp,
-    /// Requests that came; `None` where they could not be counted.
+    /// Requests that came, by what the service's demand is; `None` where they could not be counted.
     pub observed: Option<f64>,
+    /// Queries for the service's names.
+    #[serde(default)]
+    pub dns: Option<f64>,
+    /// Connections that were opened to its instances, where its demand needs them.
+    #[serde(default)]
+    pub connections: Option<f64>,
     /// Requests that had been forecast for this window before it began.
     pub predicted: Option<f64>,
     /// Instances that served at its end.
@@ -166,6 +172,20 @@ impl DecisionRecord {
     pub(super) fn is_like(&self, other: &Self) -> bool {
         (self.planned, self.wanted, self.outcome, &self.basis, &self.bounds)
             == (other.planned, other.wanted, other.outcome, &other.basis, &other.bounds)
+    }
+}
+
+/// What the requests of a decision's sentence are, where they are not queries.
+pub(super) fn counted_by(demand: Demand, report: Option<&WindowReport>, service: &ServiceName) -> String {
+    let told = |count: Option<&f64>| count.map_or("not measured".to_owned(), |count| format!("{count:.1}"));
+    let counts = report.map_or(String::new(), |report| {
+        let (connections, queries) = (told(report.connections.get(service)), told(report.requests.get(service)));
+        format!(" (connections: {connections}, queries: {queries})")
+    });
+    match demand {
+        Demand::Dns => String::new(),
+        Demand::Connections => format!("; requests are connections{counts}"),
+        Demand::Max => format!("; requests are connections or queries, whichever are more{counts}"),
     }
 }
 

@@ -21,8 +21,9 @@ pub(super) fn surges(
 ) -> BTreeMap<ServiceName, f64> {
     let share = part.length_ms as f64 / 1000.0 / config.control.window.as_secs_f64().max(1e-3);
     let surge = |service: &ServiceSpec| {
-        let least = at_least(*part.requests.get(&service.name)?, share);
-        let policy = config.scaling.get(&service.name)?.policy(service, config.control.window);
+        let scaling = config.scaling.get(&service.name)?;
+        let least = at_least(part.load(&service.name, scaling.demand)?, share);
+        let policy = scaling.policy(service, config.control.window);
         let running = observed.services.get(&service.name).map_or(0, ObservedService::running);
         if running == 0 && service.summon.is_some() {
             return None;

@@ -15,6 +15,8 @@ struct Stage {
     window: Option<WindowReport>,
     running_window: Option<WindowReport>,
     served: Option<Served>,
+    /// Of each window that is reported.
+    connections: Option<f64>,
     clock: u64,
     number: u32,
     store: Arc<Store>,
@@ -60,6 +62,7 @@ impl Stage {
             window,
             running_window,
             served,
+            connections: None,
             clock,
             number: 0,
             store,
@@ -122,6 +125,7 @@ impl Stage {
             start: Timestamp(self.clock - 10_000),
             length_ms: 10_000,
             requests: requests.map(|r| (video(), r)).into_iter().collect(),
+            connections: self.connections.map(|c| (video(), c)).into_iter().collect(),
             complete,
             closed: true,
         });
@@ -148,6 +152,7 @@ impl Stage {
             start: Timestamp(self.clock),
             length_ms,
             requests: [(video(), requests)].into(),
+            connections: self.connections.map(|c| (video(), c)).into_iter().collect(),
             complete: true,
             closed: false,
         });
@@ -455,6 +460,44 @@ fn no_trouble_lowers_a_target() {
     }
 }
 
+/// Clients that keep answers ask seldom and connect often.
+#[test]
+fn the_load_is_counted_as_the_service_says() {
+    let cases = [
+        ("demand = 'dns'", 1, "10 per instance that needs 1 (last window: 4.0)"),
+        (
+            "demand = 'connections'",
+            6,
+            "(last window: 60.0); requests are connections (connections: 60.0, queries: 4.0)",
+        ),
+        (
+            "demand = 'max'",
+            6,
+            "; requests are connections or queries, whichever are more (connections: 60.0, queries: 4.0)",
+        ),
+    ];
+    for (key, wanted, said) in cases {
+        let mut stage = Stage::new(&format!("{PLAIN}{key}"), "min = 1\nmax = 9");
+        stage.connections = Some(60.0);
+        (0..3).for_each(|_| stage.load(4.0));
+        let outlook = stage.outlook();
+        assert_eq!(outlook.wanted, wanted, "{key}: {}", outlook.decision);
+        assert!(outlook.decision.contains(said), "{key}: {}", outlook.decision);
+        let last = outlook.history.back().unwrap();
+        assert_eq!((last.dns, last.connections), (Some(4.0), Some(60.0)));
+        // Within a window too, and not by what could not be counted.
+        stage.connections = Some(500.0);
+        stage.part(5_000, 4.0);
+        assert_eq!(stage.outlook().wanted > wanted, key != "demand = 'dns'", "{key}: {}", stage.outlook().decision);
+        stage.settle();
+        let running = stage.outlook().wanted;
+        stage.connections = None;
+        stage.load(4.0);
+        let outlook = stage.outlook();
+        assert!(key == "demand = 'dns'" || outlook.wanted >= running, "{key}: {}", outlook.decision);
+    }
+}
+
 #[test]
 fn turns_go_round() {
     let names: Vec<ServiceName> = ["a", "b", "c"].iter().map(|n| ServiceName::new(*n).unwrap()).collect();
@@ -478,7 +521,8 @@ fn many_services_take_turns() {
     for sequence in 1..=40 {
         let requests = stage.config.services.iter().map(|s| (s.name.clone(), 5.0)).collect();
         let (start, length_ms, complete, closed) = (Timestamp(sequence * 10_000), 10_000, true, true);
-        stage.window = Some(WindowReport { sequence, start, length_ms, requests, complete, closed });
+        let connections = BTreeMap::new();
+        stage.window = Some(WindowReport { sequence, start, length_ms, requests, connections, complete, closed });
         stage.step();
     }
     assert!(stage.orchestrator.fitted.is_some(), "estimation has begun");

@@ -14,6 +14,8 @@ pub struct Reading {
     pub at_ms: u64,
     /// Requests since the epoch began, by service.
     pub totals: BTreeMap<ServiceName, u64>,
+    /// Connections since this daemon began to count them, of the services whose load they are.
+    pub connections: BTreeMap<ServiceName, u64>,
 }
 
 /// Turns successive readings into window reports.
@@ -40,15 +42,12 @@ impl Windows {
     pub fn so_far(&self, now: Timestamp, reading: &Reading) -> Option<WindowReport> {
         let last = self.last.as_ref().filter(|last| last.epoch == reading.epoch)?;
         let length_ms = reading.at_ms.checked_sub(last.at_ms).filter(|elapsed| *elapsed > 0)?;
-        let difference = |(service, total): (&ServiceName, &u64)| {
-            let difference = total.checked_sub(*last.totals.get(service)?)?;
-            Some((service.clone(), difference as f64))
-        };
         Some(WindowReport {
             sequence: self.sequence + 1,
             start: Timestamp(now.0.saturating_sub(length_ms)),
             length_ms,
-            requests: reading.totals.iter().filter_map(difference).collect(),
+            requests: differences(&last.totals, &reading.totals),
+            connections: differences(&last.connections, &reading.connections),
             complete: true,
             closed: false,
         })
@@ -64,6 +63,7 @@ impl Windows {
             start: Timestamp(end.0.saturating_sub(self.length_ms)),
             length_ms: self.length_ms,
             requests: BTreeMap::new(),
+            connections: BTreeMap::new(),
             complete: false,
             closed: true,
         };
@@ -72,20 +72,25 @@ impl Windows {
         {
             let elapsed = now.at_ms.saturating_sub(last.at_ms);
             let on_time = elapsed > 0 && (elapsed as f64) < self.length_ms as f64 * LATEST;
-            report.complete = on_time;
-            for (service, total) in &now.totals {
-                match last.totals.get(service).and_then(|before| total.checked_sub(*before)) {
-                    Some(difference) if on_time => {
-                        report.requests.insert(service.clone(), difference as f64);
-                    }
-                    _ => report.complete = false,
-                }
+            if on_time {
+                report.requests = differences(&last.totals, &now.totals);
+                report.connections = differences(&last.connections, &now.connections);
             }
+            report.complete = on_time && report.requests.len() == now.totals.len();
         }
         // A failed reading is not kept: the next difference would span two windows.
         self.last = reading;
         report
     }
+}
+
+/// What was counted between two readings, of the services that both know and whose count did not go back.
+fn differences(last: &BTreeMap<ServiceName, u64>, now: &BTreeMap<ServiceName, u64>) -> BTreeMap<ServiceName, f64> {
+    let difference = |(service, total): (&ServiceName, &u64)| {
+        let difference = total.checked_sub(*last.get(service)?)?;
+        Some((service.clone(), difference as f64))
+    };
+    now.iter().filter_map(difference).collect()
 }
 
 #[cfg(test)]
@@ -95,7 +100,8 @@ mod tests {
 
     fn reading(epoch: u64, at_ms: u64, total: u64) -> Option<Reading> {
         let service = ServiceName::new("video").unwrap();
-        Some(Reading { epoch, at_ms, totals: BTreeMap::from([(service, total)]) })
+        let connections = BTreeMap::from([(service.clone(), 100 * total)]);
+        Some(Reading { epoch, at_ms, totals: BTreeMap::from([(service, total)]), connections })
     }
 
     fn requests(report: &WindowReport) -> Option<f64> {
@@ -108,6 +114,7 @@ mod tests {
         let report = windows.close(Timestamp(1000), reading(1, 1000, 25));
         assert_eq!((requests(&report), report.complete, report.sequence), (Some(20.0), true, 1));
         assert_eq!(report.start, Timestamp(0));
+        assert_eq!(report.connections.values().next(), Some(&2000.0));
     }
 
     #[test]
@@ -140,6 +147,7 @@ mod tests {
         for (what, first, second) in cases {
             let report = Windows::new(1000, first).close(Timestamp(1000), second);
             assert_eq!((requests(&report), report.complete), (None, false), "{what}");
+            assert!(report.connections.is_empty(), "{what}");
         }
     }
 

@@ -67,11 +67,34 @@ impl Daemon {
         log: &Path,
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let file = File::options().create(true).append(true).open(log);
-        let file = file.map_err(LabError::system("open", log.display()))?;
         let program = binary("selvedged")?;
         let mut command = namespace.command(&program.to_string_lossy())?;
         command.envs(environment.iter().copied());
+        Self::spawn(record, command, config, socket, log)
+    }
+
+    /// The same as root without these capabilities, named as in `perfmon`.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn start_without(
+        record: &mut Record,
+        namespace: &Namespace,
+        config: &Path,
+        socket: &Path,
+        log: &Path,
+        capabilities: &[&str],
+    ) -> Result<Self> {
+        let program = binary("selvedged")?;
+        let mut command = namespace.command("setpriv")?;
+        let dropped: Vec<String> = capabilities.iter().map(|name| format!("-{name}")).collect();
+        command.args(["--bounding-set", &dropped.join(",")]).arg(program);
+        Self::spawn(record, command, config, socket, log)
+    }
+
+    fn spawn(record: &mut Record, mut command: Command, config: &Path, socket: &Path, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.map_err(LabError::system("open", log.display()))?;
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         // A group of its own: a Ctrl-C at the terminal is for the lab, which ends its parts in order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -17,7 +17,7 @@ pub fn replace_program(pin: &Path, program_id: u32) -> io::Result<()> {
 }
 
 /// Deletes an element of a pinned map.
-pub fn delete_element(pin: &Path, key: u32) -> io::Result<()> {
+pub fn delete_element<K: aya::Pod>(pin: &Path, key: K) -> io::Result<()> {
     sys::delete(sys::get(pin)?.as_fd(), &key)
 }
 
