@@ -5,7 +5,7 @@
 //! by name. The kernel tells nobody when a link is detached or its program replaced, so both are for a clock.
 
 use std::fmt;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use xdp_balancer_common::{Settings, object};
@@ -34,11 +34,14 @@ pub enum DriftKind {
     Settings,
     /// An instance's counters.
     Counter,
+    /// The filter that rewrites replies, or the qdisc that it is in.
+    Filter,
 }
 
 impl DriftKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter];
+    pub const ALL: [Self; 7] =
+        [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter, Self::Filter];
 
     /// Short fixed name: metric label and JSON name.
     #[must_use]
@@ -50,6 +53,7 @@ impl DriftKind {
             Self::Table => "table",
             Self::Settings => "settings",
             Self::Counter => "counter",
+            Self::Filter => "filter",
         }
     }
 }
@@ -90,13 +94,13 @@ impl Dataplane {
             found.push((drift, Ok(())));
         }
         for (name, map) in &self.pinned {
-            if let Some(what) = pin_drift(&self.pins.map(name), map.as_fd())? {
-                let mended = self.pins.create().and_then(|()| pin_again(&self.pins.map(name), map.as_fd()));
-                found.push((Drift::new(DriftKind::Pin, *name, what), mended));
-            }
+            found.extend(mend_pin(&self.pins, name, map.as_fd())?);
         }
         for interface in self.held.keys().cloned().collect::<Vec<_>>() {
             found.extend(self.mend_link(&interface)?);
+        }
+        if let Some(transit) = &mut self.transit {
+            found.extend(transit.mend(&self.pins)?);
         }
         Ok(found)
     }
@@ -201,8 +205,15 @@ impl Dataplane {
     }
 }
 
+/// Pins a map again that shall be pinned under that name.
+pub(crate) fn mend_pin(pins: &Pins, name: &'static str, map: BorrowedFd<'_>) -> Result<Option<Mended>, Error> {
+    let Some(what) = pin_drift(&pins.map(name), map)? else { return Ok(None) };
+    let mended = pins.create().and_then(|()| pin_again(&pins.map(name), map));
+    Ok(Some((Drift::new(DriftKind::Pin, name, what), mended)))
+}
+
 /// What is wrong with a pin of an object.
-fn pin_drift(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<Option<&'static str>, Error> {
+fn pin_drift(path: &Path, object: BorrowedFd<'_>) -> Result<Option<&'static str>, Error> {
     let inspect = |error| Error::system("inspect the pin", path.display().to_string())(error);
     match sys::get(path) {
         Ok(pinned) => {
@@ -214,7 +225,7 @@ fn pin_drift(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<Option<
     }
 }
 
-fn pin_again(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
+fn pin_again(path: &Path, object: BorrowedFd<'_>) -> Result<(), Error> {
     pins::remove(path)?;
     sys::pin(object, path).map_err(Error::system("pin", path.display().to_string()))
 }

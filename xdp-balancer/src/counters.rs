@@ -56,7 +56,7 @@ impl Maps {
 }
 
 /// The first `len` elements of a per-CPU array, all CPUs' summed, read in one call.
-fn sums<T: aya::Pod + Default>(
+pub(crate) fn sums<T: aya::Pod + Default>(
     map: BorrowedFd<'_>,
     name: &'static str,
     len: u32,

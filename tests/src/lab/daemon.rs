@@ -67,9 +67,33 @@ impl Daemon {
         log: &Path,
         environment: &[(&str, &str)],
     ) -> Result<Self> {
+        Self::spawn(record, &binary("selvedged")?, namespace, (config, socket, log), environment)
+    }
+
+    /// The same with another build.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn start_program(
+        record: &mut Record,
+        program: &Path,
+        namespace: &Namespace,
+        config: &Path,
+        socket: &Path,
+        log: &Path,
+    ) -> Result<Self> {
+        Self::spawn(record, program, namespace, (config, socket, log), &[])
+    }
+
+    fn spawn(
+        record: &mut Record,
+        program: &Path,
+        namespace: &Namespace,
+        (config, socket, log): (&Path, &Path, &Path),
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.map_err(LabError::system("open", log.display()))?;
-        let program = binary("selvedged")?;
         let mut command = namespace.command(&program.to_string_lossy())?;
         command.envs(environment.iter().copied());
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
