@@ -232,9 +232,9 @@ fn bridged(resolver: &Namespace, edge: &Namespace, client: &Namespace) {
     for (namespace, link, v4, v6) in [(resolver, "r0", UNBOUND, UNBOUND6), (client, "c0", "10.53.0.9", "fd53:1::9")] {
         // In the frame, not beside it.
         run(namespace, "ethtool", &["-K", link, "txvlan", "off"]);
-        run(namespace, "tc", &["qdisc", "add", "dev", link, "clsact"]);
+        namespace.tc(&["qdisc", "add", "dev", link, "clsact"]);
         for (direction, pin) in [("egress", tags.push()), ("ingress", tags.pop())] {
-            run(namespace, "tc", &["filter", "add", "dev", link, direction, "bpf", "da", "object-pinned", &pin]);
+            namespace.tc(&["filter", "add", "dev", link, direction, "bpf", "da", "object-pinned", &pin]);
         }
         namespace.up("lo");
         namespace.add_address(link, v4.parse().unwrap(), 24);
