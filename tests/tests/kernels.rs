@@ -124,7 +124,7 @@ fn reply_in_transit(namespace: &Namespace) {
     let frame = FrameBuilder::new(server, client).macs([2, 0, 0, 0, 0, 53], MAC).payload(query.build()).build();
     for filter in ["all", "t0"] {
         // Nobody here knows a way to that server.
-        namespace.set(&format!("net/ipv4/conf/{filter}/rp_filter"), "0").unwrap();
+        namespace.set(&format!("ipv4/conf/{filter}/rp_filter"), "0").unwrap();
     }
     let exchange = || {
         let socket = UdpSocket::bind(client).unwrap();

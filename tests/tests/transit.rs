@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use control::api::Status;
 use nix::sys::signal::Signal;
-use support::metrics;
+use support::{metrics, video};
 use tests::dataplane::{DataplaneLab, EDGE};
 use tests::lab::daemon::{Daemon, binary, selvedge};
 use tests::lab::netns::veth;
@@ -46,7 +46,7 @@ impl Lab {
         veth((&plane.edge, "er"), (&resolver, "r0")).unwrap();
         plane.edge.add_address("er", "10.62.0.1".parse().unwrap(), 24).unwrap();
         resolver.add_address("r0", RESOLVER.parse().unwrap(), 24).unwrap();
-        plane.edge.set("net/ipv4/ip_forward", "1").unwrap();
+        plane.edge.set("ipv4/ip_forward", "1").unwrap();
         resolver.add_route("default", "10.62.0.1".parse().unwrap()).unwrap();
         plane.client.add_route("default", EDGE.parse().unwrap()).unwrap();
         let dir = plane.dir.display();
@@ -249,7 +249,7 @@ fn replies_are_rewritten_through_the_daemons_life() {
         daemon.signal(Signal::SIGHUP).unwrap();
         daemon.wait_for(&format!("{wanted:?}"), PATIENCE, |s| places(s) == wanted).unwrap()
     };
-    daemon.wait_for("a table", PATIENCE, |s| s.generation > 0 && s.services[0].basis == "fallback").unwrap();
+    daemon.wait_for("a table", PATIENCE, |s| s.generation > 0 && video(s).basis == "fallback").unwrap();
     let client = lab.plane.client.name().to_owned();
     let ours = |met: &Mutex<Met>, most: u32| {
         let told = next(met);
@@ -261,14 +261,15 @@ fn replies_are_rewritten_through_the_daemons_life() {
     };
     let mut first = 0;
     let mut last = 0;
-    let (met, daemon) = under_load(&client, |met| {
+    // There before, and so nobody's to remove.
+    lab.tc(&["qdisc", "add", "dev", "e0", "clsact"]);
+    let (met, mut daemon) = under_load(&client, |met| {
         theirs(met);
-        // On, on the way out; the qdisc is made for it.
+        // On, on the way out.
         lab.configure("", "\"e0\"", 30);
         reload(&mut daemon, &[OUT]);
         first = met.lock().unwrap().told.len() + 1;
         ours(met, 30);
-        assert!(lab.has_clsact("e0"));
         let text = metrics(&lab.plane.edge);
         assert!(text.contains("selvedge_transit_rewriting{direction=\"egress\",interface=\"e0\"} 1"), "{text}");
         assert!(text.contains("selvedge_transit_packets_total{verdict=\"rewritten\"} "), "{text}");
@@ -293,7 +294,6 @@ fn replies_are_rewritten_through_the_daemons_life() {
         lab.configure("\"er\"", "", 30);
         grown(Some(&reload(&mut daemon, &[IN])));
         ours(met, 30);
-        assert!(!lab.has_clsact("e0"), "it was ours");
         lab.configure("\"er\"", "\"e0\"", 30);
         grown(Some(&reload(&mut daemon, &[IN, OUT])));
         ours(met, 30);
@@ -341,36 +341,31 @@ fn replies_are_rewritten_through_the_daemons_life() {
         lab.configure("", "", 5);
         reload(&mut daemon, &[]);
         theirs(met);
-        assert!(!lab.has_clsact("e0") && !pin.exists() && !lab.pin("TRANSIT_VERDICTS").exists());
+        assert!(!pin.exists() && !lab.pin("TRANSIT_VERDICTS").exists());
+        assert!(lab.has_clsact("e0") && lab.tc(&["filter", "show", "dev", "e0", "egress"]).is_empty());
         let shown = lab.show();
         assert_eq!((&shown["transit"], &shown["transit_verdicts"]), (&serde_json::json!([]), &serde_json::json!({})));
-
-        // A qdisc that was there before stays, and so does one of ours that others use by now.
-        for (before, after) in [(true, false), (false, true)] {
-            if before {
-                lab.tc(&["qdisc", "add", "dev", "e0", "clsact"]);
-            }
-            lab.configure("", "\"e0\"", 5);
-            reload(&mut daemon, &[OUT]);
-            ours(met, 5);
-            if after {
-                lab.tc(&[
-                    "filter", "add", "dev", "e0", "ingress", "pref", "9", "protocol", "ip", "u32", "match", "u32", "0",
-                    "0",
-                ]);
-            }
-            lab.configure("", "", 5);
-            reload(&mut daemon, &[]);
-            theirs(met);
-            assert!(lab.has_clsact("e0"), "it is not ours alone");
-            assert!(lab.tc(&["filter", "show", "dev", "e0", "egress"]).is_empty());
-            lab.tc(&["qdisc", "del", "dev", "e0", "clsact"]);
-        }
         daemon
     });
     println!("replies={} lost={}", met.told.len(), met.lost);
     assert_eq!(met.lost, 0);
     assert!(met.told[first..last].iter().all(|told| told.ours), "while it was on none passed as it was");
+
+    // A qdisc made for it goes with it, if nobody else uses it by then.
+    lab.tc(&["qdisc", "del", "dev", "e0", "clsact"]);
+    for used in [false, true] {
+        lab.configure("", "\"e0\"", 5);
+        reload(&mut daemon, &[OUT]);
+        assert!(lab.has_clsact("e0"));
+        if used {
+            let any = ["protocol", "ip", "u32", "match", "u32", "0", "0"];
+            lab.tc(&[&["filter", "add", "dev", "e0", "ingress", "pref", "9"][..], &any].concat());
+        }
+        lab.configure("", "", 5);
+        reload(&mut daemon, &[]);
+        assert_eq!(lab.has_clsact("e0"), used);
+        assert!(lab.tc(&["filter", "show", "dev", "e0", "egress"]).is_empty());
+    }
     daemon.terminate().unwrap();
     lab.remove();
 }
@@ -434,7 +429,8 @@ fn what_others_take_apart_is_counted_named_and_put_right() {
         assert_eq!((code, out.trim()), (Some(0), format!("detached from {interface}").as_str()), "{error}");
         let on = |s: &Status| s.transit.iter().filter(|place| place.problem.is_none()).count() == left;
         let status = daemon.wait_for("that it is off", PATIENCE, on).unwrap();
-        assert!(!lab.has_clsact(interface));
+        // On e0 the filter was missing for a moment: the qdisc may be another one since.
+        assert_eq!(lab.has_clsact(interface), interface == "e0");
         let off =
             status.transit.iter().find(|place| place.interface == interface && place.direction == "egress").unwrap();
         assert!(off.problem.as_deref().unwrap().contains("by order"), "{off:?}");
