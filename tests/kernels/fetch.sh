@@ -10,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 version=$1 suite=$2
 mkdir -p "$3/$version"
 out=$(cd "$3/$version" && pwd)
-[ ! -s "$out/release" ] || [ "$here/init" -nt "$out/release" ] || exit 0
+[ ! -s "$out/release" ] || [ "$here/init" -nt "$out/release" ] || [ "$here/fetch.sh" -nt "$out/release" ] || exit 0
 rm -f "$out/release"
 
 fail() {
@@ -65,10 +65,11 @@ fd377a58) xz -dc --single-stream <packed ;;
 esac >vmlinux
 [ "$(head -c 4 vmlinux | tail -c 3)" = ELF ] || fail "$package: no kernel comes out"
 
-# Drivers with what they need, in the order in which they are loaded.
+# Drivers, and what classifiers and an instances' network are made of, each with what it needs, in the order in which they
+# are loaded.
 depmod -b root "$release"
 mkdir -p base/{bin,dev,proc,sys,run,tmp,t,modules}
-for driver in virtio_pci virtio_net igb e1000e; do
+for driver in virtio_pci virtio_net igb e1000e sch_ingress cls_bpf bridge; do
     modprobe -d root -S "$release" --show-depends "$driver" 2>/dev/null | sed -n 's/^insmod \([^ ]*\).*/\1/p'
 done | awk '!seen[$0]++' >files
 while read -r file; do

@@ -7,12 +7,19 @@
 #[expect(dead_code, reason = "shared with tests that need more of it")]
 mod support;
 
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::time::Duration;
+
 use support::dig;
 use tests::lab::machine::{Kernel, Machine, Shown, has_card};
 use tests::lab::{Namespace, is_root};
+use xdp_balancer::testing::{FrameBuilder, Query, address_record};
 
 /// Half of what the kernel's verifier walks at most before it gives up, so that the next change fits too.
 const BUDGET: u64 = 500_000;
+/// The machine's card.
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0x99, 0, 1];
 /// Questions of each kind; sent once each, so that one that is lost shows.
 const QUESTIONS: u64 = 5;
 
@@ -27,9 +34,12 @@ fn is_native(card: &str) -> bool {
 fn config(mode: &str) -> String {
     format!(
         "[dataplane]\ninterfaces = [\"eth0\"]\nmode = \"{mode}\"\n\
+         [dataplane.transit]\ningress = [\"eth0\"]\negress = [\"eth0\"]\n\
          [dns]\nlisten = [\"10.99.0.1\", \"fd00:99::1\"]\n\
          [control]\nstate_dir = \"/tmp/state\"\nsocket = \"/run/selvedge.sock\"\n\
-         [[zone]]\nname = \"edge.test.\"\nfile = \"/t/zone\"\n"
+         [[zone]]\nname = \"edge.test.\"\nfile = \"/t/zone\"\n\
+         [[service]]\nname = \"video\"\nnames = [\"video.edge.test\"]\nimage = \"none\"\nmin = 1\nmax = 1\nttl_s = 30\n\
+         [[service.fallback]]\naddresses = [\"192.0.2.7\"]\n"
     )
 }
 
@@ -38,7 +48,8 @@ fn words(variable: &str, default: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// One line for each kernel and card: release, driver, mode, instructions that the verifier walked, result.
+/// One line for each kernel and card: release, driver, mode, instructions that the verifier walked, of the program that
+/// answers and of those that rewrite replies in transit, result.
 #[test]
 fn the_program_runs_on_debians_kernels() {
     let test = "the_program_runs_on_debians_kernels";
@@ -79,11 +90,73 @@ fn try_pair(kernel: &Kernel, version: &str, card: &str) -> String {
     }
     assert!((1..=BUDGET).contains(&attached.verified), "{} instructions verified", attached.verified);
 
+    let transit = ["ingress", "egress"].map(|direction| {
+        let places = shown.dataplane["transit"].as_array().unwrap();
+        let place = places.iter().find(|place| place["direction"] == direction);
+        let verified = place.and_then(|place| place["verified_instructions"].as_u64());
+        let verified = verified.unwrap_or_else(|| panic!("{direction} is not rewritten: {places:?}; {log}"));
+        assert!(verified <= BUDGET, "{verified} instructions verified");
+        verified
+    });
     let asked = ask_all(&namespace);
+    reply_in_transit(&namespace);
     let status = machine.finish().unwrap();
     let count = |verdict: &str| status["verdicts"][verdict].as_u64().unwrap();
     assert_eq!((count("answered"), count("nodata"), count("nxdomain")), asked, "{}", status["verdicts"]);
-    format!("{} {} {} verified={}", shown.release, shown.driver, attached.mode, attached.verified)
+    // Each on its way in and on its way out.
+    assert_eq!(
+        status["transit_verdicts"]["rewritten"].as_u64().unwrap(),
+        2 * QUESTIONS,
+        "{}",
+        status["transit_verdicts"]
+    );
+    let [in_, out] = transit;
+    format!("{} {} {} verified={} transit={in_}/{out}", shown.release, shown.driver, attached.mode, attached.verified)
+}
+
+/// Sends replies of another server through the machine, which has them come back: with its address, its TTL and a right
+/// checksum, or they would not be delivered.
+fn reply_in_transit(namespace: &Namespace) {
+    let server: SocketAddr = "10.98.0.53:53".parse().unwrap();
+    let client: SocketAddr = "10.99.0.2:40000".parse().unwrap();
+    let rest = address_record([203, 0, 113, 1].into(), 3600);
+    let query = Query { flags: 0x8180, counts: [1, 1, 0, 0], rest, ..Query::new("video.edge.test", 1) };
+    let frame = FrameBuilder::new(server, client).macs([2, 0, 0, 0, 0, 53], MAC).payload(query.build()).build();
+    for filter in ["all", "t0"] {
+        // Nobody here knows a way to that server.
+        namespace.set(&format!("ipv4/conf/{filter}/rp_filter"), "0").unwrap();
+    }
+    let exchange = || {
+        let socket = UdpSocket::bind(client).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        for _ in 0..QUESTIONS {
+            send_frame("t0", &frame).unwrap();
+            let mut reply = [0; 512];
+            let (len, from) = socket.recv_from(&mut reply).unwrap();
+            assert_eq!(from, server);
+            assert_eq!(reply[len - 16..len], address_record([192, 0, 2, 7].into(), 30), "{:02x?}", &reply[..len]);
+        }
+    };
+    namespace.run_in(exchange).unwrap();
+}
+
+/// Puts a frame on the wire as it is.
+fn send_frame(interface: &str, frame: &[u8]) -> std::io::Result<()> {
+    // SAFETY: a plain call.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: zero is a valid value of this plain struct.
+    let mut place: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    place.sll_family = libc::AF_PACKET as u16;
+    place.sll_ifindex = nix::net::if_::if_nametoindex(interface)?.cast_signed();
+    let (at, len) = ((&raw const place).cast(), size_of_val(&place) as u32);
+    // SAFETY: the frame and the address, with their lengths.
+    let sent = unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, at, len) };
+    if sent < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 struct Attached {

@@ -43,7 +43,7 @@ pub use pool::{
 };
 pub use settings::{LOCAL_ADDRESSES, QUIET_PREFIXES, QuietPrefix, Settings};
 pub use slots::{MAX_NAMES, MAX_SLOT_TEXT, MAX_SLOTS, PILOTS_AT, SLOT_HEAD, SLOT_SHIFTS, TableHead};
-pub use transit::{MAX_TRANSIT_RECORDS, TransitHook, TransitVerdict, ZONE_SERVICE};
+pub use transit::{MAX_TRANSIT_RECORDS, OWN_CLSACT, TransitHook, TransitVerdict, ZONE_SERVICE};
 pub use verdict::{Action, Verdict};
 
 /// Number of these layouts. Part of the pin path, so tables of another layout are never reinterpreted.

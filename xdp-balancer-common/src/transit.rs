@@ -29,6 +29,9 @@ impl TransitHook {
     }
 }
 
+/// Beside the hooks' bits of an interface: its `clsact` qdisc was made for our filter, so it goes with it.
+pub const OWN_CLSACT: u32 = 1 << 2;
+
 labelled! {
     /// What became of a packet where replies are rewritten; each has exactly one, and all but the first leave it as it
     /// was.

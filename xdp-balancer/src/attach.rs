@@ -21,7 +21,7 @@ use crate::object as elf;
 use crate::pins::{self, PinnedLink, Pins};
 use crate::sys;
 use crate::takeover;
-use crate::transit;
+use crate::transit::{self, PinnedTransit};
 
 /// How an interface is to run the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +99,8 @@ pub struct Pinned {
     pub features: u64,
     /// What queries cost.
     pub costs: Costs,
+    /// Replies in transit; `None` where they are not rewritten.
+    pub transit: Option<PinnedTransit>,
 }
 
 impl Dataplane {
@@ -321,12 +323,12 @@ pub(crate) fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
     Some(Attachment { interface, ifindex, mode, program_id: link.info.program_id })
 }
 
-/// Takes our program off one interface, or off all. Needs no daemon and works while one runs, which then leaves it off.
+/// Takes our programs off one interface, or off all, those that rewrite replies too. Needs no daemon and works while one runs, which then leaves it off.
 /// Returns the interfaces that it was taken off. The maps stay.
 pub fn detach(pin_dir: &Path, interface: Option<&str>) -> Result<Vec<String>, Error> {
     let mut detached = Vec::new();
     for layout in pins::layouts(pin_dir)? {
-        transit::take_all_off(&layout, interface)?;
+        detached.extend(transit::take_off(&layout, interface)?);
         for link in pins::links_in(&layout.join("links"))? {
             let attachment = attachment_of(&link);
             let name = attachment.as_ref().map_or_else(|| pins::interface_of(&link.path), |it| it.interface.clone());
@@ -344,6 +346,8 @@ pub fn detach(pin_dir: &Path, interface: Option<&str>) -> Result<Vec<String>, Er
             pins::remove(&link.path)?;
         }
     }
+    detached.sort();
+    detached.dedup();
     Ok(detached)
 }
 
@@ -382,6 +386,7 @@ pub fn show(pin_dir: &Path) -> Result<Option<Pinned>, Error> {
         freshness: maps.freshness(),
         features: maps.guard().features,
         costs: maps.costs()?,
+        transit: transit::show(pin_dir)?,
     }))
 }
 

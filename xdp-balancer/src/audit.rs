@@ -5,7 +5,7 @@
 //! by name. The kernel tells nobody when a link is detached or its program replaced, so both are for a clock.
 
 use std::fmt;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use xdp_balancer_common::{Settings, object};
@@ -36,12 +36,14 @@ pub enum DriftKind {
     Counter,
     /// Limits, lists and what becomes of stale tables.
     Rules,
+    /// The filter that rewrites replies, or the qdisc that it is in.
+    Filter,
 }
 
 impl DriftKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter, Self::Rules];
+    pub const ALL: [Self; 8] =
+        [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter, Self::Rules, Self::Filter];
 
     /// Short fixed name: metric label and JSON name.
     #[must_use]
@@ -54,6 +56,7 @@ impl DriftKind {
             Self::Settings => "settings",
             Self::Counter => "counter",
             Self::Rules => "rules",
+            Self::Filter => "filter",
         }
     }
 }
@@ -95,13 +98,13 @@ impl Dataplane {
         }
         found.extend(self.mend_guard());
         for (name, map) in &self.pinned {
-            if let Some(what) = pin_drift(&self.pins.map(name), map.as_fd())? {
-                let mended = self.pins.create().and_then(|()| pin_again(&self.pins.map(name), map.as_fd()));
-                found.push((Drift::new(DriftKind::Pin, *name, what), mended));
-            }
+            found.extend(mend_pin(&self.pins, name, map.as_fd())?);
         }
         for interface in self.held.keys().cloned().collect::<Vec<_>>() {
             found.extend(self.mend_link(&interface)?);
+        }
+        if let Some(transit) = &mut self.transit {
+            found.extend(transit.mend(&self.pins)?);
         }
         Ok(found)
     }
@@ -207,8 +210,15 @@ impl Dataplane {
     }
 }
 
+/// Pins a map again that shall be pinned under that name.
+pub(crate) fn mend_pin(pins: &Pins, name: &'static str, map: BorrowedFd<'_>) -> Result<Option<Mended>, Error> {
+    let Some(what) = pin_drift(&pins.map(name), map)? else { return Ok(None) };
+    let mended = pins.create().and_then(|()| pin_again(&pins.map(name), map));
+    Ok(Some((Drift::new(DriftKind::Pin, name, what), mended)))
+}
+
 /// What is wrong with a pin of an object.
-fn pin_drift(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<Option<&'static str>, Error> {
+fn pin_drift(path: &Path, object: BorrowedFd<'_>) -> Result<Option<&'static str>, Error> {
     let inspect = |error| Error::system("inspect the pin", path.display().to_string())(error);
     match sys::get(path) {
         Ok(pinned) => {
@@ -220,7 +230,7 @@ fn pin_drift(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<Option<
     }
 }
 
-fn pin_again(path: &Path, object: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
+fn pin_again(path: &Path, object: BorrowedFd<'_>) -> Result<(), Error> {
     pins::remove(path)?;
     sys::pin(object, path).map_err(Error::system("pin", path.display().to_string()))
 }

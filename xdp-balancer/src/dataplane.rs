@@ -17,6 +17,7 @@ use crate::pins::Pins;
 use crate::plan::Installed;
 use crate::sys;
 use crate::table::Rings;
+use crate::transit::Transit;
 
 /// How to open the dataplane.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ pub struct Dataplane {
     pub(crate) rings: Rings,
     pub(crate) classifiers_loaded: bool,
     /// The programs that rewrite replies in transit, where they are on.
-    pub(crate) transit: Option<Ebpf>,
+    pub(crate) transit: Option<Transit>,
     log: Option<KernelLog>,
     adopted: bool,
     /// One process at a time.
@@ -194,7 +195,7 @@ impl Dataplane {
     }
 }
 
-fn open_pin(pins: &Pins, name: &'static str) -> Result<(&'static str, OwnedFd), Error> {
+pub(crate) fn open_pin(pins: &Pins, name: &'static str) -> Result<(&'static str, OwnedFd), Error> {
     Ok((name, sys::get(&pins.map(name)).map_err(Error::system("open the pinned map", name))?))
 }
 

@@ -76,6 +76,6 @@ pub use log::KernelLog;
 pub use maps::Sizes;
 pub use publish::{Fill, Published};
 pub use table::{Below, Name, Rendered, Ring, Rrset, Table};
-pub use transit::MAX_TRANSIT_INTERFACES;
+pub use transit::{MAX_TRANSIT_INTERFACES, PinnedTransit, TransitPlace, verify_transit};
 pub use verify::{attach, has_tables, program_on, running, verify};
 pub use xdp_balancer_common::{Action, FlowCount, ServiceCount, TransitHook, TransitVerdict, Verdict};

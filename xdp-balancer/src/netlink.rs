@@ -1,5 +1,5 @@
-//! Which XDP program an interface runs, what kind of interface it is, and setting a program without a link: small
-//! rtnetlink requests.
+//! Which XDP program an interface runs, what kind of interface it is, setting a program without a link, and the filters
+//! of its `clsact` qdisc: small rtnetlink requests.
 //! Links cannot tell their mode, and a program attached without a link is only found this way.
 
 use std::io;
@@ -20,6 +20,14 @@ const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const ATTACHED_SKB: u8 = 2;
 const ATTACHED_MULTI: u8 = 4;
+
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_ID: u16 = 11;
+/// Where `clsact` is, as a parent.
+const TC_H_CLSACT: u32 = 0xffff_fff1;
+/// `struct tcmsg`.
+const TRAFFIC_HEADER: usize = 20;
 
 const MESSAGE_HEADER: usize = 16;
 const INTERFACE_HEADER: usize = 16;
@@ -54,6 +62,84 @@ pub(crate) fn is_veth(ifindex: u32) -> io::Result<bool> {
     let reply = link(ifindex)?;
     let kind = attribute(attributes(&reply), IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_KIND));
     Ok(kind.is_some_and(|kind| kind.strip_suffix(b"\0").unwrap_or(kind) == b"veth"))
+}
+
+/// One of the two lists of filters of a `clsact` qdisc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    /// Of what comes in.
+    Ingress,
+    /// Of what goes out.
+    Egress,
+}
+
+/// A filter, whoever's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// Its place in the list.
+    pub priority: u16,
+    /// Its number there.
+    pub handle: u32,
+    /// Kernel's id of the program that it runs; 0 where it runs none.
+    pub program_id: u32,
+}
+
+/// The filters in a list; none where there is no such qdisc.
+pub(crate) fn filters(ifindex: u32, list: List) -> io::Result<Vec<Filter>> {
+    let parent = match list {
+        List::Ingress => 0xffff_fff2,
+        List::Egress => 0xffff_fff3,
+    };
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let mut request = traffic(libc::RTM_GETTFILTER, flags, ifindex, parent);
+    let socket = send(&mut request)?;
+    let mut found = Vec::new();
+    loop {
+        let reply = receive(&socket)?;
+        let mut rest = reply.as_slice();
+        while let Some(len) = word(rest).map(|len| len as usize).filter(|len| *len >= MESSAGE_HEADER) {
+            let Some(message) = rest.get(..len) else { break };
+            match kind(message) {
+                Some(libc::RTM_NEWTFILTER) => found.extend(filter(message)),
+                Some(kind) if i32::from(kind) == libc::NLMSG_DONE => return Ok(found),
+                Some(kind) if i32::from(kind) == libc::NLMSG_ERROR => return refusal(message).map(|()| found),
+                _ => {}
+            }
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// A filter in a message; a list tells of its classifiers too, which have no number.
+fn filter(message: &[u8]) -> Option<Filter> {
+    let header = message.get(MESSAGE_HEADER..)?;
+    let handle = word(header.get(8..)?)?;
+    let priority = (word(header.get(16..)?)? >> 16) as u16;
+    let options = attribute(header.get(TRAFFIC_HEADER..)?, TCA_OPTIONS);
+    let program_id = options.and_then(|options| attribute(options, TCA_BPF_ID)).and_then(word).unwrap_or(0);
+    (handle != 0).then_some(Filter { priority, handle, program_id })
+}
+
+/// Removes an interface's `clsact` qdisc; gone already is fine.
+pub(crate) fn remove_clsact(ifindex: u32) -> io::Result<()> {
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    let mut request = traffic(libc::RTM_DELQDISC, flags, ifindex, TC_H_CLSACT);
+    push_attribute(&mut request, TCA_KIND, b"clsact\0");
+    match exchange(&mut request) {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A message on a qdisc or its filters.
+fn traffic(kind: u16, flags: u16, ifindex: u32, parent: u32) -> Vec<u8> {
+    let mut bytes = message(kind, flags, 0);
+    bytes.truncate(MESSAGE_HEADER);
+    // struct tcmsg: family and padding, interface, handle, parent, info.
+    for word in [0, ifindex, 0, parent, 0] {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    bytes
 }
 
 /// All that is said of an interface.
@@ -102,6 +188,14 @@ fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
 
 /// Sends one request and returns its one reply; an error reply becomes an error.
 fn exchange(request: &mut [u8]) -> io::Result<Vec<u8>> {
+    let reply = receive(&send(request)?)?;
+    if kind(&reply).is_some_and(|kind| i32::from(kind) == libc::NLMSG_ERROR) {
+        refusal(&reply)?;
+    }
+    Ok(reply)
+}
+
+fn send(request: &mut [u8]) -> io::Result<OwnedFd> {
     let len = request.len() as u32;
     request[..4].copy_from_slice(&len.to_ne_bytes());
     // SAFETY: a plain call.
@@ -115,6 +209,10 @@ fn exchange(request: &mut [u8]) -> io::Result<Vec<u8>> {
     if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(socket)
+}
+
+fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
     let mut reply = vec![0_u8; 32 * 1024];
     // SAFETY: the buffer and its length.
     let got = unsafe { libc::recv(socket.as_raw_fd(), reply.as_mut_ptr().cast(), reply.len(), 0) };
@@ -122,14 +220,19 @@ fn exchange(request: &mut [u8]) -> io::Result<Vec<u8>> {
         return Err(io::Error::last_os_error());
     }
     reply.truncate(got as usize);
-    let kind = reply.get(4..6).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
-    if kind == Some(libc::NLMSG_ERROR as u16) {
-        let errno = reply.get(MESSAGE_HEADER..).and_then(word).unwrap_or(0) as i32;
-        if errno != 0 {
-            return Err(io::Error::from_raw_os_error(-errno));
-        }
-    }
     Ok(reply)
+}
+
+fn kind(message: &[u8]) -> Option<u16> {
+    message.get(4..6).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
+}
+
+/// The error in an error message; 0 is none.
+fn refusal(message: &[u8]) -> io::Result<()> {
+    match message.get(MESSAGE_HEADER..).and_then(word).unwrap_or(0) as i32 {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(-errno)),
+    }
 }
 
 fn word(bytes: &[u8]) -> Option<u32> {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -271,6 +272,29 @@ pub(crate) fn lookup_words(map: BorrowedFd<'_>, index: u32, words: &mut [u64]) -
     attr.pointer(2, std::ptr::from_ref(&index) as usize);
     attr.pointer(4, words.as_mut_ptr() as usize);
     attr.call(BPF_MAP_LOOKUP_ELEM).map(drop)
+}
+
+/// An element of an array whose value is a word of 32 bits; `None` where it is empty.
+pub(crate) fn lookup_u32(map: BorrowedFd<'_>, index: u32) -> io::Result<Option<u32>> {
+    let mut word = 0_u32;
+    let mut attr = Attr::new();
+    attr.0[0] = raw(map);
+    attr.pointer(2, std::ptr::from_ref(&index) as usize);
+    attr.pointer(4, std::ptr::from_mut(&mut word) as usize);
+    match attr.call(BPF_MAP_LOOKUP_ELEM) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        other => other.map(|_| Some(word)),
+    }
+}
+
+/// Puts a program into an array of programs.
+pub(crate) fn set_program(map: BorrowedFd<'_>, index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let word = raw(program);
+    let mut attr = Attr::new();
+    attr.0[0] = raw(map);
+    attr.pointer(2, std::ptr::from_ref(&index) as usize);
+    attr.pointer(4, std::ptr::from_ref(&word) as usize);
+    attr.call(BPF_MAP_UPDATE_ELEM).map(drop)
 }
 
 /// Index of an interface.

@@ -8,8 +8,8 @@ use crate::carried::is_countable;
 use crate::error::Error;
 use crate::pins;
 
-/// Counted on from layout to layout.
-const KEPT: [&str; 2] = [object::VERDICTS, object::SERVICES];
+/// Counted on from layout to layout; and where replies are rewritten, until that is taken over too.
+const KEPT: [&str; 4] = [object::VERDICTS, object::SERVICES, object::TRANSIT_VERDICTS, object::TRANSIT_HOOKS];
 
 /// Gives up the tables of a layout, if it has no link any more; its counters stay. Classifiers at instances' interfaces
 /// hold its maps until [`count_flows`](crate::Dataplane::count_flows) puts ours in their place.

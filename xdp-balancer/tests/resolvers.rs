@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::namespace::{Namespace, veth};
+use support::vlan;
 use support::{A, AAAA, privileged};
 use xdp_balancer::testing::{address_record, wire};
 use xdp_balancer::{Below, Dataplane, Mode, Name, Options, Rendered, Ring, Rrset, Sizes, Table, TransitHook};
@@ -40,6 +41,17 @@ alias CNAME middle
 middle CNAME video
 other A 203.0.113.99
 ";
+
+/// What lies between the client and the resolvers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    /// A router.
+    Plain,
+    /// A router whose links are VLAN devices.
+    Devices,
+    /// A bridge that passes tagged frames.
+    Bridged,
+}
 
 /// A process that ends with the test.
 struct Server(Child);
@@ -69,38 +81,18 @@ struct Lab {
 }
 
 impl Lab {
-    /// Resolvers behind an edge that routes, a client in front; with `vlan` both links are tagged.
-    fn new(tag: &str, vlan: bool) -> Self {
+    /// Resolvers behind an edge, a client in front.
+    fn new(tag: &str, links: Links) -> Self {
         let name = |end: &str| format!("selv-t{tag}{end}{}", std::process::id());
         let [resolver, edge, client] = ["r", "e", "c"].map(|end| Namespace::create(&name(end)));
         veth((&edge, "er"), (&resolver, "r0"));
         veth((&edge, "ec"), (&client, "c0"));
         // As it is where nobody has turned it off: these checksums are finished behind us, if at all.
         leave_checksums_to_the_device(&resolver);
-        for (namespace, link, v4, v6) in [
-            (&edge, "er", "10.53.0.1", "fd53:1::1"),
-            (&edge, "ec", "10.54.0.1", "fd53:2::1"),
-            (&resolver, "r0", UNBOUND, UNBOUND6),
-            (&client, "c0", "10.54.0.2", "fd53:2::2"),
-        ] {
-            let tagged = format!("{link}.{VLAN}");
-            if vlan {
-                namespace.ip(&["link", "add", "link", link, "name", &tagged, "type", "vlan", "id", VLAN]);
-                namespace.up(&tagged);
-            }
-            let interface = if vlan { &tagged } else { link };
-            namespace.up("lo");
-            namespace.add_address(interface, v4.parse().unwrap(), 24);
-            namespace.add_address(interface, v6.parse().unwrap(), 64);
-            if link == "r0" {
-                namespace.add_address(interface, KRESD.parse().unwrap(), 24);
-            }
-        }
-        edge.set("net/ipv4/ip_forward", "1");
-        edge.set("net/ipv6/conf/all/forwarding", "1");
-        for (namespace, v4, v6) in [(&resolver, "10.53.0.1", "fd53:1::1"), (&client, "10.54.0.1", "fd53:2::1")] {
-            namespace.ip(&["route", "add", "default", "via", v4]);
-            namespace.ip(&["-6", "route", "add", "default", "via", v6]);
+        if links == Links::Bridged {
+            bridged(&resolver, &edge, &client);
+        } else {
+            routed(&resolver, &edge, &client, links == Links::Devices);
         }
         let pins = PathBuf::from(format!("/sys/fs/bpf/{}", name("p")));
         let directory = std::env::temp_dir().join(name("d"));
@@ -199,10 +191,66 @@ impl Lab {
     }
 }
 
+/// Addresses and routes; with `vlan` on devices for the tag.
+fn routed(resolver: &Namespace, edge: &Namespace, client: &Namespace, vlan: bool) {
+    for (namespace, link, v4, v6) in [
+        (edge, "er", "10.53.0.1", "fd53:1::1"),
+        (edge, "ec", "10.54.0.1", "fd53:2::1"),
+        (resolver, "r0", UNBOUND, UNBOUND6),
+        (client, "c0", "10.54.0.2", "fd53:2::2"),
+    ] {
+        let tagged = format!("{link}.{VLAN}");
+        if vlan {
+            namespace.ip(&["link", "add", "link", link, "name", &tagged, "type", "vlan", "id", VLAN]);
+            namespace.up(&tagged);
+        }
+        let interface = if vlan { &tagged } else { link };
+        namespace.up("lo");
+        namespace.add_address(interface, v4.parse().unwrap(), 24);
+        namespace.add_address(interface, v6.parse().unwrap(), 64);
+        if link == "r0" {
+            namespace.add_address(interface, KRESD.parse().unwrap(), 24);
+        }
+    }
+    edge.set("net/ipv4/ip_forward", "1");
+    edge.set("net/ipv6/conf/all/forwarding", "1");
+    for (namespace, v4, v6) in [(resolver, "10.53.0.1", "fd53:1::1"), (client, "10.54.0.1", "fd53:2::1")] {
+        namespace.ip(&["route", "add", "default", "via", v4]);
+        namespace.ip(&["-6", "route", "add", "default", "via", v6]);
+    }
+}
+
+/// One network whose frames bear a tag on both links, put on and taken off by programs at both ends: needs no VLAN
+/// devices. The edge is a bridge, which passes them as they are.
+fn bridged(resolver: &Namespace, edge: &Namespace, client: &Namespace) {
+    edge.ip(&["link", "add", "br0", "type", "bridge"]);
+    edge.up("br0");
+    for link in ["er", "ec"] {
+        edge.ip(&["link", "set", link, "master", "br0"]);
+    }
+    let tags = vlan::Tags::load(VLAN.parse().unwrap());
+    for (namespace, link, v4, v6) in [(resolver, "r0", UNBOUND, UNBOUND6), (client, "c0", "10.53.0.9", "fd53:1::9")] {
+        // In the frame, not beside it.
+        run(namespace, "ethtool", &["-K", link, "txvlan", "off"]);
+        namespace.tc(&["qdisc", "add", "dev", link, "clsact"]);
+        for (direction, pin) in [("egress", tags.push()), ("ingress", tags.pop())] {
+            namespace.tc(&["filter", "add", "dev", link, direction, "bpf", "da", "object-pinned", &pin]);
+        }
+        namespace.up("lo");
+        namespace.add_address(link, v4.parse().unwrap(), 24);
+        namespace.add_address(link, v6.parse().unwrap(), 64);
+    }
+    resolver.add_address("r0", KRESD.parse().unwrap(), 24);
+}
+
+fn run(namespace: &Namespace, program: &str, arguments: &[&str]) {
+    let output = namespace.command(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Lets the resolvers leave their checksums to a device again, as they do by default.
 fn leave_checksums_to_the_device(resolver: &Namespace) {
-    let mut command = resolver.command("ethtool");
-    assert!(command.args(["-K", "r0", "tx", "on"]).output().unwrap().status.success());
+    run(resolver, "ethtool", &["-K", "r0", "tx", "on"]);
 }
 
 fn table() -> Table {
@@ -301,16 +349,18 @@ fn resolvers_behind_us_tell_of_our_instances() {
     if !privileged(test) {
         return;
     }
-    let there = |tool: &&str| ["/usr/sbin", "/usr/bin"].iter().any(|path| Path::new(path).join(tool).exists());
-    if let Some(missing) = ["knotd", "unbound", "kresd", "dig", "ethtool"].iter().find(|tool| !there(tool)) {
+    let there = |tool: &&str| ["/usr/sbin", "/usr/bin", "/sbin"].iter().any(|path| Path::new(path).join(tool).exists());
+    if let Some(missing) = ["knotd", "unbound", "kresd", "dig", "ethtool", "tc"].iter().find(|tool| !there(tool)) {
         println!("SKIPPED (no {missing}): {test}");
         return;
     }
-    // Tagged frames go through both programs in `transit.rs` in any case.
     let vlan_devices = Namespace::create(&format!("selv-tx{}", std::process::id())).has_vlan_devices();
     println!("VLAN devices in this kernel: {vlan_devices}");
-    for vlan in [false, true].into_iter().take(if vlan_devices { 2 } else { 1 }) {
-        let mut lab = Lab::new(if vlan { "v" } else { "p" }, vlan);
+    for (links, tag) in [(Links::Plain, "p"), (Links::Bridged, "b"), (Links::Devices, "v")] {
+        if links == Links::Devices && !vlan_devices {
+            continue;
+        }
+        let mut lab = Lab::new(tag, links);
         lab.servers();
         for hook in [TransitHook::Ingress, TransitHook::Egress] {
             let plane = lab.dataplane(hook);
@@ -318,7 +368,7 @@ fn resolvers_behind_us_tell_of_our_instances() {
             let counts = plane.transit_counts().unwrap().unwrap();
             let count = |verdict: TransitVerdict| counts[verdict as usize];
             println!(
-                "vlan={vlan} {hook:?} rewritten={} signed={}",
+                "{links:?} {hook:?} rewritten={} signed={}",
                 count(TransitVerdict::Rewritten),
                 count(TransitVerdict::Signed)
             );

@@ -210,6 +210,22 @@ fn each_verdict_has_a_packet() {
     assert_eq!(lab.plane.run(&frame).unwrap().frame, frame, "no slot, no rewriting");
     assert_eq!(lab.counts(), counts);
     assert_ne!(lab.plane.run_out(&frame).unwrap(), Some(frame.clone()));
+    // As it comes in on another interface only.
+    let made = std::process::Command::new("ip").args(["link", "add", "o0", "type", "veth"]).status().unwrap();
+    assert!(made.success());
+    lab.plane.set_transit(&[("o0", TransitHook::Ingress), ("lo", TransitHook::Egress)]).unwrap();
+    let counts = lab.counts();
+    assert_eq!(lab.plane.run(&frame).unwrap().frame, frame);
+    assert_eq!(changed(&counts, &lab.counts()), Some(V::Elsewhere));
+    // A table that contradicts itself.
+    lab.plane.set_transit(&[("lo", TransitHook::Ingress), ("lo", TransitHook::Egress)]).unwrap();
+    assert!(lab.plane.damage(&wire(VIDEO)));
+    let counts = lab.counts();
+    assert_eq!(lab.plane.run(&frame).unwrap().frame, frame);
+    let between = lab.counts();
+    assert_eq!(changed(&counts, &between), Some(V::Broken));
+    assert_eq!(lab.plane.run_out(&frame).unwrap(), Some(frame.clone()));
+    assert_eq!(changed(&between, &lab.counts()), Some(V::Broken));
     lab.plane.set_transit(&[]).unwrap();
     assert_eq!(lab.plane.transit_counts().unwrap(), None);
     assert_eq!(lab.plane.run(&frame).unwrap().frame, frame);

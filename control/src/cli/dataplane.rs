@@ -66,6 +66,14 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
             interface.verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
         println!("{}: {} (program {id}{walked})", status.interface, status.mode);
     }
+    for place in &found.transit {
+        let state = match (place.program_id, place.verified_instructions) {
+            (Some(id), Some(count)) => format!("rewritten (program {id}, {count} instructions verified)"),
+            (Some(id), None) => format!("rewritten (program {id})"),
+            (None, _) => "not rewritten: its program was taken away".to_owned(),
+        };
+        println!("{}: replies in transit, {}: {state}", place.interface, place.direction);
+    }
     if found.generation != 0 {
         let age = found.heartbeat_age_ms.map_or("never".to_owned(), |ms| format!("{} ago", age(ms)));
         let stale = if found.stale { ", stale" } else { "" };
@@ -80,6 +88,10 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
     let counts: Vec<String> = GUARDS.iter().filter_map(|verdict| count(&found.verdicts, verdict)).collect();
     if !counts.is_empty() {
         println!("packets: {}", counts.join(", "));
+    }
+    let counts: Vec<String> = found.transit_verdicts.keys().filter_map(|v| count(&found.transit_verdicts, v)).collect();
+    if !counts.is_empty() {
+        println!("replies in transit: {}", counts.join(", "));
     }
     Ok(())
 }

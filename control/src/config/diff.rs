@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sections::nameserver_default;
-use super::types::{Config, Dataplane, Technologies};
+use super::types::{Config, Dataplane, Technologies, Transit};
 use crate::model::{ServiceName, ServiceSpec, Zone};
 
 /// The difference of two configurations.
@@ -66,6 +66,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("dataplane.stale", old.dataplane.guard.stale != new.dataplane.guard.stale),
             ("dataplane.sample", old.dataplane.guard.sample != new.dataplane.guard.sample),
             ("dataplane.cost_sample", old.dataplane.guard.cost_sample != new.dataplane.guard.cost_sample),
+            ("dataplane.transit", old.dataplane.transit != new.transit_for(old)),
             ("limits.instances", old.limits != new.limits),
             ("limits.vcpus", old.caps.vcpus != new.caps.vcpus),
             ("limits.memory_mib", old.caps.memory_mib != new.caps.memory_mib),
@@ -81,7 +82,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             ("dataplane.pin_dir", old.dataplane.pin_dir != new.dataplane.pin_dir),
             ("dataplane.transparent", old.dataplane.transparent != new.dataplane.transparent),
             ("dataplane.keep_tables", old.dataplane.keep_tables != new.dataplane.keep_tables),
-            ("dataplane.transit", old.dataplane.transit != new.dataplane.transit),
+            ("dataplane.transit", new.dataplane.transit != new.transit_for(old)),
             ("dns.listen", old.listen != new.listen),
             ("dns.cookies", old.dns.cookies != new.dns.cookies),
             ("dns.cookie_secret_file", old.dns.cookie_secret_file != new.dns.cookie_secret_file),
@@ -107,7 +108,11 @@ impl Config {
     #[must_use]
     pub fn with_fixed_of(self, old: &Self) -> Self {
         Self {
-            dataplane: Dataplane { guard: self.dataplane.guard.clone(), ..old.dataplane.clone() },
+            dataplane: Dataplane {
+                guard: self.dataplane.guard.clone(),
+                transit: self.transit_for(old),
+                ..old.dataplane.clone()
+            },
             zones: self.zones_for(old),
             technologies: self.technologies_for(old),
             limits: self.limits,
@@ -117,6 +122,13 @@ impl Config {
             networks: self.networks,
             ..old.clone()
         }
+    }
+
+    /// Where a daemon rewrites replies that has its program on the interfaces of `old`: as they come in, on no others.
+    fn transit_for(&self, old: &Self) -> Transit {
+        let mut transit = self.dataplane.transit.clone();
+        transit.ingress.retain(|name| old.dataplane.interfaces.contains(name));
+        transit
     }
 
     /// The technologies of `old` with the rates of this one, which are changed in place.

@@ -159,6 +159,7 @@ impl Reloader {
         let restart = diff.restart.iter().map(|key| (*key).to_owned()).collect();
         let revision = self.known.taken(&self.path.display().to_string(), text, Origin::File, restart, Vec::new());
         self.guard(&fresh.dataplane.guard);
+        block_in_place(|| self.datapath.set_transit(&fresh.dataplane.transit));
         self.current.send_replace(Arc::clone(&fresh));
         if self.commands.send(Command::Reload(fresh)).await.is_err() {
             warn!("the operator has ended; the configuration takes effect at the next start");

@@ -27,7 +27,7 @@ pub enum Depth {
 pub struct DriftReport {
     /// When it was found.
     pub at: Timestamp,
-    /// `pin`, `link`, `program`, `table`, `settings`, `counter` or `rules`.
+    /// `pin`, `link`, `program`, `table`, `settings`, `counter`, `rules` or `filter`.
     pub kind: String,
     /// Which: an interface, a pin, a name.
     pub object: String,

@@ -102,7 +102,10 @@ struct State {
     /// Interfaces on which a program of another layout goes on until there is a table.
     waiting: Vec<(String, AttachMode)>,
     audit: AuditReport,
-    transit: Vec<TransitStatus>,
+    /// Where replies in transit shall be rewritten.
+    transit: config::Transit,
+    /// Why they are rewritten nowhere.
+    transit_problem: Option<String>,
 }
 
 impl Datapath {
@@ -127,7 +130,8 @@ impl Datapath {
             interfaces: Vec::new(),
             waiting: Vec::new(),
             audit: AuditReport::new(),
-            transit: Vec::new(),
+            transit: config::Transit::default(),
+            transit_problem: None,
         };
         if settings.interfaces.is_empty() && !has_services {
             info!("no interface and no service is configured; nothing is loaded into the kernel");
@@ -164,7 +168,7 @@ impl Datapath {
             let status = state.attach(interface, settings.mode)?;
             state.interfaces.push(status);
         }
-        state.transit = state.rewrite(&settings.transit);
+        state.rewrite(&settings.transit);
         Ok(Self { state: Arc::new(Mutex::new(state)), terms })
     }
 

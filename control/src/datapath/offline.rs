@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
-use xdp_balancer_common::{Guard, Verdict};
+use xdp_balancer_common::{Guard, TransitVerdict, Verdict};
 
+use super::transit::{direction, places};
 use super::{Costs, DatapathError, Freshness, InterfaceStatus, Terms, mode_of, table};
 use crate::config::{self, AttachMode};
 use crate::dns::Index;
@@ -28,6 +29,10 @@ pub struct Found {
     pub costs: Option<Costs>,
     /// Packets by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
+    /// Where replies in transit are rewritten.
+    pub transit: Vec<FoundTransit>,
+    /// What became of them, by verdict; nothing where they are not rewritten.
+    pub transit_verdicts: BTreeMap<&'static str, u64>,
 }
 
 /// Who asks most, and for what, as far as it was noted.
@@ -60,6 +65,19 @@ pub struct FoundInterface {
     pub verified_instructions: Option<u32>,
 }
 
+/// A place where replies in transit are rewritten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundTransit {
+    /// The interface.
+    pub interface: String,
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    /// The kernel's id of the program that does it; nothing where it was taken away.
+    pub program_id: Option<u32>,
+    /// Instructions that the kernel's verifier walked before it took that program.
+    pub verified_instructions: Option<u32>,
+}
+
 /// Reads the pins.
 ///
 /// # Errors
@@ -79,6 +97,13 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
         (Guard::SAMPLES, "sample"),
         (Guard::COSTS, "cost"),
     ];
+    let transit = pinned.transit.iter().flat_map(|transit| &transit.places).map(|place| FoundTransit {
+        interface: place.interface.clone(),
+        direction: direction(place.hook),
+        program_id: place.program_id,
+        verified_instructions: place.program_id.and_then(xdp_balancer::verified_instructions),
+    });
+    let transit_counts = pinned.transit.iter().flat_map(|transit| &transit.counts).copied();
     let Freshness { heartbeat_age, stale } = pinned.freshness;
     Ok(Found {
         interfaces,
@@ -88,6 +113,8 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
         guards: words.iter().filter(|(bits, _)| pinned.features & bits != 0).map(|(_, word)| *word).collect(),
         costs: Costs::of(&pinned.costs),
         verdicts: Verdict::ALL.iter().map(|v| (v.label(), pinned.counters.verdict(*v))).collect(),
+        transit: transit.collect(),
+        transit_verdicts: TransitVerdict::ALL.iter().map(|v| v.label()).zip(transit_counts).collect(),
     })
 }
 
@@ -144,7 +171,9 @@ pub fn verify(
     index: &Index,
     terms: &Terms,
 ) -> Result<Vec<String>, DatapathError> {
-    let drifts = xdp_balancer::verify(&settings.pin_dir, &table(snapshot, index, terms), &settings.interfaces)?;
+    let mut drifts = xdp_balancer::verify(&settings.pin_dir, &table(snapshot, index, terms), &settings.interfaces)?;
+    let transit: Vec<_> = places(&settings.transit).collect();
+    drifts.extend(xdp_balancer::verify_transit(&settings.pin_dir, &transit)?);
     Ok(drifts.iter().map(ToString::to_string).collect())
 }
 

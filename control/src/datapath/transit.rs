@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
-use xdp_balancer::{TransitHook, TransitVerdict};
+use xdp_balancer::{Dataplane, TransitHook, TransitVerdict};
 use xdp_balancer_common::ZONE_SERVICE;
 
 use super::{Datapath, State};
@@ -26,28 +26,61 @@ pub struct TransitStatus {
 }
 
 impl State {
-    /// Rewrites there and nowhere else. Without it replies pass as they are, so a failure is no reason not to start.
-    pub(super) fn rewrite(&mut self, settings: &config::Transit) -> Vec<TransitStatus> {
-        let Some(plane) = self.plane.as_mut() else {
-            return places(settings).map(|(name, hook)| status(name, hook, self.problem.clone())).collect();
-        };
+    /// Rewrites there and nowhere else. Without it replies pass as they are, so a failure is no reason not to go on.
+    pub(super) fn rewrite(&mut self, settings: &config::Transit) {
+        self.transit = settings.clone();
+        let Some(plane) = self.plane.as_mut() else { return };
         let wanted: Vec<(&str, TransitHook)> = places(settings).collect();
-        let problem = plane.set_transit(&wanted).err().map(|error| in_full(&error));
-        match &problem {
-            Some(problem) => error!(problem, "replies in transit are not rewritten"),
-            None => wanted.iter().for_each(|(interface, hook)| {
-                info!(interface, direction = direction(*hook), "replies in transit are rewritten");
-            }),
+        self.transit_problem = plane.set_transit(&wanted).err().map(|error| in_full(&error));
+        for TransitStatus { interface, direction, problem } in self.transit() {
+            match problem {
+                Some(problem) => error!(interface, direction, problem, "replies in transit are not rewritten"),
+                None => info!(interface, direction, "replies in transit are rewritten"),
+            }
         }
-        wanted.into_iter().map(|(name, hook)| status(name, hook, problem.clone())).collect()
+    }
+
+    fn transit(&self) -> Vec<TransitStatus> {
+        let there = self.plane.as_ref().map(Dataplane::transit).unwrap_or_default();
+        let general = match &self.plane {
+            Some(_) => &self.transit_problem,
+            None => &self.problem,
+        };
+        let status = |(name, hook): (&str, TransitHook)| {
+            let place = there.iter().find(|place| place.interface == name && place.hook == hook);
+            let problem = match place {
+                Some(place) => place.problem.clone(),
+                None => general.clone().or_else(|| Some("nothing of ours is loaded into the kernel".to_owned())),
+            };
+            TransitStatus { interface: name.to_owned(), direction: direction(hook).to_owned(), problem }
+        };
+        places(&self.transit).map(status).collect()
     }
 }
 
 impl Datapath {
+    /// Rewrites replies there and nowhere else, from now on. What cannot be done is told in [`Datapath::transit`] and
+    /// in the log.
+    pub fn set_transit(&self, settings: &config::Transit) {
+        let mut state = self.lock();
+        if state.transit != *settings {
+            state.rewrite(settings);
+        }
+    }
+
     /// Where replies are rewritten.
     #[must_use]
     pub fn transit(&self) -> Vec<TransitStatus> {
-        self.lock().transit.clone()
+        let interfaces = self.interfaces();
+        let mut places = self.lock().transit();
+        let incoming = places.iter_mut().filter(|place| place.direction == direction(TransitHook::Ingress));
+        for place in incoming.filter(|place| place.problem.is_none()) {
+            let there = interfaces.iter().find(|known| known.interface == place.interface);
+            if there.is_none_or(|known| known.program_id.is_none()) {
+                place.problem = Some("the program that answers, which stands in front, is not attached".to_owned());
+            }
+        }
+        places
     }
 
     /// What became of replies in transit, by label; nothing where they are not rewritten.
@@ -59,18 +92,14 @@ impl Datapath {
     }
 }
 
-fn places(settings: &config::Transit) -> impl Iterator<Item = (&str, TransitHook)> {
+pub(super) fn places(settings: &config::Transit) -> impl Iterator<Item = (&str, TransitHook)> {
     let ingress = settings.ingress.iter().map(|name| (name.as_str(), TransitHook::Ingress));
     ingress.chain(settings.egress.iter().map(|name| (name.as_str(), TransitHook::Egress)))
 }
 
-const fn direction(hook: TransitHook) -> &'static str {
+pub(super) const fn direction(hook: TransitHook) -> &'static str {
     match hook {
         TransitHook::Ingress => "ingress",
         TransitHook::Egress => "egress",
     }
-}
-
-fn status(interface: &str, hook: TransitHook, problem: Option<String>) -> TransitStatus {
-    TransitStatus { interface: interface.to_owned(), direction: direction(hook).to_owned(), problem }
 }

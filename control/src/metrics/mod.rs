@@ -71,7 +71,7 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     }
     let drifts = counter(
         "selvedge_dataplane_drifts_total",
-        "Things in the kernel that others changed, by kind (pin, link, program, table, settings, counter, rules).",
+        "Things in the kernel that others changed, by kind (pin, link, program, table, settings, counter, rules, filter).",
         &["kind"],
     )?;
     for (kind, count) in &status.audit.drifts {
@@ -82,6 +82,14 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     let verdicts = counter("selvedge_xdp_packets_total", "Packets seen by the XDP program, by verdict.", &["verdict"])?;
     for (verdict, count) in &status.verdicts {
         verdicts.with_label_values(&[verdict]).inc_by(*count);
+    }
+    let on = gauge(
+        "selvedge_transit_rewriting",
+        "1 where replies in transit are rewritten on the interface in this direction, 0 where they shall be and are not.",
+        &["interface", "direction"],
+    )?;
+    for place in &status.transit {
+        on.with_label_values(&[&place.interface, &place.direction]).set(i64::from(place.problem.is_none()));
     }
     let about = "Packets where replies in transit are rewritten, by what became of them.";
     let transit = counter("selvedge_transit_packets_total", about, &["verdict"])?;

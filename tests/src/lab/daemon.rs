@@ -67,7 +67,20 @@ impl Daemon {
         log: &Path,
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let program = binary("selvedged")?;
+        Self::start_program(record, &binary("selvedged")?, namespace, (config, socket, log), environment)
+    }
+
+    /// The same with another build.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn start_program(
+        record: &mut Record,
+        program: &Path,
+        namespace: &Namespace,
+        (config, socket, log): (&Path, &Path, &Path),
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut command = namespace.command(&program.to_string_lossy())?;
         command.envs(environment.iter().copied());
         Self::spawn(record, command, config, socket, log)

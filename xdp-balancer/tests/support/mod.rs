@@ -6,6 +6,7 @@ pub mod lab;
 pub mod namespace;
 pub mod replies;
 pub mod rows;
+pub mod vlan;
 pub mod zone;
 
 use std::net::{IpAddr, SocketAddr};

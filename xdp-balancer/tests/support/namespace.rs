@@ -18,6 +18,12 @@ impl Namespace {
         ip(&[&["-n", &self.0], arguments].concat());
     }
 
+    /// `tc` with these arguments, inside, but with the pins of outside, which `ip netns exec` and `tc -n` hide.
+    pub fn tc(&self, arguments: &[&str]) {
+        let output = self.run_in(|| Command::new("tc").args(arguments).output().unwrap());
+        assert!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     pub fn up(&self, interface: &str) {
         self.ip(&["link", "set", interface, "up"]);
     }

@@ -1,0 +1,265 @@
+//! What of the rewriting is pinned and attached, worked on without the programs: taken off, shown, counted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::programs::links::Link as _;
+use aya::programs::tc::SchedClassifierLink;
+use aya::programs::{ProgramError, TcAttachType};
+use xdp_balancer_common::object::{TAIL_TRANSIT, TAILS, TRANSIT_HOOKS, TRANSIT_VERDICTS};
+use xdp_balancer_common::{OWN_CLSACT, TransitHook, TransitVerdict};
+
+use super::{PinnedTransit, TransitPlace, direction, kind};
+use crate::attach::{FILTER_HANDLE, TRANSIT_PRIORITY};
+use crate::audit::Drift;
+use crate::counters::sums;
+use crate::error::Error;
+use crate::netlink::{self, List};
+use crate::pins::{self, Pins};
+use crate::sys;
+
+/// Where replies are rewritten: [`TransitHook`]'s bits by interface, with [`OWN_CLSACT`].
+pub(super) struct Hooks(HashMap<MapData, u32, u32>);
+
+impl Hooks {
+    /// The pinned ones; `None` where nothing was ever rewritten.
+    pub(super) fn open(pins: &Pins) -> Result<Option<Self>, Error> {
+        let Some(data) = crate::maps::open(pins, TRANSIT_HOOKS)? else { return Ok(None) };
+        let map = Map::from_map_data(data).and_then(HashMap::try_from);
+        map.map(|map| Some(Self(map))).map_err(Error::system("open the pinned map", TRANSIT_HOOKS))
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Result<BTreeMap<u32, u32>, Error> {
+        self.0.iter().collect::<Result<_, MapError>>().map_err(Error::system("read", TRANSIT_HOOKS))
+    }
+
+    /// Writes one; without a direction it goes.
+    pub(super) fn put(&mut self, ifindex: u32, bits: u32) -> Result<(), Error> {
+        if bits & !OWN_CLSACT != 0 {
+            return self.0.insert(ifindex, bits, 0).map_err(Error::system("write", TRANSIT_HOOKS));
+        }
+        match self.0.remove(&ifindex) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            Err(error) => Err(Error::system("write", TRANSIT_HOOKS)(error)),
+        }
+    }
+}
+
+/// The slot behind the program that answers.
+pub(super) struct Slot(OwnedFd);
+
+impl Slot {
+    /// The pinned one; `None` where the tables are gone.
+    pub(super) fn open(pins: &Pins) -> Result<Option<Self>, Error> {
+        match sys::get(&pins.map(TAILS)) {
+            Ok(map) => Ok(Some(Self(map))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::system("open the pinned map", TAILS)(error)),
+        }
+    }
+
+    /// Number of the program in it.
+    pub(super) fn program(&self) -> Result<Option<u32>, Error> {
+        sys::lookup_u32(self.0.as_fd(), TAIL_TRANSIT).map_err(Error::system("read", TAILS))
+    }
+
+    /// Puts a program in, in the place of the one there.
+    pub(super) fn set(&self, program: BorrowedFd<'_>) -> Result<(), Error> {
+        sys::set_program(self.0.as_fd(), TAIL_TRANSIT, program).map_err(Error::system("write", TAILS))
+    }
+
+    /// Empties it.
+    pub(super) fn clear(&self) -> Result<(), Error> {
+        match sys::delete(self.0.as_fd(), &TAIL_TRANSIT) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(Error::system("write", TAILS)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Number of the program in our filter on an interface's way out; `None` where there is no filter.
+pub(super) fn filter(ifindex: u32, interface: &str) -> Result<Option<u32>, Error> {
+    let filters = netlink::filters(ifindex, List::Egress).map_err(Error::system("read the filters of", interface))?;
+    Ok(filters.iter().find(|f| f.priority == TRANSIT_PRIORITY && f.handle == 1).map(|f| f.program_id))
+}
+
+/// Takes our filter off an interface, and with it the qdisc where it is our own and nobody else uses it. Where there is
+/// none, or no interface any more, nothing happens.
+fn take_filter_off(ifindex: u32, own_clsact: bool) -> Result<(), Error> {
+    let Some(interface) = sys::if_name(ifindex) else { return Ok(()) };
+    let link = SchedClassifierLink::attached(&interface, TcAttachType::Egress, TRANSIT_PRIORITY, FILTER_HANDLE, None)
+        .map_err(Error::system("find the filter on", interface.as_str()))?;
+    match link.detach() {
+        // No such filter, no qdisc for it, no interface.
+        Err(ProgramError::NetlinkError(error))
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => {}
+        other => other.map_err(Error::system("take the filter off", interface.as_str()))?,
+    }
+    if own_clsact {
+        let failed = || Error::system("remove the clsact qdisc from", interface.as_str());
+        let mut used = false;
+        for list in [List::Ingress, List::Egress] {
+            used |= !netlink::filters(ifindex, list).map_err(failed())?.is_empty();
+        }
+        if !used {
+            netlink::remove_clsact(ifindex).map_err(failed())?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves what is not wanted: the interfaces that are not, by their index, the directions that are not, and the slot.
+pub(super) fn leave(pins: &Pins, wanted: &BTreeMap<u32, u32>) -> Result<(), Error> {
+    let Some(mut hooks) = Hooks::open(pins)? else { return Ok(()) };
+    let egress = TransitHook::Egress.bit();
+    for (ifindex, bits) in hooks.all()? {
+        let wanted = wanted.get(&ifindex).copied().unwrap_or(0);
+        if bits & egress != 0 && wanted & egress == 0 {
+            take_filter_off(ifindex, bits & OWN_CLSACT != 0)?;
+        }
+        let kept = bits & wanted | if wanted & egress == 0 { 0 } else { bits & OWN_CLSACT };
+        if kept != bits {
+            hooks.put(ifindex, kept)?;
+        }
+    }
+    if wanted.values().all(|bits| bits & TransitHook::Ingress.bit() == 0)
+        && let Some(slot) = Slot::open(pins)?
+    {
+        slot.clear()?;
+    }
+    Ok(())
+}
+
+/// Ends the rewriting in one layout, with its counters.
+pub(super) fn forget(pins: &Pins) -> Result<(), Error> {
+    leave(pins, &BTreeMap::new())?;
+    pins::remove(&pins.map(TRANSIT_HOOKS))?;
+    pins::remove(&pins.map(TRANSIT_VERDICTS))
+}
+
+/// Ends the rewriting in all layouts.
+pub(super) fn forget_all(base: &Path) -> Result<(), Error> {
+    pins::layouts(base)?.iter().try_for_each(|layout| forget(&Pins::at(layout)))
+}
+
+/// Takes over from other layouts, where ours is on in their place: what is wanted goes on with our filters in their
+/// places, what is not ends, and their counters stay.
+pub(super) fn inherit(pins: &Pins, hooks: &mut Hooks, wanted: &BTreeMap<u32, u32>) -> Result<(), Error> {
+    for layout in pins.others()? {
+        let other = Pins::at(&layout);
+        let Some(theirs) = Hooks::open(&other)? else { continue };
+        for (ifindex, bits) in theirs.all()?.into_iter().filter(|(_, bits)| bits & OWN_CLSACT != 0) {
+            if let Some(ours) = hooks.all()?.get(&ifindex) {
+                hooks.put(ifindex, ours | bits & OWN_CLSACT)?;
+            }
+        }
+        leave(&other, wanted)?;
+        pins::remove(&other.map(TRANSIT_HOOKS))?;
+    }
+    Ok(())
+}
+
+/// Takes the rewriting off one interface, or off all, by order; then its counters go too. Needs no daemon, and one that
+/// runs leaves it off. Returns the interfaces.
+pub(crate) fn take_off(layout: &Path, interface: Option<&str>) -> Result<Vec<String>, Error> {
+    let pins = Pins::at(layout);
+    let Some(hooks) = Hooks::open(&pins)? else { return Ok(Vec::new()) };
+    let (mut stay, mut off) = (hooks.all()?, Vec::new());
+    for ifindex in stay.keys().copied().collect::<Vec<_>>() {
+        let name = sys::if_name(ifindex);
+        if interface.is_none() || interface == name.as_deref() {
+            stay.remove(&ifindex);
+            off.extend(name);
+        }
+    }
+    for name in &off {
+        // First, so that nobody takes it for the work of others.
+        let mark = pins::off_mark(pins.base(), name);
+        fs::create_dir_all(&mark).map_err(Error::system("create the directory", mark.display().to_string()))?;
+    }
+    if stay.is_empty() {
+        forget(&pins)?
+    } else {
+        leave(&pins, &stay)?
+    }
+    Ok(off)
+}
+
+/// Counters of one layout.
+pub(super) struct Counted {
+    map: OwnedFd,
+    /// Verdicts are only ever appended, so those that both know are the first.
+    len: u32,
+}
+
+/// The counters of all layouts.
+pub(super) fn counted(base: &Path) -> Result<Vec<Counted>, Error> {
+    let mut found = Vec::new();
+    for layout in pins::layouts(base)? {
+        let map = match sys::get(&Pins::at(&layout).map(TRANSIT_VERDICTS)) {
+            Ok(map) => map,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::system("open the pinned map", TRANSIT_VERDICTS)(error)),
+        };
+        let [_, _, entries] = sys::map_size(map.as_fd()).map_err(Error::system("inspect the map", TRANSIT_VERDICTS))?;
+        found.push(Counted { map, len: entries.min(TransitVerdict::ALL.len() as u32) });
+    }
+    Ok(found)
+}
+
+/// Packets by [`TransitVerdict`], in its order; one call for each layout.
+pub(super) fn counts(counted: &[Counted]) -> Result<Vec<u64>, Error> {
+    let mut totals = vec![0; TransitVerdict::ALL.len()];
+    for Counted { map, len } in counted {
+        let sums = sums(map.as_fd(), TRANSIT_VERDICTS, *len, |total: &mut u64, part| *total += part)?;
+        totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    }
+    Ok(totals)
+}
+
+/// Where replies are rewritten, and what became of them; `None` where they are not.
+pub(crate) fn show(pin_dir: &Path) -> Result<Option<PinnedTransit>, Error> {
+    let pins = Pins::new(pin_dir);
+    let Some(hooks) = Hooks::open(&pins)? else { return Ok(None) };
+    let slot = Slot::open(&pins)?;
+    let mut places = Vec::new();
+    for (ifindex, bits) in hooks.all()? {
+        let Some(interface) = sys::if_name(ifindex) else { continue };
+        for hook in [TransitHook::Ingress, TransitHook::Egress].into_iter().filter(|hook| bits & hook.bit() != 0) {
+            let program_id = match (hook, &slot) {
+                (TransitHook::Egress, _) => filter(ifindex, &interface)?,
+                (TransitHook::Ingress, Some(slot)) => slot.program()?,
+                (TransitHook::Ingress, None) => None,
+            };
+            places.push(TransitPlace { interface: interface.clone(), hook, program_id, problem: None });
+        }
+    }
+    Ok(Some(PinnedTransit { places, counts: counts(&counted(pin_dir)?)? }))
+}
+
+/// What differs between what is pinned and attached and the places where replies shall be rewritten. Nothing is changed.
+pub fn verify(pin_dir: &Path, wanted: &[(&str, TransitHook)]) -> Result<Vec<Drift>, Error> {
+    let there = show(pin_dir)?.map_or(Vec::new(), |transit| transit.places);
+    let mut found = Vec::new();
+    for (interface, hook) in wanted {
+        let place = there.iter().find(|place| place.interface == *interface && place.hook == *hook);
+        let what = match place {
+            Some(TransitPlace { program_id: Some(_), .. }) => continue,
+            Some(_) => "the program that rewrites replies is gone",
+            None => "replies are not rewritten",
+        };
+        found.push(Drift::new(kind(*hook), *interface, format!("{}: {what}", direction(*hook))));
+    }
+    let extra = there.iter().filter(|place| !wanted.contains(&(place.interface.as_str(), place.hook)));
+    found.extend(extra.map(|place| {
+        let what = format!("{}: replies are rewritten and shall not be", direction(place.hook));
+        Drift::new(kind(place.hook), place.interface.as_str(), what)
+    }));
+    Ok(found)
+}
