@@ -5,6 +5,7 @@
 #   DIRECTORY/unikernel.spt, .hvt    images for them
 #   DIRECTORY/unikernel-disk.spt, .hvt   the same for an instance with a disk, without which they do not start
 #   DIRECTORY/unikernel.pvh          the image for QEMU's microvm and Firecracker
+#   DIRECTORY/unikernel.xen          the image for Xen, as a PVH guest
 #
 # Solo5 0.7.2 comes in the crate solo5-sys, which the lock file names with its checksum. A second run builds what has
 # changed only.
@@ -55,7 +56,7 @@ link_solo5() {
 
 build_solo5
 CARGO_TARGET_DIR="$out/cargo" cargo build --quiet --release --locked --target "$TARGET" \
-    -p unikernel-solo5 -p unikernel-pvh
+    -p unikernel-solo5 -p unikernel-pvh -p unikernel-xen
 # Features are the whole build's, so it is one of its own.
 CARGO_TARGET_DIR="$out/cargo-disk" cargo build --quiet --release --locked --target "$TARGET" \
     -p unikernel-solo5 --features storage
@@ -63,4 +64,6 @@ for target in spt hvt; do
     link_solo5 "$target" unikernel "$out/cargo"
     link_solo5 "$target" unikernel-disk "$out/cargo-disk"
 done
-install "$out/cargo/$TARGET/release/unikernel-pvh" "$out/unikernel.pvh"
+for port in pvh xen; do
+    install "$out/cargo/$TARGET/release/unikernel-$port" "$out/unikernel.$port"
+done

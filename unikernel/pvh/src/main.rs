@@ -5,7 +5,6 @@
 
 extern crate alloc;
 
-mod boot;
 mod clock;
 mod disk;
 mod interrupts;
@@ -20,9 +19,9 @@ use smoltcp::time::Instant;
 use spinning_top::RawSpinlock;
 use talc::TalcLock;
 use talc::source::Manual;
+use unikernel_boot::Boot;
 use unikernel_core::{Platform, Settings, serve};
 
-use boot::Boot;
 use clock::Clock;
 use disk::Disk;
 use net::Net;
@@ -53,7 +52,7 @@ impl Platform for Machine {
     }
 
     fn seed(&mut self) -> u64 {
-        clock::random()
+        unikernel_boot::random()
     }
 
     fn memory(&self) -> usize {
@@ -87,7 +86,8 @@ impl Platform for Machine {
 }
 
 /// Where the boot code hands over.
-fn main(boot: &Boot) -> ! {
+#[unsafe(no_mangle)]
+fn unikernel_main(boot: &Boot) -> ! {
     // SAFETY: this memory is the machine's, behind the image, and nobody else claims it.
     let heap = unsafe { HEAP.lock().claim(boot.heap_start as *mut u8, boot.heap_size) };
     if heap.is_none() {
@@ -108,7 +108,7 @@ fn main(boot: &Boot) -> ! {
 fn fail(why: &str) -> ! {
     serial::print(why);
     serial::print("\n");
-    boot::end()
+    unikernel_boot::reset()
 }
 
 #[panic_handler]

@@ -146,11 +146,16 @@ unsafe extern "C" {
     static image_end: u8;
 }
 
+unsafe extern "Rust" {
+    /// The image's own beginning.
+    safe fn unikernel_main(boot: &Boot) -> !;
+}
+
 extern "C" fn enter(info: *const StartInfo) -> ! {
     // SAFETY: the loader gives the address of a structure of its own, in the memory that is mapped.
     let info = unsafe { &*info };
     if info.magic != MAGIC {
-        end();
+        reset();
     }
     let mut boot = Boot { heap_start: 0, heap_size: 0, line: [0; LONGEST_LINE], length: 0 };
     let line = info.command_line as *const u8;
@@ -172,11 +177,11 @@ extern "C" fn enter(info: *const StartInfo) -> ! {
             (boot.heap_start, boot.heap_size) = (start as usize, (entry_end - start) as usize);
         }
     }
-    crate::main(&boot)
+    unikernel_main(&boot)
 }
 
 /// Ends the machine: a fault that nothing handles resets it, and the monitor does not start it again.
-pub fn end() -> ! {
+pub fn reset() -> ! {
     let nothing = [0u8; 10];
     // SAFETY: nothing runs behind this.
     unsafe {
