@@ -35,6 +35,7 @@ mod attach;
 mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod capture;
 mod carried;
 mod connections;
 mod counters;
@@ -64,6 +65,7 @@ pub use attach::{
     AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,
 };
 pub use audit::{Drift, DriftKind, Mended};
+pub use capture::{Capture, CaptureRules, CaptureTotals, CapturedFrame, CapturedQuery};
 pub use connections::OpenConnection;
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};

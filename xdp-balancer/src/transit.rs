@@ -95,7 +95,7 @@ impl Dataplane {
             let program = program.map_err(Error::system("open", TRANSIT_INGRESS))?;
             tails.set(TAIL_TRANSIT, program, 0).map_err(Error::system("write", TAILS))?;
         } else {
-            clear_tail(&mut tails)?;
+            clear_tail(&mut tails, TAIL_TRANSIT)?;
         }
         Ok(object)
     }
@@ -145,13 +145,15 @@ fn hooks(pins: &Pins) -> Result<Option<HashMap<MapData, u32, u32>>, Error> {
     map.map_err(Error::system("open the pinned map", TRANSIT_HOOKS))
 }
 
-fn tails(pins: &Pins) -> Result<ProgramArray<MapData>, Error> {
+/// The programs behind the one that answers.
+pub(crate) fn tails(pins: &Pins) -> Result<ProgramArray<MapData>, Error> {
     let map = map(pins, TAILS)?.ok_or(Error::Missing { name: TAILS })?;
     ProgramArray::try_from(map).map_err(Error::system("open the pinned map", TAILS))
 }
 
-fn clear_tail(tails: &mut ProgramArray<MapData>) -> Result<(), Error> {
-    match tails.clear_index(&TAIL_TRANSIT) {
+/// Empties a slot; an empty one is fine.
+pub(crate) fn clear_tail(tails: &mut ProgramArray<MapData>, slot: u32) -> Result<(), Error> {
+    match tails.clear_index(&slot) {
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other.map_err(Error::system("write", TAILS)),
     }
@@ -179,7 +181,7 @@ pub(crate) fn take_off(pins: &Pins, interface: Option<&str>) -> Result<(), Error
     }
     if interface.is_none() {
         if map(pins, TAILS)?.is_some() {
-            clear_tail(&mut tails(pins)?)?;
+            clear_tail(&mut tails(pins)?, TAIL_TRANSIT)?;
         }
         pins::remove(&pins.map(TRANSIT_HOOKS))?;
         pins::remove(&pins.map(TRANSIT_VERDICTS))?;
