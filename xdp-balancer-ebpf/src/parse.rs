@@ -150,7 +150,11 @@ pub fn network(frame: Frame) -> Result<Network, Verdict> {
 
 /// UDP and the DNS header: a query to one of our addresses. With `SAMPLES` it may be captured.
 #[inline(always)]
-pub fn message<F: Family, const SAMPLES: bool>(ctx: &XdpContext, frame: Frame, link: usize) -> Result<Message, Verdict> {
+pub fn message<F: Family, const SAMPLES: bool>(
+    ctx: &XdpContext,
+    frame: Frame,
+    link: usize,
+) -> Result<Message, Verdict> {
     let mut cursor = frame.cursor(link);
     let ip = match F::UDP {
         IPV4 => cursor.step::<{ IPV4 + UDP }>(),

@@ -8,7 +8,7 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
@@ -50,7 +50,7 @@ pub struct CaptureRules {
 /// A frame, as much of it as was kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapturedFrame {
-    /// Nanoseconds on the monotonic clock.
+    /// When it was there, nanoseconds since 1970.
     pub at: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -88,6 +88,8 @@ pub struct Capture {
     pins: Pins,
     events: RingBuf<MapData>,
     counts: PerCpuArray<MapData, u64>,
+    /// What the wall clock is ahead of the monotonic one, nanoseconds.
+    ahead: u64,
     /// The program.
     _object: Ebpf,
     _lock: sys::Lock,
@@ -109,6 +111,7 @@ impl Capture {
             pins,
             events: take(&mut object, object::CAPTURE_EVENTS)?,
             counts: take(&mut object, object::CAPTURE_COUNTS)?,
+            ahead: wall_clock().saturating_sub(sys::monotonic_ns()),
             _object: object,
             _lock: lock,
         };
@@ -153,10 +156,16 @@ impl Capture {
         loop {
             let item = self.events.next()?;
             // What is not as the program tells it is nobody's.
-            if let Some(query) = read(&item) {
+            if let Some(query) = read(&item, self.ahead) {
                 return Some(query);
             }
         }
+    }
+
+    /// The name of an interface by its index, or what stands for it.
+    #[must_use]
+    pub fn interface_name(index: u32) -> String {
+        sys::if_name(index).unwrap_or_else(|| format!("if{index}"))
     }
 
     /// How many there were.
@@ -264,13 +273,18 @@ fn filter_of(rules: &CaptureRules) -> CaptureFilter {
     }
 }
 
-fn read(item: &[u8]) -> Option<CapturedQuery> {
+fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn read(item: &[u8], ahead: u64) -> Option<CapturedQuery> {
     let (head, bytes) = item.split_at_checked(size_of::<Captured>())?;
     // SAFETY: as many bytes are there, and any are such a head.
     let head = unsafe { head.as_ptr().cast::<Captured>().read_unaligned() };
     let (query, rest) = bytes.split_at_checked(head.query_kept as usize)?;
     let answer = rest.get(..head.answer_kept as usize)?;
-    let frame = |at, bytes: &[u8], len| CapturedFrame { at, bytes: bytes.to_vec(), len };
+    let frame = |at: u64, bytes: &[u8], len| CapturedFrame { at: at + ahead, bytes: bytes.to_vec(), len };
     Some(CapturedQuery {
         verdict: *Verdict::ALL.get(head.verdict as usize)?,
         interface: head.interface,
@@ -289,10 +303,9 @@ mod tests {
         let parsed = aya_obj::Object::parse(OBJECT).unwrap();
         let programs: Vec<&String> = parsed.programs.keys().collect();
         assert_eq!(programs, [object::CAPTURE]);
-        for (name, value) in [
-            (object::CAPTURE_FILTER, size_of::<CaptureFilter>()),
-            (object::CAPTURE_COUNTS, size_of::<u64>()),
-        ] {
+        for (name, value) in
+            [(object::CAPTURE_FILTER, size_of::<CaptureFilter>()), (object::CAPTURE_COUNTS, size_of::<u64>())]
+        {
             assert_eq!(parsed.maps.get(name).unwrap().value_size() as usize, value, "{name}");
         }
         assert!(parsed.maps.contains_key(object::CAPTURE_EVENTS));
@@ -317,9 +330,12 @@ mod tests {
         // SAFETY: plain bytes.
         let mut item = unsafe { std::mem::transmute::<Captured, [u8; size_of::<Captured>()]>(head) }.to_vec();
         item.extend([1, 2, 3, 4, 5, 0, 0]);
-        let query = read(&item).unwrap();
-        assert_eq!((query.query.bytes, query.answer.map(|answer| (answer.bytes, answer.len))), (vec![1, 2, 3], Some((vec![4, 5], 9))));
+        let query = read(&item, 0).unwrap();
+        assert_eq!(
+            (query.query.bytes, query.answer.map(|answer| (answer.bytes, answer.len))),
+            (vec![1, 2, 3], Some((vec![4, 5], 9)))
+        );
         item.truncate(size_of::<Captured>() + 4);
-        assert_eq!(read(&item), None);
+        assert_eq!(read(&item, 0), None);
     }
 }

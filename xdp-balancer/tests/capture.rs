@@ -9,7 +9,9 @@ use std::time::Duration;
 use support::{A, AAAA, PinDir, addresses, frame, ip, name, pinned, privileged, query, stay_on_one_cpu, table};
 use xdp_balancer::testing::hands::delete_element;
 use xdp_balancer::testing::{Query, wire};
-use xdp_balancer::{Capture, CaptureRules, CaptureTotals, CapturedQuery, Dataplane, Error, Explainer, RunAction, Verdict};
+use xdp_balancer::{
+    Capture, CaptureRules, CaptureTotals, CapturedQuery, Dataplane, Error, Explainer, RunAction, Verdict,
+};
 use xdp_balancer_common::object;
 
 const ALL: CaptureRules = CaptureRules { one_in: 1, rate: 1_000_000, client: None, name: None, verdicts: Vec::new() };
@@ -18,7 +20,8 @@ fn open(pins: &PinDir) -> Dataplane {
     stay_on_one_cpu();
     let mut plane = pins.open();
     let ring = || vec![addresses(&["10.0.0.1"]), addresses(&["10.0.0.2"])];
-    let names = vec![name("video.edge.example", 1, vec![(A, ring())]), name("xvideo.edge.example", 2, vec![(A, ring())])];
+    let names =
+        vec![name("video.edge.example", 1, vec![(A, ring())]), name("xvideo.edge.example", 2, vec![(A, ring())])];
     plane.publish(&table(1, names)).unwrap();
     plane
 }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod capture;
 pub mod explain;
 pub mod offline;
 mod transit;
