@@ -145,6 +145,11 @@ impl Capture {
         self.maps.pool.store(UNTIL_AT, at + LEASE.as_nanos() as u64);
     }
 
+    /// Ends it; what was told before is still there to be read.
+    pub fn end(&mut self) -> Result<(), Error> {
+        switch_off(&mut self.maps, &self.pins)
+    }
+
     /// Whether it goes on; a daemon or a pause of this process may have ended it.
     #[must_use]
     pub fn is_on(&self) -> bool {
@@ -184,7 +189,7 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        if let Err(error) = switch_off(&mut self.maps, &self.pins) {
+        if let Err(error) = self.end() {
             log::warn!("the program that captures stays loaded, unused: {error}");
         }
     }

@@ -124,8 +124,8 @@ pub async fn capture(options: &Options, begun: impl FnOnce()) -> Result<Outcome,
     };
     tokio::pin!(until);
     let most = options.count.unwrap_or(u64::MAX);
-    let mut written = 0;
-    while written < most {
+    let (mut written, mut open) = (0, true);
+    while open && written < most {
         tokio::select! {
             biased;
             () = any(&mut ends) => break,
@@ -136,13 +136,10 @@ pub async fn capture(options: &Options, begun: impl FnOnce()) -> Result<Outcome,
                 }
                 source.get_ref().beat();
                 instances.tick().await;
-                if !teller.flush()? {
-                    break;
-                }
+                open = teller.flush()?;
             }
             ready = source.readable_mut() => {
                 let mut ready = ready.map_err(CaptureError::Wait)?;
-                let mut open = true;
                 // In portions, so that the beat has its turn.
                 for _ in 0..PORTION {
                     let Some(captured) = ready.get_inner_mut().next_query().filter(|_| written < most) else {
@@ -155,15 +152,18 @@ pub async fn capture(options: &Options, begun: impl FnOnce()) -> Result<Outcome,
                         break;
                     }
                 }
-                if !open {
-                    break;
-                }
             }
         }
     }
-    let capture = source.into_inner();
+    let mut capture = source.into_inner();
+    capture.end().map_err(DatapathError::from)?;
+    // What came before the end.
+    while open && written < most {
+        let Some(captured) = capture.next_query() else { break };
+        written += 1;
+        open = teller.tell(&Story::of(captured, &mut instances))?;
+    }
     let totals = capture.totals().map_err(DatapathError::from)?;
-    drop(capture);
     teller.flush()?;
     Ok(Outcome { written, totals })
 }
