@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::api::client;
 
 /// Beats between two questions to the daemon.
 const PATIENCE: u32 = 5;
+
+/// Longest wait for its answer.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// An instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,7 +42,8 @@ impl Instances {
 
     /// Asks the daemon; without one what was known stays.
     pub async fn ask(&mut self) {
-        let Ok(status) = client::status(&self.socket).await else { return };
+        // The kernel wants its beat, whatever the daemon does.
+        let Ok(Ok(status)) = timeout(LONGEST, client::status(&self.socket)).await else { return };
         self.known.clear();
         for instance in status.services.values().flat_map(|service| &service.instances) {
             let instance = &instance.report.instance;
