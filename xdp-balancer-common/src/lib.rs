@@ -90,6 +90,8 @@ pub mod object {
     pub const TRANSIT_EGRESS: &str = "selvedge_transit_out";
     /// The XDP program that captures.
     pub const CAPTURE: &str = "selvedge_capture";
+    /// The program that answers, as if nothing could be captured; beside the one above, for the bench.
+    pub const UNCAPTURED: &str = "selvedge_uncaptured";
     /// Ring buffer of [`Captured`](crate::Captured) with the frames.
     pub const CAPTURE_EVENTS: &str = "CAPTURE_EVENTS";
     /// Array with one [`CaptureFilter`](crate::CaptureFilter).

@@ -58,6 +58,7 @@ mod entry {
 
     /// Answers or passes as the program in front would, and tells of it.
     #[xdp(frags)]
+    #[inline(always)]
     pub fn selvedge_capture(ctx: XdpContext) -> u32 {
         tell::selvedge_keep(ctx.ctx);
         let (verdict, action) = match serve::<false>(&ctx) {
@@ -66,6 +67,17 @@ mod entry {
         };
         tell::selvedge_tell(ctx.ctx, verdict, action);
         action
+    }
+
+    /// The program in front without its look at what is captured. The bench holds one against the other; nobody else
+    /// loads it.
+    #[xdp(frags)]
+    #[inline(always)]
+    pub fn selvedge_uncaptured(ctx: XdpContext) -> u32 {
+        match serve::<false>(&ctx) {
+            Ok(verdict) => count::answered(verdict),
+            Err(verdict) => count::unanswered(&ctx, verdict),
+        }
     }
 }
 

@@ -159,7 +159,7 @@ extern "C" fn selvedge_asks_below(start: u64, end: u64) -> u64 {
         // SAFETY: inside by the mask.
         let asked = unsafe { byte_at(kept, unlinked::<MASK>(first) + i) } as u8;
         // Lengths of labels are below all letters.
-        if asked.to_ascii_lowercase() != filter.name[i] {
+        if asked.to_ascii_lowercase() != filter.name[opaque(i) & (CAPTURE_NAME - 1)] {
             return 0;
         }
         i += 1;

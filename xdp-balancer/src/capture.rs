@@ -91,7 +91,7 @@ pub struct Capture {
     /// What the wall clock is ahead of the monotonic one, nanoseconds.
     ahead: u64,
     /// The program.
-    _object: Ebpf,
+    object: Ebpf,
     _lock: sys::Lock,
 }
 
@@ -112,18 +112,31 @@ impl Capture {
             events: take(&mut object, object::CAPTURE_EVENTS)?,
             counts: take(&mut object, object::CAPTURE_COUNTS)?,
             ahead: wall_clock().saturating_sub(sys::monotonic_ns()),
-            _object: object,
+            object,
             _lock: lock,
         };
         capture.switch_on(filter, rules)?;
         Ok(capture)
     }
 
+    /// Which of the queries are chosen from now on; `None`: none.
+    #[cfg(feature = "bench")]
+    pub(crate) fn choose(&self, one_in: Option<u32>) {
+        self.beat();
+        self.maps.pool.store(RULE_AT, one_in.map_or(0, |one_in| Words::rule_of(one_in, 0)));
+    }
+
+    /// What is loaded for it.
+    #[cfg(feature = "bench")]
+    pub(crate) fn object(&mut self) -> &mut Ebpf {
+        &mut self.object
+    }
+
     /// First what the program reads, last the word that leads to it. What was begun ends where this fails.
     fn switch_on(&mut self, mut filter: Array<MapData, CaptureFilter>, rules: &CaptureRules) -> Result<(), Error> {
         filter.set(0, filter_of(rules), 0).map_err(Error::system("write", object::CAPTURE_FILTER))?;
         self.beat();
-        let program = elf::loaded(&self._object, object::CAPTURE)?.fd();
+        let program = elf::loaded(&self.object, object::CAPTURE)?.fd();
         let program = program.map_err(Error::system("open", object::CAPTURE))?;
         let mut tails = tails(&self.pins)?;
         tails.set(object::TAIL_CAPTURE, program, 0).map_err(Error::system("write", object::TAILS))?;
@@ -307,7 +320,7 @@ mod tests {
     fn the_object_has_this_program_and_maps_of_these_shapes() {
         let parsed = aya_obj::Object::parse(OBJECT).unwrap();
         let programs: Vec<&String> = parsed.programs.keys().collect();
-        assert_eq!(programs, [object::CAPTURE]);
+        assert_eq!(programs, [object::CAPTURE, object::UNCAPTURED]);
         for (name, value) in
             [(object::CAPTURE_FILTER, size_of::<CaptureFilter>()), (object::CAPTURE_COUNTS, size_of::<u64>())]
         {
