@@ -192,6 +192,8 @@ step_lab() {
     has ethtool || install_packages ethtool
     has dig || install_packages bind9-dnsutils
     has curl || install_packages curl
+    # Reads what is captured.
+    has tshark || install_packages tshark
     # Resolvers behind a node, and what they ask.
     local server package program service
     for server in knot:knotd:knot unbound:unbound:unbound knot-resolver:kresd:kresd@1; do

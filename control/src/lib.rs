@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod capture;
 pub mod catalogue;
 pub mod cli;
 pub mod config;

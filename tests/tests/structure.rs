@@ -78,6 +78,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("datapath", &["driver", "netlink", "reconcile", "orchestrator"]),
     ("bench", &["cli", "daemon", "datapath", "orchestrator", "store"]),
     ("metrics", &["datapath", "driver", "netlink", "placement", "reconcile", "orchestrator"]),
+    ("capture", &["cli", "daemon", "driver", "netlink", "orchestrator", "placement", "reconcile", "store"]),
     ("explain", &["api", "cli", "daemon", "driver", "netlink", "orchestrator", "placement", "reconcile", "store"]),
     ("api", &["cli", "daemon", "driver", "netlink"]),
     ("cli", &["dns", "driver", "netlink", "orchestrator", "placement", "reconcile", "store"]),

@@ -15,6 +15,7 @@
 #![no_std]
 
 pub mod bench;
+mod capture;
 mod client;
 mod cookie;
 mod cost;
@@ -28,6 +29,7 @@ mod slots;
 mod transit;
 mod verdict;
 
+pub use capture::{CAPTURE_BYTES, CAPTURE_NAME, CAPTURE_ONE_IN, Capture, CaptureCount, CaptureFilter, Captured};
 pub use client::{CLIENT_PREFIX_V4, CLIENT_PREFIX_V6, CLIENT_TURNS, client_turn_v4, client_turn_v6};
 pub use cookie::{CLIENT_COOKIE, COOKIE_OPTION, CookieSecret, SERVER_COOKIE, cookie_head, server_cookie};
 pub use cost::{COST_BUCKETS, CostCount};
@@ -78,6 +80,8 @@ pub mod object {
     pub const TAILS: &str = "TAILS";
     /// In [`TAILS`]: rewrites replies in transit.
     pub const TAIL_TRANSIT: u32 = 0;
+    /// In [`TAILS`]: does what the program that answers does, and tells of it.
+    pub const TAIL_CAPTURE: u32 = 1;
     /// Slots of [`TAILS`].
     pub const TAIL_SLOTS: u32 = 4;
     /// Hash of [`TransitHook`](crate::TransitHook) bits by interface index: where replies are rewritten.
@@ -88,6 +92,16 @@ pub mod object {
     pub const TRANSIT_INGRESS: &str = "selvedge_transit";
     /// The classifier that rewrites replies (egress).
     pub const TRANSIT_EGRESS: &str = "selvedge_transit_out";
+    /// The XDP program that captures.
+    pub const CAPTURE: &str = "selvedge_capture";
+    /// The program that answers, as if nothing could be captured; beside the one above, for the bench.
+    pub const UNCAPTURED: &str = "selvedge_uncaptured";
+    /// Ring buffer of [`Captured`](crate::Captured) with the frames.
+    pub const CAPTURE_EVENTS: &str = "CAPTURE_EVENTS";
+    /// Array with one [`CaptureFilter`](crate::CaptureFilter).
+    pub const CAPTURE_FILTER: &str = "CAPTURE_FILTER";
+    /// Per-CPU array of `u64` by [`CaptureCount`](crate::CaptureCount).
+    pub const CAPTURE_COUNTS: &str = "CAPTURE_COUNTS";
     /// Array of [`BucketSet`](crate::BucketSet).
     pub const BUCKETS: &str = "BUCKETS";
     /// Array of `u64`, when buckets will be full again: that of everything, then those of services by their index.

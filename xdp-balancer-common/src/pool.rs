@@ -5,7 +5,7 @@
 //! Nothing in it changes while a program can reach it, but for the root, each word of which stands alone, and the
 //! [`RingWord`] of an RRset, which changes in one store.
 
-use crate::{Guard, Settings, TableHead};
+use crate::{Capture, Guard, Settings, TableHead};
 
 /// Bytes that are handed out together; everything in the pool begins at a multiple of it.
 pub const GRAIN: usize = 16;
@@ -34,6 +34,8 @@ pub struct Root {
     pub guard: Guard,
     /// What to do besides.
     pub settings: Settings,
+    /// Which queries are captured.
+    pub capture: Capture,
 }
 
 /// Grains that are never handed out.

@@ -84,7 +84,13 @@ pub fn aged(ctx: &XdpContext, pool: Base) -> bool {
 /// Where the IP header is, and of which version.
 #[inline(always)]
 fn place<F: Family>(message: &Message) -> u64 {
-    message.link as u64 | if F::CHECKSUM_OPTIONAL { 0 } else { 1 << 8 }
+    place_of(message.link, !F::CHECKSUM_OPTIONAL)
+}
+
+/// The same of what [`parse::network`](crate::parse::network) found.
+#[inline(always)]
+pub fn place_of(ip: usize, v6: bool) -> u64 {
+    ip as u64 | u64::from(v6) << 8
 }
 
 /// Nanoseconds since the daemon was last there; a tick more or less.
@@ -267,7 +273,7 @@ fn admit_at(rate: &Rate, index: u32, now: u64) -> bool {
 /// # Safety
 /// `full_at` can be written.
 #[inline(always)]
-unsafe fn admit(rate: &Rate, full_at: *mut u64, now: u64) -> bool {
+pub unsafe fn admit(rate: &Rate, full_at: *mut u64, now: u64) -> bool {
     // SAFETY: see above. Volatile: other CPUs write it.
     match rate.ask(unsafe { full_at.read_volatile() }, now) {
         // SAFETY: see above.
@@ -290,16 +296,18 @@ unsafe fn add(word: *mut u64, more: u64) {
 }
 
 /// Who asks.
-struct Client {
+pub struct Client {
     v6: bool,
     /// Its address as it stands in the packet.
     address: [u64; 2],
-    mapped: [u32; 4],
+    /// The same, IPv4 as IPv6 maps it.
+    pub mapped: [u32; 4],
 }
 
 impl Client {
+    /// The sender of a packet, whose IP header is at that place.
     #[inline(always)]
-    fn of(ctx: &XdpContext, place: u64) -> Option<Self> {
+    pub fn of(ctx: &XdpContext, place: u64) -> Option<Self> {
         let v6 = place >> 8 & 1 != 0;
         let cursor = Frame::of(ctx).cursor(place as usize & LINK_MASK);
         if v6 {

@@ -1,8 +1,8 @@
 //! The kernel side: an XDP program that answers DNS queries from pre-rendered tables, and two
 //! classifiers that count an instance's traffic.
 //!
-//! A frame goes through [`parse`] (headers), [`question`] (name, type, OPT), [`lookup`] (by [`names`], [`rrset`] and [`pool`]),
-//! [`guard`] (nothing, unless it is switched on)
+//! A frame goes by way of [`serve`] through [`parse`] (headers), [`question`] (name, type, OPT), [`lookup`] (by [`names`], [`rrset`] and [`pool`]),
+//! [`guard`] (nothing, unless it is switched on, nor does [`sample`])
 //! and [`answer`] (the only module that writes to it). Each step returns the verdict that ends the
 //! program early, so nothing has been written when a frame is passed on; [`count`] is the only way out. The crate is built for the BPF target by `xdp-balancer/build.rs`; for any other
 //! target it is empty, so that workspace-wide cargo commands do not trip over it.
@@ -45,24 +45,26 @@ mod question;
 mod rrset;
 #[cfg(target_arch = "bpf")]
 mod runtime;
+#[cfg(target_arch = "bpf")]
+mod sample;
+#[cfg(target_arch = "bpf")]
+mod serve;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
     use aya_ebpf::bindings::xdp_action::XDP_PASS;
     use aya_ebpf::macros::{classifier, xdp};
     use aya_ebpf::programs::{TcContext, XdpContext};
-    use xdp_balancer_common::Verdict;
 
-    use crate::family::{Family, V4, V6};
-    use crate::packet::Frame;
-    use crate::{answer, count, flow, guard, lookup, parse, question};
+    use crate::serve::serve;
+    use crate::{count, flow};
 
     /// Answers what it fully understands and holds an answer for; passes the rest untouched.
     // Into the entry: a call and its return cost as much as a tenth of an answer.
     #[xdp(frags)]
     #[inline(always)]
     pub fn selvedge_xdp(ctx: XdpContext) -> u32 {
-        match serve(&ctx) {
+        match serve::<true>(&ctx) {
             Ok(verdict) => count::answered(verdict),
             Err(verdict) => count::unanswered(&ctx, verdict),
         }
@@ -85,24 +87,6 @@ mod entry {
     #[classifier]
     pub fn selvedge_from(ctx: TcContext) -> i32 {
         flow::count(&ctx, flow::Direction::From)
-    }
-
-    #[inline(always)]
-    fn serve(ctx: &XdpContext) -> Result<u32, Verdict> {
-        let network = parse::network(Frame::of(ctx))?;
-        if network.v6 { serve_family::<V6>(ctx, network.ip) } else { serve_family::<V4>(ctx, network.ip) }
-    }
-
-    #[inline(always)]
-    fn serve_family<F: Family>(ctx: &XdpContext, link: usize) -> Result<u32, Verdict> {
-        let frame = Frame::of(ctx);
-        let message = parse::message::<F>(frame, link)?;
-        guard::enter::<F>(ctx, &message)?;
-        let question = question::read::<F>(ctx, frame, &message)?;
-        let found = lookup::find::<F>(ctx, &message, &question)?;
-        answer::write::<F>(ctx, &message, &question, &found)?;
-        let verdict = found.answered();
-        Ok(if guard::aged(ctx, message.pool) { Verdict::Aged as u32 } else { verdict })
     }
 }
 

@@ -1,11 +1,13 @@
 //! Ethernet, IP and UDP headers, and the DNS header's fixed part. Order matters: what is no DNS
 //! leaves after the fewest loads.
 
+use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::Verdict;
 
 use crate::family::Family;
 use crate::packet::{Cursor, Frame, load};
 use crate::pool::Base;
+use crate::sample;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
@@ -146,9 +148,13 @@ pub fn network(frame: Frame) -> Result<Network, Verdict> {
     }
 }
 
-/// UDP and the DNS header: a query to one of our addresses.
+/// UDP and the DNS header: a query to one of our addresses. With `SAMPLES` it may be captured.
 #[inline(always)]
-pub fn message<F: Family>(frame: Frame, link: usize) -> Result<Message, Verdict> {
+pub fn message<F: Family, const SAMPLES: bool>(
+    ctx: &XdpContext,
+    frame: Frame,
+    link: usize,
+) -> Result<Message, Verdict> {
     let mut cursor = frame.cursor(link);
     let ip = match F::UDP {
         IPV4 => cursor.step::<{ IPV4 + UDP }>(),
@@ -168,6 +174,9 @@ pub fn message<F: Family>(frame: Frame, link: usize) -> Result<Message, Verdict>
     }?;
 
     let pool = Base::get()?;
+    if SAMPLES {
+        sample::divert(ctx, pool, udp)?;
+    }
     // A group address on the outside says that the sender did not mean us alone.
     // SAFETY: the headers up to UDP are inside the frame.
     if unsafe { load::<u8>(frame.data) } & 1 != 0 {

@@ -36,6 +36,9 @@ mod reply;
 mod rrset;
 #[cfg(target_arch = "bpf")]
 mod runtime;
+#[cfg(target_arch = "bpf")]
+#[allow(dead_code, reason = "see above")]
+mod sample;
 
 #[cfg(target_arch = "bpf")]
 mod entry {

@@ -92,6 +92,7 @@ impl Dataplane {
     /// [`detach`](crate::detach) stays off, and an interface that is gone is none of its work.
     pub fn glance(&mut self) -> Result<Vec<Mended>, Error> {
         let mut found = Vec::new();
+        self.maps.end_stale_capture(&self.pins)?;
         if let Some(drift) = self.settings_drift() {
             self.maps.set_settings(&self.settings);
             found.push((drift, Ok(())));

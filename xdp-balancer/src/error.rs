@@ -53,6 +53,12 @@ pub enum Error {
         /// Where the pins are.
         path: PathBuf,
     },
+    /// Another process captures.
+    #[error("another process captures from the tables under {}; one can at a time", .path.display())]
+    Capturing {
+        /// Where the pins are.
+        path: PathBuf,
+    },
     /// A pinned map is not what this version expects under its name.
     #[error("pinned map {map} has {what} {found}, {wanted} expected; remove the pins and start again")]
     Shape {
@@ -229,6 +235,7 @@ impl Error {
             Self::NotBpffs { .. } => "not_bpffs",
             Self::NotOwned { .. } => "not_owned",
             Self::Busy { .. } => "busy",
+            Self::Capturing { .. } => "capturing",
             Self::Shape { .. } => "shape",
             Self::Damaged { .. } => "damaged",
             Self::Missing { .. } => "missing",

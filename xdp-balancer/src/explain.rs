@@ -8,10 +8,11 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use xdp_balancer_common::{Verdict, object};
 
+use crate::capture;
 use crate::counters::changed;
 use crate::dataplane::{RunAction, test_run};
 use crate::error::Error;
-use crate::maps::{Sizes, open_pool, settings_in, shapes};
+use crate::maps::{open_pool, settings_in};
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::sys::Memory;
@@ -30,7 +31,10 @@ const WRITTEN: [&str; 10] = [
     object::TAILS,
 ];
 
-/// The program, loaded once more onto the pinned tables.
+/// Bytes of a ring in which nothing is told: a page.
+const SMALL_RING: u32 = 4096;
+
+/// The program, loaded once more onto the pinned tables: in the form that does not go on into another one.
 pub struct Explainer {
     object: Ebpf,
     pool: Memory,
@@ -72,19 +76,11 @@ impl Explainer {
     /// Opens the tables of this version's layout below `pin_dir`; nothing is made there, and nothing written.
     pub fn open(pin_dir: &Path) -> Result<Self, Error> {
         let pins = Pins::new(pin_dir);
+        // The program that answers would go on into the one that captures, here and in the middle of a run.
         let mut loader = EbpfLoader::new();
-        for shape in &shapes(&Sizes::default()) {
-            let missing = || {
-                let nothing = std::io::Error::from_raw_os_error(libc::ENOENT);
-                Error::system("open the pinned map", shape.name)(nothing)
-            };
-            loader.map_max_entries(shape.name, shape.adopt(&pins)?.ok_or_else(missing)?);
-            if !WRITTEN.contains(&shape.name) {
-                loader.map_pin_path(shape.name, pins.map(shape.name));
-            }
-        }
-        let mut object = elf::load(&mut loader)?;
-        elf::xdp(&mut object, object::XDP)?;
+        loader.map_max_entries(object::CAPTURE_EVENTS, SMALL_RING);
+        let read = |name| (!WRITTEN.contains(&name)).then(|| pins.map(name));
+        let object = capture::load(&mut loader, read, &pins)?;
         Ok(Self { object, pool: open_pool(&pins)? })
     }
 
@@ -107,7 +103,7 @@ impl Explainer {
     /// Runs one frame (14 to about 3,500 bytes).
     pub fn run(&self, frame: &[u8]) -> Result<Explained, Error> {
         let before = self.counts()?;
-        let result = test_run(elf::loaded_xdp(&self.object)?, frame, 1)?;
+        let result = test_run(elf::loaded(&self.object, object::CAPTURE)?, frame, 1)?;
         let verdict = changed(&before, &self.counts()?).unwrap_or(Verdict::Broken);
         let generation = settings_in(&self.pool).generation;
         Ok(Explained { verdict, action: result.action, frame: result.frame, generation })

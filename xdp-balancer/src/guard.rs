@@ -148,7 +148,7 @@ impl Rules {
 
     /// A prefix that is in both lists is denied.
     fn lists(&self) -> BTreeMap<ListKey, u32> {
-        let of = |list: &[Prefix], value| list.iter().map(move |prefix| (key(*prefix), value)).collect::<Vec<_>>();
+        let of = |list: &[Prefix], value| list.iter().map(move |prefix| (list_key(*prefix), value)).collect::<Vec<_>>();
         of(&self.allow, LIST_ALLOW).into_iter().chain(of(&self.deny, LIST_DENY)).collect()
     }
 }
@@ -157,7 +157,8 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn key((address, len): Prefix) -> ListKey {
+/// A prefix as lists hold it.
+pub(crate) fn list_key((address, len): Prefix) -> ListKey {
     let (address, len) = match address {
         IpAddr::V4(v4) => (v4.to_ipv6_mapped(), u32::from(len) + 96),
         IpAddr::V6(v6) => (v6, len.into()),
@@ -384,7 +385,7 @@ mod tests {
         };
         let lists = rules.lists();
         assert_eq!(lists.len(), 2);
-        assert_eq!(lists[&key(prefix("192.0.2.0", 24))], LIST_DENY);
+        assert_eq!(lists[&list_key(prefix("192.0.2.0", 24))], LIST_DENY);
         assert_eq!(rules.guard(1).features, Guard::LISTS | Guard::DENY_DROPS);
     }
 

@@ -35,6 +35,7 @@ mod attach;
 mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod capture;
 mod carried;
 mod connections;
 mod costs;
@@ -55,6 +56,7 @@ mod runs;
 mod slots;
 mod sys;
 mod table;
+mod tails;
 mod takeover;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -65,6 +67,7 @@ pub use attach::{
     AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,
 };
 pub use audit::{Drift, DriftKind, Mended};
+pub use capture::{Capture, CaptureRules, CaptureTotals, CapturedFrame, CapturedQuery};
 pub use connections::OpenConnection;
 pub use costs::Costs;
 pub use counters::Counters;

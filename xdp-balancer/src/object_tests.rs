@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use xdp_balancer_common::{
-    AnswerHead, BUCKET_SETS, Bucket, BucketSet, CLIENT_TURNS, COST_BUCKETS, Connection, ConnectionKey, CostCount,
-    FlowCount, GRAIN, Guard, LAYOUT, LIST_ALLOW, LIST_DENY, ListKey, MAX_NAMES, MAX_SLOTS, NameEntry, PILOTS_AT,
-    POOL_GRAINS, Pool, QuietPrefix, REFUSED_AT, ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, SLOT_HEAD, SLOT_SHIFTS,
-    ServiceCount, Settings, TableHead, TypeSet, TypeSlot, UNPROVEN_AT, Verdict,
+    AnswerHead, BUCKET_SETS, Bucket, BucketSet, CLIENT_TURNS, COST_BUCKETS, Capture, Connection, ConnectionKey,
+    CostCount, FlowCount, GRAIN, Guard, LAYOUT, LIST_ALLOW, LIST_DENY, ListKey, MAX_NAMES, MAX_SLOTS, NameEntry,
+    PILOTS_AT, POOL_GRAINS, Pool, QuietPrefix, REFUSED_AT, ROOT_AT, RingWord, Root, Rrset, SLIPPED_AT, SLOT_HEAD,
+    SLOT_SHIFTS, ServiceCount, Settings, TableHead, TypeSet, TypeSlot, UNPROVEN_AT, Verdict,
 };
 
 use super::*;
@@ -82,8 +82,11 @@ fn layouts_are_those_of_their_number() {
         offset_of!(Root, heartbeat),
         offset_of!(Root, guard),
         offset_of!(Root, settings),
+        offset_of!(Root, capture),
     ];
-    assert_eq!(offsets, [0, 8, 16, 24, 152]);
+    assert_eq!(offsets, [0, 8, 16, 24, 152, 1392]);
+    let offsets = [offset_of!(Capture, rule), offset_of!(Capture, until)];
+    assert_eq!((size_of::<Capture>(), offsets), (16, [0, 8]));
     let offsets = [
         offset_of!(TypeSet, service),
         offset_of!(TypeSet, types),

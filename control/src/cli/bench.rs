@@ -254,6 +254,13 @@ pub(super) fn dataplane(json: bool) -> Done {
     for size in figures.scaling.iter().chain(&figures.scaling_services) {
         println!("{:<14}{:>8.1}{:>8.1}{:>10}", size.names, size.ns, size.zipf_ns, size.services);
     }
+    let capture = &figures.capture;
+    println!("\n{:<14}{:>8}   an A answer", "capture", "ns");
+    println!("{:<14}{:>8.1}   by the program without it", "without", capture.without_ns);
+    println!("{:<14}{:>8.1}   x {:.3}", "off", capture.off_ns, capture.off_ratio);
+    println!("{:<14}{:>8.1}", "not chosen", capture.not_chosen_ns);
+    println!("{:<14}{:>8.1}", "captured", capture.captured_ns);
+    println!("{:<14}{:>8}   x {:.3} of off", "1 in 1,000", "", capture.thousandth_ratio);
     println!("\n{:<22}{:>14}{:>14}{:>14}", "program", "instructions", "machine bytes", "verified");
     for program in &figures.programs {
         let (size, bytes, verified) = (program.instructions, program.jited_bytes, program.verified);

@@ -2,6 +2,7 @@
 //! wrong configuration; `table diff`, `net` and `explain` have their own, as their help says.
 
 mod bench;
+mod capture;
 mod catalogue;
 mod configuration;
 mod dataplane;
@@ -143,6 +144,15 @@ enum Command {
                       selvedge explain video.edge.example --client 192.0.2.7 --type AAAA\n  \
                       selvedge explain @frame.bin\n  tcpdump -c 1 -XX udp port 53 2>/dev/null | sed 1d > frame; selvedge explain @frame")]
     Explain(explain::ExplainArgs),
+    /// Tell of queries as the kernel answers or passes them: what came in, what went out, why; works without the daemon
+    ///
+    /// Filter, sample and rate are looked at in the kernel. However this ends, it is switched off there. Exit codes: 0 done,
+    /// 1 it could not be done, 2 wrong usage.
+    #[command(after_help = "Examples:\n  selvedge capture name=video.edge.example\n  \
+        selvedge capture verdict=limited,denied --count 100 --json\n  \
+        selvedge capture sample=1000 client=192.0.2.0/24 -w queries.pcapng --duration 60s\n  \
+        selvedge capture -w - | tshark -r -")]
+    Capture(capture::CaptureArgs),
     /// Remove everything that Selvedge made on this node: program, tables, instances, ports, bridges, settings
     #[command(
         after_help = "Examples:\n  selvedge clear          # only says what is there\n  selvedge clear --yes    # removes it; selvedged must be stopped"
@@ -425,6 +435,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Table { command } => return coded(table::run(command)),
         Command::Net { command } => return coded(Box::pin(net::run(command))),
         Command::Explain(args) => return coded(Box::pin(explain::run(args))),
+        Command::Capture(args) => return coded(Box::pin(capture::run(args))),
         Command::Clear { config, yes } => on_runtime(Box::pin(clear(config, yes))),
         Command::Image { command } => return coded(Box::pin(image::run(command))),
         Command::Catalog(args) => return catalogue::show(&args),

@@ -18,8 +18,27 @@ pub struct Figures {
     pub scaling: Vec<Scaling>,
     /// The largest table with more services.
     pub scaling_services: Vec<Scaling>,
+    /// What it costs an A answer that queries can be captured.
+    pub capture: Capture,
     /// Programs and their sizes.
     pub programs: Vec<Program>,
+}
+
+/// Nanoseconds per packet of an A answer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Capture {
+    /// By the program without its look at what is captured.
+    pub without_ns: f64,
+    /// With nothing captured, and divided by `without_ns`.
+    pub off_ns: f64,
+    /// See `off_ns`.
+    pub off_ratio: f64,
+    /// Not chosen, while others are captured.
+    pub not_chosen_ns: f64,
+    /// Captured.
+    pub captured_ns: f64,
+    /// On average where one in 1,000 is captured, divided by `off_ns`.
+    pub thousandth_ratio: f64,
 }
 
 /// Nanoseconds per packet of the least that a program can do.
@@ -85,6 +104,10 @@ pub struct Program {
 /// Services in the tables that show the growth with the names alone.
 const FEW_SERVICES: u32 = 10;
 
+fn thousandth(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
+}
+
 fn tenth(ns: f64) -> f64 {
     (ns * 10.0).round() / 10.0
 }
@@ -125,6 +148,14 @@ pub fn run() -> Result<Figures, DatapathError> {
             .collect(),
         scaling: sizes(&report, |services| services <= FEW_SERVICES),
         scaling_services: sizes(&report, |services| services > FEW_SERVICES),
+        capture: Capture {
+            without_ns: tenth(report.capture.without_ns),
+            off_ns: tenth(report.capture.off_ns),
+            off_ratio: thousandth(report.capture.off_ns / report.capture.without_ns),
+            not_chosen_ns: tenth(report.capture.not_chosen_ns),
+            captured_ns: tenth(report.capture.captured_ns),
+            thousandth_ratio: thousandth(report.capture.one_in(1000.0) / report.capture.off_ns),
+        },
         programs: report
             .programs
             .iter()

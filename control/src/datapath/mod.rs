@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod capture;
 mod costs;
 pub mod explain;
 pub mod offline;

@@ -15,7 +15,7 @@ const UDP_BYTES: usize = 8;
 
 /// A UDP datagram in a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Datagram<'f> {
+pub(crate) struct Datagram<'f> {
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub payload: &'f [u8],

@@ -20,7 +20,7 @@ use crate::model::in_full;
 
 pub use crate::dns::present::type_code;
 pub use ask::Asked;
-use frame::Datagram;
+pub(crate) use frame::Datagram;
 use hex::HexError;
 
 /// Where queries come from unless told otherwise; addresses for documentation (RFC 5737, RFC 3849).

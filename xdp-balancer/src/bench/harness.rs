@@ -128,7 +128,12 @@ impl Harness {
 
     /// Puts a program of the dataplane behind the harness.
     pub(super) fn aim(&mut self, plane: &Dataplane, name: &'static str) -> Result<(), Error> {
-        let fd = program(&plane.object, name)?.fd().map_err(failed)?;
+        self.aim_at(&plane.object, name)
+    }
+
+    /// The same of any object.
+    pub(super) fn aim_at(&mut self, object: &Ebpf, name: &'static str) -> Result<(), Error> {
+        let fd = program(object, name)?.fd().map_err(failed)?;
         self.target.set(0, fd, 0).map_err(Error::system("write", bench::object::TARGET))
     }
 

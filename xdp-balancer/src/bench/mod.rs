@@ -8,6 +8,7 @@
 //! All programs take turns in each round, and the least of the rounds counts: what disturbs a run only
 //! ever makes it longer.
 
+mod capture;
 mod cases;
 mod harness;
 mod scaling;
@@ -64,8 +65,31 @@ pub struct Report {
     pub cases: Vec<CaseReport>,
     /// Sizes of tables.
     pub scaling: Vec<ScalingReport>,
+    /// What it costs that queries can be captured.
+    pub capture: CaptureReport,
     /// Programs.
     pub programs: Vec<ProgramReport>,
+}
+
+/// What it costs an A answer that queries can be captured, in nanoseconds per packet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CaptureReport {
+    /// The program without its look at what is captured.
+    pub without_ns: f64,
+    /// As it is, with nothing captured.
+    pub off_ns: f64,
+    /// While others are captured and this query is not chosen.
+    pub not_chosen_ns: f64,
+    /// While this query is captured, into a buffer that has room.
+    pub captured_ns: f64,
+}
+
+impl CaptureReport {
+    /// What a packet costs on average where one in so many is captured.
+    #[must_use]
+    pub fn one_in(&self, many: f64) -> f64 {
+        self.not_chosen_ns + (self.captured_ns - self.not_chosen_ns) / many
+    }
 }
 
 /// One kind of frame.
@@ -168,6 +192,7 @@ fn measure(options: &BenchOptions) -> Result<Report, Error> {
 
     plane.set_rules(&Rules::default())?;
     let scaling = scaling::measure(options, &mut harness, &plane, pass_ns)?;
+    let (capture, uncaptured) = capture::measure(options, &mut harness, &plane, &swap)?;
     let mut programs = Vec::new();
     for name in [object::XDP, object::PASS] {
         let [instructions, jited_bytes, verified] = harness::size(&plane.object, name)?;
@@ -177,8 +202,9 @@ fn measure(options: &BenchOptions) -> Result<Report, Error> {
         let [instructions, jited_bytes, verified] = harness::size(harness.object(), name)?;
         programs.push(ProgramReport { name, instructions, jited_bytes, verified });
     }
+    programs.push(uncaptured);
     let kernel = sys::release().map_err(Error::system("ask for", "the kernel's release"))?;
-    Ok(Report { kernel, pass_ns, swap_tx_ns: swap_ns, harness_ns, cases: reports, scaling, programs })
+    Ok(Report { kernel, pass_ns, swap_tx_ns: swap_ns, harness_ns, cases: reports, scaling, capture, programs })
 }
 
 /// Runs the frame once, in front of the harness and behind it, and holds one against the other.

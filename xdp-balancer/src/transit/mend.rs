@@ -4,10 +4,10 @@ use std::os::fd::AsFd as _;
 
 use aya::programs::tc::TcError;
 use aya::programs::{TcAttachType, tc};
-use xdp_balancer_common::object::{TAILS, TRANSIT_EGRESS, TRANSIT_HOOKS, TRANSIT_INGRESS};
+use xdp_balancer_common::object::{TAIL_TRANSIT, TAILS, TRANSIT_EGRESS, TRANSIT_HOOKS, TRANSIT_INGRESS};
 use xdp_balancer_common::{OWN_CLSACT, TransitHook};
 
-use super::pinned::{self, Hooks, Slot};
+use super::pinned::{self, Hooks};
 use super::{Transit, TransitPlace, direction, kind};
 use crate::attach::{TRANSIT_PRIORITY, attach_classifier, name_and_tag};
 use crate::audit::{Drift, DriftKind, Mended, mend_pin};
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::sys;
+use crate::tails::Slot;
 
 /// A place where replies shall be rewritten.
 #[derive(Clone)]
@@ -139,7 +140,7 @@ impl Transit {
     fn mend_slot(&self, pins: &Pins) -> Result<(u32, Option<Drift>), Error> {
         let program = elf::loaded(&self.object, TRANSIT_INGRESS)?;
         let own = program.info().map_err(Error::system("inspect", TRANSIT_INGRESS))?.id();
-        let slot = Slot::open(pins)?.ok_or(Error::Missing { name: TAILS })?;
+        let slot = Slot::open(pins, TAIL_TRANSIT)?.ok_or(Error::Missing { name: TAILS })?;
         let there = slot.program()?;
         if there == Some(own) {
             return Ok((own, None));

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::programs::links::Link as _;
 use aya::programs::tc::SchedClassifierLink;
 use aya::programs::{ProgramError, TcAttachType};
-use xdp_balancer_common::object::{TAIL_TRANSIT, TAILS, TRANSIT_HOOKS, TRANSIT_VERDICTS};
+use xdp_balancer_common::object::{TAIL_TRANSIT, TRANSIT_HOOKS, TRANSIT_VERDICTS};
 use xdp_balancer_common::{OWN_CLSACT, TransitHook, TransitVerdict};
 
 use super::{PinnedTransit, TransitPlace, direction, kind};
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::netlink::{self, List};
 use crate::pins::{self, Pins};
 use crate::sys;
+use crate::tails::Slot;
 
 /// Where replies are rewritten: [`TransitHook`]'s bits by interface, with [`OWN_CLSACT`].
 pub(super) struct Hooks(HashMap<MapData, u32, u32>);
@@ -47,38 +48,6 @@ impl Hooks {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             Err(error) => Err(Error::system("write", TRANSIT_HOOKS)(error)),
-        }
-    }
-}
-
-/// The slot behind the program that answers.
-pub(super) struct Slot(OwnedFd);
-
-impl Slot {
-    /// The pinned one; `None` where the tables are gone.
-    pub(super) fn open(pins: &Pins) -> Result<Option<Self>, Error> {
-        match sys::get(&pins.map(TAILS)) {
-            Ok(map) => Ok(Some(Self(map))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::system("open the pinned map", TAILS)(error)),
-        }
-    }
-
-    /// Number of the program in it.
-    pub(super) fn program(&self) -> Result<Option<u32>, Error> {
-        sys::lookup_u32(self.0.as_fd(), TAIL_TRANSIT).map_err(Error::system("read", TAILS))
-    }
-
-    /// Puts a program in, in the place of the one there.
-    pub(super) fn set(&self, program: BorrowedFd<'_>) -> Result<(), Error> {
-        sys::set_program(self.0.as_fd(), TAIL_TRANSIT, program).map_err(Error::system("write", TAILS))
-    }
-
-    /// Empties it.
-    pub(super) fn clear(&self) -> Result<(), Error> {
-        match sys::delete(self.0.as_fd(), &TAIL_TRANSIT) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(Error::system("write", TAILS)(error)),
-            _ => Ok(()),
         }
     }
 }
@@ -129,7 +98,7 @@ pub(super) fn leave(pins: &Pins, wanted: &BTreeMap<u32, u32>) -> Result<(), Erro
         }
     }
     if wanted.values().all(|bits| bits & TransitHook::Ingress.bit() == 0)
-        && let Some(slot) = Slot::open(pins)?
+        && let Some(slot) = Slot::open(pins, TAIL_TRANSIT)?
     {
         slot.clear()?;
     }
@@ -227,7 +196,7 @@ pub(super) fn counts(counted: &[Counted]) -> Result<Vec<u64>, Error> {
 pub(crate) fn show(pin_dir: &Path) -> Result<Option<PinnedTransit>, Error> {
     let pins = Pins::new(pin_dir);
     let Some(hooks) = Hooks::open(&pins)? else { return Ok(None) };
-    let slot = Slot::open(&pins)?;
+    let slot = Slot::open(&pins, TAIL_TRANSIT)?;
     let mut places = Vec::new();
     for (ifindex, bits) in hooks.all()? {
         let Some(interface) = sys::if_name(ifindex) else { continue };
