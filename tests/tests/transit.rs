@@ -9,7 +9,7 @@ mod support;
 use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ const SOME: usize = 20;
 struct Lab {
     plane: DataplaneLab,
     resolver: Namespace,
+    /// The record ends it.
+    _unbound: Child,
     starts: u32,
 }
 
@@ -62,8 +64,8 @@ impl Lab {
         let log = File::create(plane.dir.join("unbound.log")).unwrap();
         let mut unbound = resolver.command(UNBOUND).unwrap();
         unbound.arg("-d").arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        plane.record.spawn("unbound", &mut unbound).unwrap();
-        Self { plane, resolver, starts: 0 }
+        let unbound = plane.record.spawn("unbound", &mut unbound).unwrap();
+        Self { plane, resolver, _unbound: unbound, starts: 0 }
     }
 
     /// The configuration with these lists of interfaces and this TTL of the service.

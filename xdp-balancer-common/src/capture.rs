@@ -113,8 +113,9 @@ mod tests {
         for (one_in, salt) in [(1, 5), (2, 0), (100, 7), (1000, 0xdead_beef)] {
             let rule = Capture::rule_of(one_in, salt);
             // IDs in turn, and a checksum that falls as they rise; then any.
-            let chosen =
-                (0..1_u32 << 20).filter(|id| Capture::chooses(rule, id << 16 | (0xffff - id & 0xffff))).count();
+            let chosen = (0..1_u32 << 20)
+                .filter(|id| Capture::chooses(rule, id << 16 | (0xffff_u32.wrapping_sub(*id) & 0xffff)))
+                .count();
             let mixed = |i: u32| i.wrapping_mul(0x85EB_CA6B) ^ i.rotate_left(13);
             let others = (0..1_u32 << 20).filter(|i| Capture::chooses(rule, mixed(*i))).count();
             for chosen in [chosen, others] {
