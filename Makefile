@@ -108,7 +108,7 @@ bench-technologies: ## Measure: instances of each technology, side by side; RUNS
 
 bench-bystander: ## Measure: TCP beside our program, beside a bare XDP_PASS, and beside none (as root)
 	@tests/setup.sh build lab
-	@ROUNDS=9 cargo test --release --locked --quiet -p tests --test bystander -- --nocapture
+	@ROUNDS=8 cargo test --release --locked --quiet -p tests --test bystander -- --nocapture
 
 ROUNDS ?= 1000
 soak-technologies: ## Instances come and go with something killed at every step; ROUNDS=1000 SEED=1 (as root)
