@@ -15,7 +15,7 @@ use super::netns::Namespace;
 use super::process::{run, wait_for};
 
 /// Longest wait for a machine to boot and its daemon to answer; a tenth of it is usual.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 /// Longest wait for its last words.
 const END: Duration = Duration::from_secs(60);
 /// Address of the machine's card, which its neighbour knows without asking.
