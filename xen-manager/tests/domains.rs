@@ -24,7 +24,8 @@ fn owner(number: u64) -> Owner {
 }
 
 fn host_of(number: u64) -> Host {
-    Host::new(Store::new(Store::default_socket(), LONG), Xl::default(), owner(number))
+    let xl = Xl { deadline: LONG, ..Xl::default() };
+    Host::new(Store::new(Store::default_socket(), LONG), xl, owner(number))
 }
 
 fn host() -> Host {
