@@ -18,9 +18,10 @@ use crate::pins::Pins;
 use crate::sys::Memory;
 
 /// Maps that the program writes, and the programs that it goes on into.
-const WRITTEN: [&str; 10] = [
+const WRITTEN: [&str; 11] = [
     object::VERDICTS,
     object::SERVICES,
+    object::COSTS,
     object::FLOWS,
     object::CURSORS,
     object::CONNECTIONS,

@@ -5,7 +5,7 @@ mod support;
 
 use support::{A, AAAA, PinDir, addresses, local, name, privileged, query, table};
 use xdp_balancer::testing::Query;
-use xdp_balancer::{Explainer, RunAction, Verdict};
+use xdp_balancer::{Explainer, Rules, RunAction, Verdict};
 
 #[test]
 fn it_says_what_the_program_does_and_leaves_no_trace() {
@@ -18,6 +18,7 @@ fn it_says_what_the_program_does_and_leaves_no_trace() {
     let mut dataplane = pins.open();
     let ring = vec![addresses(&["10.0.0.1"]), addresses(&["10.0.0.2"])];
     dataplane.publish(&table(7, vec![name("a.example.net", 3, vec![(A, ring)])])).unwrap();
+    dataplane.set_rules(&Rules { costs: Some(0), sample: Some(0), ..Rules::default() }).unwrap();
     let before = dataplane.counters(16).unwrap();
 
     let explainer = Explainer::open(&pins.0).unwrap();
@@ -38,6 +39,8 @@ fn it_says_what_the_program_does_and_leaves_no_trace() {
         assert_eq!((passed.verdict, passed.action, &passed.frame), (verdict, RunAction::Pass, &frame));
     }
     assert_eq!(dataplane.counters(16).unwrap(), before, "nothing is counted");
+    let (costs, top) = (dataplane.costs().unwrap(), dataplane.top(1).unwrap());
+    assert!(costs.sum_ns == 0 && top.names.is_empty(), "nor measured or noted");
     let real = dataplane.run(&asked).unwrap();
     assert_eq!(real.frame, explained.frame, "and no turn is used up");
     // What is published later is seen at once.
