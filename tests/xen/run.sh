@@ -34,6 +34,10 @@ fi
 # A lab that somebody works with stays.
 if [ -z "$was_up" ]; then trap '"$here/lab" down' EXIT; fi
 
+# Our own guest, where it was built (`make unikernel`).
+unikernel=${CARGO_TARGET_DIR:-target}/unikernel/unikernel.xen
+if [ -f "$unikernel" ]; then "$here/lab" put "$unikernel" /guest/unikernel.xen; fi
+
 runner="--ignored --test-threads=1 --show-output${XEN_SKIP:+ --skip $XEN_SKIP}"
 for word in "$@"; do
     test=${word#*/} begun=$SECONDS

@@ -46,16 +46,17 @@ struct Machine {
 impl Machine {
     /// Ends the domain where the toolstack wishes that. An answer in the store tells that it was heard.
     fn obey(&mut self) -> Result<(), StoreError> {
-        if !self.store.has_fired()? {
-            return Ok(());
+        // Until nothing more is there: a watch may fire while the value is read, and its event is taken then.
+        while self.store.has_fired()? {
+            let end = match self.store.read(CONTROL)?.as_deref() {
+                Some("poweroff" | "halt") => End::Off,
+                Some("reboot") => End::Reboot,
+                _ => continue,
+            };
+            self.store.write(&[(CONTROL, "")])?;
+            hypercall::end(end);
         }
-        let end = match self.store.read(CONTROL)?.as_deref() {
-            Some("poweroff" | "halt") => End::Off,
-            Some("reboot") => End::Reboot,
-            _ => return Ok(()),
-        };
-        self.store.write(&[(CONTROL, "")])?;
-        hypercall::end(end)
+        Ok(())
     }
 }
 
