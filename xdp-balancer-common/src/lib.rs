@@ -22,6 +22,7 @@ mod cost;
 mod counts;
 mod guard;
 mod labelled;
+mod log;
 mod name;
 mod pool;
 mod settings;
@@ -38,6 +39,7 @@ pub use guard::{
     Admission, BUCKET_SETS, BUCKETS_OF_SET, Bucket, BucketSet, Guard, LIST_ALLOW, LIST_DENY, ListKey, NOTED_NAME_BYTES,
     NotedName, Rate, bucket_set, client_key_v4, client_key_v6, mask_v4, mask_v6,
 };
+pub use log::LogLevel;
 pub use name::{MAX_NAME_BYTES, NAME_CHUNKS, NameEntry, NameHash, keep_bytes, same_chunk};
 pub use pool::{
     ANSWER_BYTES, AnswerHead, Bytes, Choice, GRAIN, POOL_BYTES, POOL_GRAINS, POOL_MARGIN, Pool, REFUSED_AT,

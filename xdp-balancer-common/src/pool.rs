@@ -36,6 +36,8 @@ pub struct Root {
     pub settings: Settings,
     /// Which queries are captured.
     pub capture: Capture,
+    /// What the programs say, by [`LogLevel::to_word`](crate::LogLevel::to_word).
+    pub log: u64,
 }
 
 /// Grains that are never handed out.

@@ -1,27 +1,41 @@
 //! Messages of the programs, for the process that loaded them.
 
 use std::fmt;
+use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
+use xdp_balancer_common::{LogLevel, ROOT_AT, Root, object};
+
+use crate::error::Error;
+use crate::maps::Maps;
+use crate::pins::Pins;
+
+const LOG_AT: usize = ROOT_AT + offset_of!(Root, log);
 
 /// Reads the programs' messages and hands them to the `log` crate. Wait for its descriptor to become
-/// readable, then [`drain`](Self::drain) it; the programs write rarely, and never because of a packet
-/// that they understood.
+/// readable, then [`drain`](Self::drain) it; the programs write a hundred in a second at most, and but for
+/// [`LogLevel::Debug`] never because of a packet that they understood.
 pub struct KernelLog(EbpfLogger<Current>);
 
 /// The process's logger of the moment. aya would keep the one that is set when the buffer is taken,
-/// which may be none yet.
+/// which may be none yet. What was asked for in the kernel is heard here: it comes as `info` at least.
 struct Current;
 
 impl log::Log for Current {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        log::logger().enabled(metadata)
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        log::logger().log(record);
+        let level = record.level().min(log::Level::Info);
+        let mut heard = log::Record::builder();
+        heard.args(*record.args()).level(level).target(record.target());
+        heard.module_path(record.module_path()).file(record.file()).line(record.line());
+        log::logger().log(&heard.build());
     }
 
     fn flush(&self) {
@@ -62,5 +76,24 @@ impl fmt::Debug for KernelLog {
 impl AsRawFd for KernelLog {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
+    }
+}
+
+/// What the pinned programs say; `None` where no maps of this layout are.
+pub fn log_level(pin_dir: &Path) -> Result<Option<LogLevel>, Error> {
+    Ok(Maps::found(&Pins::new(pin_dir))?.map(|maps| maps.log_level()))
+}
+
+/// Has the pinned programs say that much from the next packet on, whoever holds them.
+pub fn set_log_level(pin_dir: &Path, level: LogLevel) -> Result<(), Error> {
+    let missing = || Error::system("open the pinned map", object::POOL)(io::Error::from_raw_os_error(libc::ENOENT));
+    let maps = Maps::found(&Pins::new(pin_dir))?.ok_or_else(missing)?;
+    maps.pool.store(LOG_AT, level.to_word());
+    Ok(())
+}
+
+impl Maps {
+    fn log_level(&self) -> LogLevel {
+        LogLevel::of_word(self.pool.get(LOG_AT).unwrap_or_default())
     }
 }

@@ -83,8 +83,9 @@ fn layouts_are_those_of_their_number() {
         offset_of!(Root, guard),
         offset_of!(Root, settings),
         offset_of!(Root, capture),
+        offset_of!(Root, log),
     ];
-    assert_eq!(offsets, [0, 8, 16, 24, 152, 1392]);
+    assert_eq!(offsets, [0, 8, 16, 24, 152, 1392, 1408]);
     let offsets = [offset_of!(Capture, rule), offset_of!(Capture, until)];
     assert_eq!((size_of::<Capture>(), offsets), (16, [0, 8]));
     let offsets = [

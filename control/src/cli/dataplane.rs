@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use super::Done;
 use super::paint::age;
 use crate::config::AttachMode;
-use crate::datapath::{Costs, offline};
+use crate::datapath::Costs;
+use crate::datapath::offline::{self, LogLevel};
 
 /// Something differs.
 const DIFFERS: u8 = 1;
@@ -139,6 +140,21 @@ pub(super) fn top(pin_dir: &Path, most: usize, json: bool) -> Done {
         for entry in entries {
             println!("{:>10}  {}", entry.noted, entry.what);
         }
+    }
+    Ok(())
+}
+
+pub(super) fn log(pin_dir: &Path, level: Option<&str>, json: bool) -> Done {
+    let level = LogLevel::ALL.iter().find(|known| level == Some(known.label()));
+    if let Some(level) = level {
+        offline::set_log_level(pin_dir, *level).map_err(|e| e.to_string())?;
+    }
+    let level = offline::log_level(pin_dir).map_err(|e| e.to_string())?;
+    let Some(level) = level else { return Err(format!("there are no tables under {}", pin_dir.display())) };
+    if json {
+        println!("{}", serde_json::json!({ "level": level }));
+    } else {
+        println!("{level}");
     }
     Ok(())
 }

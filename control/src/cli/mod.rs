@@ -304,6 +304,22 @@ enum DataplaneCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show or change what the program says of what it meets
+    ///
+    /// The daemon that loaded it has it in its log, a hundred messages in a second at most. It stays until it is changed
+    /// again or the tables are made anew.
+    #[command(after_help = "Examples:\n  selvedge dataplane log\n  \
+        selvedge dataplane log --level debug; journalctl -fu selvedged")]
+    Log {
+        /// off; error: broken tables; warn: no room for an answer, too; debug: each dropped frame, too
+        #[arg(long, value_name = "LEVEL", value_parser = ["off", "error", "warn", "debug"])]
+        level: Option<String>,
+        #[command(flatten)]
+        pins: PinArg,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Compare tables, links and pins in the kernel with what they shall be
     ///
     /// Where the daemon runs it is the one that looks, and it puts right what it can. Else nothing is changed. Exit code 0:
@@ -422,6 +438,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Dataplane { command: DataplaneCommand::Show { pins, json } } => dataplane::show(&pins.pin_dir, json),
         Command::Dataplane { command: DataplaneCommand::Top { most, pins, json } } => {
             dataplane::top(&pins.pin_dir, most, json)
+        }
+        Command::Dataplane { command: DataplaneCommand::Log { level, pins, json } } => {
+            dataplane::log(&pins.pin_dir, level.as_deref(), json)
         }
         Command::Dataplane { command: DataplaneCommand::Detach { interface, tables, pins } } => {
             dataplane::detach(&pins.pin_dir, interface.as_deref(), tables)

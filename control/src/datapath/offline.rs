@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
+pub use xdp_balancer_common::LogLevel;
 use xdp_balancer_common::{Guard, TransitVerdict, Verdict};
 
 use super::transit::{direction, places};
@@ -146,6 +147,22 @@ fn show_name(wire: &[u8]) -> String {
         shown.push_str("..");
     }
     if shown.is_empty() { ".".to_owned() } else { shown }
+}
+
+/// What the programs say of what they meet, by its word; `None` where there are no tables.
+///
+/// # Errors
+/// [`DatapathError`] where the tables cannot be read.
+pub fn log_level(pin_dir: &Path) -> Result<Option<&'static str>, DatapathError> {
+    Ok(xdp_balancer::log_level(pin_dir)?.map(LogLevel::label))
+}
+
+/// Has them say that much from now on.
+///
+/// # Errors
+/// [`DatapathError`] where there are no tables.
+pub fn set_log_level(pin_dir: &Path, level: LogLevel) -> Result<(), DatapathError> {
+    Ok(xdp_balancer::set_log_level(pin_dir, level)?)
 }
 
 /// Takes the program off one interface or all, and with `tables` forgets tables and counters too; the names
