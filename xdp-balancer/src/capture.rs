@@ -314,13 +314,15 @@ fn read(item: &[u8], ahead: u64) -> Option<CapturedQuery> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_object_has_this_program_and_maps_of_these_shapes() {
         let parsed = aya_obj::Object::parse(OBJECT).unwrap();
-        let programs: Vec<&String> = parsed.programs.keys().collect();
-        assert_eq!(programs, [object::CAPTURE, object::UNCAPTURED]);
+        let programs: BTreeSet<&str> = parsed.programs.keys().map(String::as_str).collect();
+        assert_eq!(programs, BTreeSet::from([object::CAPTURE, object::UNCAPTURED]));
         for (name, value) in
             [(object::CAPTURE_FILTER, size_of::<CaptureFilter>()), (object::CAPTURE_COUNTS, size_of::<u64>())]
         {
