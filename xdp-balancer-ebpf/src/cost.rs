@@ -20,7 +20,7 @@ pub fn begin(guard: &Guard) {
     }
 }
 
-/// Ends the time of a packet, where one was begun.
+/// Ends the time of a packet, where one was begun. Not to be called for what turned out not to be DNS.
 #[inline(always)]
 pub fn end() {
     if Base::get().is_ok_and(|pool| pool.root().guard.features & Guard::COSTS != 0) {

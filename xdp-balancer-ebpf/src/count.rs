@@ -25,6 +25,7 @@ static LOG_RATE: Array<u64, 1> = Array::new();
 #[inline(always)]
 pub fn answered(verdict: u32) -> u32 {
     add(verdict);
+    cost::end();
     XDP_TX
 }
 
@@ -32,6 +33,11 @@ pub fn answered(verdict: u32) -> u32 {
 #[inline(always)]
 pub fn unanswered(ctx: &XdpContext, verdict: Verdict) -> u32 {
     add(verdict as u32);
+    // What is no DNS leaves first.
+    if verdict as u32 <= Verdict::NotDns as u32 {
+        return XDP_PASS;
+    }
+    cost::end();
     if matches!(verdict, Verdict::Reply) {
         // Comes back where replies in transit are not rewritten.
         // SAFETY: the program in the slot is one of ours and takes the frame as it is.
@@ -57,7 +63,6 @@ fn add(verdict: u32) {
         // SAFETY: a live map element of this CPU; a program is not interrupted by itself.
         unsafe { *count += 1 };
     }
-    cost::end();
 }
 
 /// Says what should not happen, and of dropped frames what became of them. A function of its own for the kernel too: its
