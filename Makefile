@@ -150,7 +150,7 @@ fuzz-transit: ## Mutated replies in transit, held against a twin; REPLIES=100000
 	@cargo test --release --locked -p xdp-balancer --test transit --no-run
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	REPLIES=$(REPLIES) SEED=$(SEED) cargo test --release --locked --quiet -p xdp-balancer --test transit -- --nocapture | tee "$$log"; \
-	grep '^replies=' "$$log" || { grep SKIPPED "$$log"; exit 1; }
+	grep -o 'replies=[0-9].*' "$$log" || { grep SKIPPED "$$log"; exit 1; }
 
 # The program in the kernel compiles for its own target only, with the flags that its build gives it; the
 # workspace's lints hold there through its manifest.
