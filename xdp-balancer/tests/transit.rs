@@ -149,7 +149,7 @@ fn a_million_replies_come_out_unchanged_or_exact() {
     }
     println!("replies={count} seed={seed} wrong=0 {met:?} no packet on egress: {}", lab.refused.get());
     assert!(lab.refused.get() < count / 20, "nearly all are packets");
-    assert!(met["rewritten"] > count / 5, "most of what is generated is sound: {met:?}");
+    assert!(met["rewritten"] > count / 6, "most of what is generated is sound: {met:?}");
     let never = ["elsewhere", "broken", "too_long"];
     for verdict in TransitVerdict::ALL.iter().filter(|verdict| !never.contains(&verdict.label())) {
         assert!(met.contains_key(verdict.label()) || count < 20_000, "{} was never met", verdict.label());
