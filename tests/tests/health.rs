@@ -37,6 +37,16 @@ impl Freezer {
     fn thaw(&self, instance: &InstanceStatus) {
         self.runtime.block_on(self.client.unpause_container(handle(instance))).unwrap();
     }
+
+    /// Stops it for most of a while, as one whose processor others take: it goes on for less than a probe's interval.
+    fn starve(&self, instance: &InstanceStatus) {
+        for _ in 0..3 {
+            self.freeze(instance);
+            std::thread::sleep(Duration::from_millis(400));
+            self.thaw(instance);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 fn handle(instance: &InstanceStatus) -> &str {
@@ -148,15 +158,9 @@ fn a_slow_instance_is_named_less_often() {
     let weight = |s: &Status| instance(s, &id).and_then(|i| i.report.weight);
     assert_eq!(weight(&status), Some(1.0));
 
-    // Stopped for most of the time, as one whose processor others take: it goes on for less than a probe's interval.
     let freezer = Freezer::of(&lab);
     let status = wait_until("half the weight", || {
-        for _ in 0..3 {
-            freezer.freeze(&slow);
-            std::thread::sleep(Duration::from_millis(400));
-            freezer.thaw(&slow);
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        freezer.starve(&slow);
         let status = daemon.status().unwrap();
         weight(&status).is_some_and(|weight| weight <= 0.5).then_some(status)
     });
@@ -217,12 +221,7 @@ fn capacity_is_what_an_instance_serves_in_time() {
     let freezer = Freezer::of(&lab);
     offered(vec![17; 120], &mut || {
         let status = wait_until("less than is configured", || {
-            for _ in 0..3 {
-                freezer.freeze(&slow);
-                std::thread::sleep(Duration::from_millis(400));
-                freezer.thaw(&slow);
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            freezer.starve(&slow);
             let status = daemon.status().unwrap();
             measured(&status).is_some_and(|capacity| capacity < 20.0).then_some(status)
         });

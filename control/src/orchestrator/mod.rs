@@ -415,10 +415,8 @@ impl Orchestrator {
             let last = before.as_ref().and_then(|d| d.services.get(name));
             last.is_none_or(|last| (last.replicas, last.fewer_soon) != (wanted.replicas, wanted.fewer_soon))
         };
-        let news: Vec<_> =
-            services.iter().filter(|(name, wanted)| is_new(name, wanted)).map(|(n, _)| n.clone()).collect();
         let is_known = |d: &Arc<Desired>| d.services.keys().eq(services.keys());
-        if !news.is_empty() || !before.as_ref().is_some_and(is_known) {
+        if services.iter().any(|(name, wanted)| is_new(name, wanted)) || !before.as_ref().is_some_and(is_known) {
             self.view.revision += 1;
             let document = Desired { revision: self.view.revision, node: self.node.clone(), services };
             // Written before anybody acts on it. What cannot be is decided anew with the next window.
@@ -429,7 +427,7 @@ impl Orchestrator {
                 self.shown.send_replace(Arc::new(self.view.clone()));
                 return;
             }
-            for (service, wanted) in document.services.iter().filter(|(name, _)| news.contains(name)) {
+            for (service, wanted) in document.services.iter().filter(|(name, wanted)| is_new(name, wanted)) {
                 info!(%service, replicas = wanted.replicas, reason = wanted.reason, revision = document.revision, "wanted");
             }
             self.desired.send_replace(Some(Arc::new(document)));

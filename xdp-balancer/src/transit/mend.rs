@@ -117,7 +117,7 @@ impl Transit {
         if !sys::is_ethernet(interface).map_err(Error::system("inspect", interface))? {
             return Err(Error::NotEthernet { interface: interface.to_owned() });
         }
-        let bits = hooks.all()?.get(&ifindex).copied().unwrap_or(0);
+        let bits = hooks.of(ifindex)?;
         let (id, clsact, missing) = match place.hook {
             TransitHook::Ingress => {
                 let (id, missing) = self.mend_slot(pins)?;

@@ -39,6 +39,14 @@ impl Hooks {
         self.0.iter().collect::<Result<_, MapError>>().map_err(Error::system("read", TRANSIT_HOOKS))
     }
 
+    /// Those of one; 0: none.
+    pub(super) fn of(&self, ifindex: u32) -> Result<u32, Error> {
+        match self.0.get(&ifindex, 0) {
+            Err(MapError::KeyNotFound) => Ok(0),
+            other => other.map_err(Error::system("read", TRANSIT_HOOKS)),
+        }
+    }
+
     /// Writes one; without a direction it goes.
     pub(super) fn put(&mut self, ifindex: u32, bits: u32) -> Result<(), Error> {
         if bits & !OWN_CLSACT != 0 {
@@ -124,7 +132,8 @@ pub(super) fn inherit(pins: &Pins, hooks: &mut Hooks, wanted: &BTreeMap<u32, u32
         let other = Pins::at(&layout);
         let Some(theirs) = Hooks::open(&other)? else { continue };
         for (ifindex, bits) in theirs.all()?.into_iter().filter(|(_, bits)| bits & OWN_CLSACT != 0) {
-            if let Some(ours) = hooks.all()?.get(&ifindex) {
+            let ours = hooks.of(ifindex)?;
+            if ours != 0 {
                 hooks.put(ifindex, ours | bits & OWN_CLSACT)?;
             }
         }
