@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use super::errors::Complaint;
 use super::names::lies_in;
 use super::reader::{Field, Reader};
-use super::records::ZoneSection;
 use super::services::ServiceSection;
 use super::technologies::PoolSection;
+use super::zone::ZoneSection;
 
 /// No apex twice. A zone below another is fine: the longer apex decides.
 pub(super) fn zones(reader: &Reader<'_>, zones: &[ZoneSection]) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::reader::Section;
-use super::sections::{LONGEST_TTL_S, without_doubles};
+use super::shared::{LONGEST_TTL_S, without_doubles};
 use super::values::{duration, prefix, whole32, word};
 use crate::model::{ClientLists, Denied, Guard, QueryLimits, StalePolicy, Staleness};
 

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::errors::Complaint;
 use super::reader::Section;
-use super::sections::without_doubles;
+use super::shared::without_doubles;
 use super::values::{absolute_path, prefix, socket_address, text, whole, whole32};
 
 /// Most blobs that are transferred at once.

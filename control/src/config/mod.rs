@@ -17,10 +17,12 @@ mod records;
 mod scaling;
 mod sections;
 mod services;
+mod shared;
 mod summon;
 mod technologies;
 mod types;
 mod values;
+mod zone;
 mod zone_file;
 
 #[cfg(test)]
@@ -38,7 +40,7 @@ pub use errors::{ConfigError, ConfigErrors};
 pub use images::Images;
 pub use names::lies_in;
 pub use scaling::{Mode, Scaling};
-pub use sections::MOST_INSTANCES;
+pub use shared::MOST_INSTANCES;
 pub use types::{
     Accelerator, AttachMode, Caps, Config, Control, Dataplane, Dns, Docker, LogLevel, Monitor, Networks, Pool,
     Technologies, Transit, Unikernels, Xen,
@@ -169,7 +171,7 @@ fn check(root: &Section<'_, '_>, default_node: &NodeName) -> Config {
         dataplane: sections::dataplane(&root.section("dataplane")),
         listen: addresses,
         dns,
-        zones: zones.into_iter().map(records::ZoneSection::finish).collect(),
+        zones: zones.into_iter().map(zone::ZoneSection::finish).collect(),
         images: images::images(&root.section("images"), &control.state_dir),
         control,
         api: api::api(&root.section("api")),

@@ -6,11 +6,11 @@ use ipnet::IpNet;
 
 use super::errors::Complaint;
 use super::reader::{Field, Reader, Section};
-use super::sections::without_doubles;
+use super::shared::{shaping, without_doubles};
 use super::technologies::PoolSection;
 use super::types::Networks;
-use super::values::{burst, host_in_prefix, interface, prefix, rate, unicast, whole32};
-use crate::model::{RouteSpec, Shaping, UplinkSpec, VxlanSpec};
+use super::values::{host_in_prefix, interface, prefix, unicast, whole32};
+use crate::model::{RouteSpec, UplinkSpec, VxlanSpec};
 
 /// The port that IANA gives to VXLAN.
 const VXLAN_PORT: u32 = 4789;
@@ -23,26 +23,6 @@ const OVERHEAD_V6: u32 = 70;
 const MOST_REMOTES: usize = 256;
 /// Metric of a route where the file gives none.
 const METRIC: u32 = 100;
-
-/// `rate` and `burst` of a section, where it has a rate.
-pub(super) fn shaping(section: &Section<'_, '_>) -> Option<Shaping> {
-    let rate = section.optional("rate", 0, rate);
-    let burst = section.optional("burst", 0, burst);
-    let Some(rate) = rate else {
-        if let Some(burst) = burst {
-            section.complain(burst.line, "burst", "is given, but no rate", "add rate, or remove it");
-        }
-        return None;
-    };
-    let standard = Shaping::with_default_burst(rate.value);
-    let Some(burst) = burst else { return Some(standard) };
-    if !rate.broken && !burst.broken && u64::from(burst.value) * 8 > rate.value {
-        let what = "holds more than a second of the rate";
-        let fix = format!("use less, or remove it for {} B", standard.burst_bytes);
-        section.complain(burst.line, "burst", what, fix);
-    }
-    Some(Shaping { rate_bps: rate.value, burst_bytes: burst.value })
-}
 
 /// A declared thing with the place of its name.
 type Placed<T> = (String, Field<T>);

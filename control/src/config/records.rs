@@ -1,48 +1,20 @@
 //! `[[zone.record]]`: a zone's records by themselves, and what they may not do to each other and to services.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::errors::Complaint;
 use super::names::{lies_in, owner_name};
 use super::rdata::{rdata, rtype, type_name};
-use super::reader::{Field, Reader, Section};
-use super::sections::LONGEST_TTL_S;
+use super::reader::{Reader, Section};
 use super::services::ServiceSection;
+use super::shared::LONGEST_TTL_S;
 use super::values::{text, whole32};
-use super::zone_file::FileSection;
+use super::zone::{RecordSection, ZoneSection};
 use crate::model::{Zone, ZoneRecord};
 use crate::zonefile::{CNAME, NS};
 
 pub(super) const A: u16 = 1;
 pub(super) const AAAA: u16 = 28;
-
-/// A record with the places that checks over several sections need.
-pub(super) struct RecordSection {
-    pub(super) record: ZoneRecord,
-    /// The line of its name.
-    line: usize,
-    /// How its keys are named in complaints.
-    path: String,
-}
-
-/// A zone with its records, which are not yet in it.
-pub(super) struct ZoneSection {
-    pub(super) zone: Field<Zone>,
-    pub(super) records: Vec<RecordSection>,
-    /// Where the zone comes from, if that is a master file.
-    pub(super) file: Option<FileSection>,
-}
-
-impl ZoneSection {
-    /// The zone whole. RRsets stand together; in them the file's order stays.
-    pub(super) fn finish(mut self) -> Arc<Zone> {
-        let zone = &mut self.zone.value;
-        zone.records.extend(self.records.into_iter().map(|r| r.record));
-        zone.records.sort_by(|a, b| (&a.name, a.rtype).cmp(&(&b.name, b.rtype)));
-        Arc::new(self.zone.value)
-    }
-}
 
 /// One record; `None` where it has been complained of.
 pub(super) fn record(section: &Section<'_, '_>, apex: &str, zone_ttl_s: u32) -> Option<RecordSection> {

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::errors::Complaint;
 use super::reader::{Field, Section};
-use super::sections::MOST_INSTANCES;
+use super::shared::MOST_INSTANCES;
 use super::values::{Checked, duration, number, text, whole, whole32, word};
 use crate::model::{Demand, ServiceSpec};
 

@@ -9,15 +9,15 @@ use super::STATE_DIR;
 use super::guard;
 use super::names::{domain_name, mailbox};
 use super::reader::{Field, Section};
-use super::records::{ZoneSection, record};
+use super::records::record;
+use super::shared::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
 use super::types::{AttachMode, Caps, Control, Dataplane, Dns, LogLevel, Transit};
 use super::values::{absolute_path, boolean, duration, identifier, interface, number, prefix, socket_address, whole};
 use super::values::{socket_path, unicast, whole32, word};
+use super::zone::{ZONE_KEYS, ZoneSection};
 use super::zone_file;
 use crate::model::{NodeName, Zone};
 
-/// Most instances that a node can be allowed.
-pub const MOST_INSTANCES: u32 = 4096;
 /// Listening addresses per family that the kernel's settings hold.
 const MOST_LISTEN: usize = xdp_balancer_common::LOCAL_ADDRESSES;
 /// Most earlier tables that are kept.
@@ -26,12 +26,6 @@ const MOST_TABLES: u32 = 256;
 const MOST_TRANSIT: usize = 32;
 /// Most prefixes of resolvers whose word on the client's subnet is taken; each query is held against all of them.
 const MOST_RESOLVERS: usize = 64;
-/// Longest TTL (RFC 8767 advises against more than a week).
-pub(super) const LONGEST_TTL_S: u32 = 604_800;
-
-/// Keys of a `[[zone]]`.
-pub(super) const ZONE_KEYS: [&str; 9] =
-    ["name", "file", "primary", "contact", "nameservers", "nameserver_addresses", "ttl_s", "negative_ttl_s", "record"];
 
 pub(super) fn node(section: &Section<'_, '_>, default: &NodeName) -> NodeName {
     section.allow(&["name"]);
@@ -209,22 +203,4 @@ pub(super) fn zone(section: &mut Section<'_, '_>, listen: &[IpAddr]) -> Option<Z
 pub(super) fn nameserver_default(listen: &[IpAddr]) -> Vec<IpAddr> {
     let public: Vec<IpAddr> = listen.iter().copied().filter(|address| !address.is_loopback()).collect();
     if public.is_empty() { listen.to_vec() } else { public }
-}
-
-/// Complains of each element that is there twice and leaves the second out.
-pub(super) fn without_doubles<T: PartialEq + std::fmt::Display>(
-    section: &Section<'_, '_>,
-    key: &str,
-    list: Option<Field<Vec<Field<T>>>>,
-) -> Vec<Field<T>> {
-    let mut once: Vec<Field<T>> = Vec::new();
-    for item in list.into_iter().flat_map(|l| l.value) {
-        if let Some(first) = once.iter().find(|f| f.value == item.value) {
-            let what = format!("{} is there twice (line {})", item.value, first.line);
-            section.complain(item.line, key, what, "remove one");
-        } else {
-            once.push(item);
-        }
-    }
-    once
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 use autoscale::predict::PredictorKind;
 
 use super::names::domain_name;
-use super::networks::shaping;
 use super::reader::{Field, Section};
 use super::scaling::{Scaling, Written, predictor_kind};
-use super::sections::{LONGEST_TTL_S, MOST_INSTANCES, without_doubles};
+use super::shared::{LONGEST_TTL_S, MOST_INSTANCES, shaping, without_doubles};
 use super::values::{absolute_path, argument, duration, identifier, image, number, request_path, unicast, whole};
 use super::values::{whole32, word};
 use crate::images::Reference;

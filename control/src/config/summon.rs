@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reader::{Field, Section};
-use super::sections::{LONGEST_TTL_S, without_doubles};
+use super::shared::{LONGEST_TTL_S, without_doubles};
 use super::values::{duration, prefix, whole32, word};
 use crate::model::{Late, Summon, SummonLimits};
 

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::errors::Complaint;
-use super::networks::shaping;
 use super::reader::{Field, Section};
 use super::services::ServiceSection;
+use super::shared::shaping;
 use super::types::{Accelerator, Docker, Monitor, Pool, Technologies, Unikernels, Xen};
 use super::values::{absolute_path, interface, parsed, socket_path, user_name, word};
 use crate::model::Technology;

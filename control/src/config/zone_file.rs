@@ -6,28 +6,12 @@ use std::path::PathBuf;
 use super::errors::Complaint;
 use super::names::lies_in;
 use super::reader::{Field, Reader, Section};
-use super::records::{A, AAAA, ZoneSection};
-use super::sections::ZONE_KEYS;
+use super::records::{A, AAAA};
 use super::services::ServiceSection;
 use super::values::text;
+use super::zone::{FileSection, ZONE_KEYS, ZoneSection};
 use crate::model::Zone;
 use crate::zonefile::{self, CNAME, DNAME, NS, Place, type_text};
-
-/// Where a zone from a file has its parts.
-pub(super) struct FileSection {
-    /// The key that names the file, and its line.
-    key: String,
-    line: usize,
-    nameservers_at: Place,
-    /// Of each of the zone's records.
-    places: Vec<Place>,
-}
-
-impl FileSection {
-    fn complain(&self, reader: &Reader<'_>, place: &Place, what: &str, fix: &str) {
-        reader.complain(self.line, &self.key, Complaint::new(format!("{place}: {what}"), fix));
-    }
-}
 
 /// The file of a zone, if it has one. A relative path begins where the configuration is.
 pub(super) fn path(section: &Section<'_, '_>) -> Option<Field<PathBuf>> {

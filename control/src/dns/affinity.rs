@@ -10,7 +10,7 @@
 
 use xdp_balancer_common::CLIENT_TURNS;
 
-use super::render::MAX_ANSWERS;
+use super::MAX_ANSWERS;
 
 /// Most instances that a turn ranks: as many as an answer can name. Those behind them are given only where all of
 /// these are full.

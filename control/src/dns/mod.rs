@@ -11,6 +11,7 @@
 
 mod affinity;
 mod answer;
+mod answerer;
 mod bare;
 mod budget;
 mod chaos;
@@ -51,6 +52,9 @@ pub use stages::{Histogram, Stage, SummonRecord, SummonReport, SummonStats};
 pub use stats::{DnsStats, Outcome, ServiceStats, Transport, TransportStats};
 pub use summoner::SummonChannels;
 pub use turns::{Pick, Ring};
+
+/// Most addresses in one answer, whatever a service asks for; fewer where they do not fit an answer slot.
+const MAX_ANSWERS: usize = 64;
 
 /// QTYPE of IPv4 addresses.
 pub const TYPE_A: u16 = 1;

@@ -11,11 +11,9 @@ use xdp_balancer_common::ANSWER_BYTES;
 
 use super::affinity::{self, Candidate};
 use super::ring::ring;
-use super::{TYPE_A, TYPE_AAAA};
+use super::{MAX_ANSWERS, TYPE_A, TYPE_AAAA};
 use crate::model::{Basis, Choice, PublishedService};
 
-/// Most addresses in one answer, whatever a service asks for; fewer where they do not fit an answer slot.
-pub(super) const MAX_ANSWERS: usize = 64;
 /// A compression pointer to the question's name.
 const QUESTION_NAME: u16 = 0xC00C;
 /// CLASS of all that we hold.

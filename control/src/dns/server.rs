@@ -12,13 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::bare::{self, Bare};
-use super::limiter::{Limiter, Listed, Sentence, listed};
+use super::answerer::Answerer;
+use super::limiter::Limiter;
 use super::sockets::{self, BindError};
 use super::summoner::{Asked, Reply, SummonChannels, Summoner};
-use super::waiting::Waiter;
-use super::{Context, DnsStats, Index, Outcome, Pick, Policy, Response, Transport, respond};
-use crate::model::{Denied, Late, Timestamp};
+use super::{DnsStats, Index, Outcome, Policy, Transport};
 
 /// Most TCP connections at a time, all addresses together.
 const CONNECTIONS: usize = 256;
@@ -30,8 +28,6 @@ const IDLE: Duration = Duration::from_secs(10);
 const IDLE_SCARCE: Duration = Duration::from_secs(1);
 /// Longest life of a connection, so that slow clients cannot keep a place by asking now and then.
 const LIFETIME: Duration = Duration::from_secs(120);
-/// Bytes of a UDP header.
-const UDP: usize = 8;
 /// Pause after a socket's error, which might come again at once (no memory, no descriptors).
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -78,17 +74,17 @@ impl Listeners {
         summons: SummonChannels,
         shutdown: impl Future<Output = ()>,
     ) {
-        let (summoner, limiter) = (Arc::new(Summoner::new(summons)), Arc::new(Limiter::new()));
-        let answerer = Answerer { snapshots, policies, stats, summoner, limiter };
+        let answerer = Answerer { snapshots, policies, stats, limiter: Arc::new(Limiter::new()) };
+        let front = Front { answerer, summoner: Arc::new(Summoner::new(summons)) };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut tasks = JoinSet::new();
         for socket in self.udp {
-            tasks.spawn(serve_udp(socket, answerer.clone()));
+            tasks.spawn(serve_udp(socket, front.clone()));
         }
         for listener in self.tcp {
-            tasks.spawn(accept(listener, answerer.clone(), Arc::clone(&places)));
+            tasks.spawn(accept(listener, front.clone(), Arc::clone(&places)));
         }
-        Arc::clone(&answerer.summoner).release(answerer, shutdown).await;
+        front.summoner.release(front.answerer, shutdown).await;
         tasks.shutdown().await;
     }
 }
@@ -101,109 +97,35 @@ enum Said {
     Later,
 }
 
+/// Who answers, and who holds what is to wait.
 #[derive(Clone)]
-pub(super) struct Answerer {
-    snapshots: watch::Receiver<Arc<Index>>,
-    policies: watch::Receiver<Arc<Policy>>,
-    stats: Arc<DnsStats>,
+struct Front {
+    answerer: Answerer,
     summoner: Arc<Summoner>,
-    limiter: Arc<Limiter>,
 }
 
-// Neither value is held while answering: a borrow blocks the publisher.
-impl Answerer {
-    pub(super) fn index(&self) -> Arc<Index> {
-        Arc::clone(&self.snapshots.borrow())
-    }
-
-    pub(super) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policies.borrow())
-    }
-
-    pub(super) fn indexes(&self) -> watch::Receiver<Arc<Index>> {
-        self.snapshots.clone()
-    }
-
-    fn respond(&self, message: &[u8], transport: Transport, client: IpAddr) -> Response {
-        let (index, policy) = (self.index(), self.policy());
-        let context = Context { transport, client, time: Timestamp::now().seconds(), policy: &policy };
-        let mut response = respond(message, &index, &context, Pick::Next);
-        let silent = |service| index.cold(service).is_some_and(|(_, summon)| summon.late == Late::Silence);
-        if response.outcome == Outcome::Late && response.service.is_some_and(silent) {
-            response.bytes = None;
-        }
-        response
-    }
-
-    /// The response, or what the rules say instead.
-    fn respond_by_rules(&self, message: &[u8], transport: Transport, client: IpAddr) -> Response {
-        let policy = self.policy();
-        let guard = &policy.guard;
-        let context = Context { transport, client, time: Timestamp::now().seconds(), policy: &policy };
-        let instead = |outcome, bare: Option<Bare>, service| Response {
-            bytes: bare.and_then(|bare| bare::reply(message, &context, bare)),
-            outcome,
-            service,
-        };
-        let listed = listed(&guard.lists, client);
-        if listed == Some(Listed::Denied) {
-            let refuses = guard.lists.denied == Denied::Refuse;
-            return instead(Outcome::Denied, refuses.then_some(Bare::Refused), None);
-        }
-        let response = self.respond(message, transport, client);
-        // A client that asks over TCP has the address that it says.
-        if transport == Transport::Tcp || listed.is_some() || response.outcome == Outcome::Dropped {
-            return response;
-        }
-        let proven = bare::is_proven(message, &context);
-        let response = match self.limiter.ask(guard, client, proven, response.service) {
-            Sentence::Send => response,
-            Sentence::Slip => instead(Outcome::Slipped, Some(Bare::Truncated), response.service),
-            Sentence::Hold => return instead(Outcome::Limited, None, response.service),
-        };
-        let room = match guard.limits.amplification {
-            0 => return response,
-            _ if proven => return response,
-            factor => (message.len() + UDP).saturating_mul(factor as usize),
-        };
-        let fits = |response: &Response| response.bytes.as_ref().is_none_or(|bytes| bytes.len() + UDP <= room);
-        if fits(&response) {
-            return response;
-        }
-        let short = instead(Outcome::Unproven, Some(Bare::Truncated), response.service);
-        if fits(&short) { short } else { instead(Outcome::Limited, None, short.service) }
-    }
-
+impl Front {
     fn answer(&self, message: &[u8], transport: Transport, client: SocketAddr, later: impl FnOnce() -> Reply) -> Said {
-        let mut response = self.respond_by_rules(message, transport, client.ip());
+        let mut response = self.answerer.respond_by_rules(message, transport, client.ip());
         if response.outcome == Outcome::Late
             && let Some(service) = response.service
         {
-            match self.summoner.ask(self, service, message, client, later) {
+            match self.summoner.ask(&self.answerer, service, message, client, later) {
                 Asked::Held => return Said::Later,
                 Asked::Repeated => {
-                    self.stats.record(transport, Outcome::Repeated, response.service);
+                    self.answerer.record(transport, Outcome::Repeated, response.service);
                     return Said::Nothing;
                 }
                 Asked::Monitor => response.service = None,
                 Asked::Refused => {}
             }
         }
-        self.stats.record(transport, response.outcome, response.service);
+        self.answerer.record(transport, response.outcome, response.service);
         response.bytes.map_or(Said::Nothing, Said::Reply)
-    }
-
-    /// Answers a query that was held with what there is to say now; index of its service.
-    pub(super) fn reply_to(&self, waiter: Waiter<Reply>) -> Option<u32> {
-        let transport = waiter.reply.transport();
-        let response = self.respond(&waiter.message, transport, waiter.client.ip());
-        self.stats.record(transport, response.outcome, response.service);
-        waiter.reply.send(response.bytes, waiter.client);
-        response.service
     }
 }
 
-async fn serve_udp(socket: UdpSocket, answerer: Answerer) {
+async fn serve_udp(socket: UdpSocket, front: Front) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
@@ -216,7 +138,7 @@ async fn serve_udp(socket: UdpSocket, answerer: Answerer) {
             }
         };
         let later = || Reply::Udp(Arc::clone(&socket));
-        if let Said::Reply(reply) = answerer.answer(&buffer[..len], Transport::Udp, client, later)
+        if let Said::Reply(reply) = front.answer(&buffer[..len], Transport::Udp, client, later)
             && let Err(error) = socket.send_to(&reply, client).await
         {
             // The client asks again; for us it is no more than a lost datagram.
@@ -225,7 +147,7 @@ async fn serve_udp(socket: UdpSocket, answerer: Answerer) {
     }
 }
 
-async fn accept(listener: TcpListener, answerer: Answerer, places: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, front: Front, places: Arc<Semaphore>) {
     // Ends with this task, and with it all connections.
     let mut connections = JoinSet::new();
     loop {
@@ -233,9 +155,9 @@ async fn accept(listener: TcpListener, answerer: Answerer, places: Arc<Semaphore
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, client)) => {
-                let (answerer, places) = (answerer.clone(), Arc::clone(&places));
+                let (front, places) = (front.clone(), Arc::clone(&places));
                 connections.spawn(async move {
-                    if let Err(error) = converse(stream, client, &answerer, &places, place).await {
+                    if let Err(error) = converse(stream, client, &front, &places, place).await {
                         tracing::debug!(%error, %client, "DNS over TCP: connection");
                     }
                 });
@@ -253,7 +175,7 @@ async fn accept(listener: TcpListener, answerer: Answerer, places: Arc<Semaphore
 async fn converse(
     mut stream: TcpStream,
     client: SocketAddr,
-    answerer: &Answerer,
+    front: &Front,
     places: &Semaphore,
     _place: OwnedSemaphorePermit,
 ) -> io::Result<()> {
@@ -268,7 +190,7 @@ async fn converse(
             Ok(Err(error)) => return Err(error),
         }
         let (later, comes) = oneshot::channel();
-        let reply = match answerer.answer(&message, Transport::Tcp, client, || Reply::Tcp(later)) {
+        let reply = match front.answer(&message, Transport::Tcp, client, || Reply::Tcp(later)) {
             Said::Reply(reply) => Some(reply),
             Said::Later => comes.await.ok(),
             Said::Nothing => None,

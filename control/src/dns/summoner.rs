@@ -15,8 +15,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use super::Transport;
+use super::answerer::Answerer;
 use super::budget::Budget;
-use super::server::Answerer;
 use super::stages::{Stage, SummonStats};
 use super::waiting::{NoPlace, Waiter, Waiting};
 use crate::model::{Cold, ColdServices, SummonOrder};
@@ -190,7 +190,7 @@ impl Summoner {
         for service in services.into_iter().filter(|service| index.cold(*service).is_none()) {
             let waiters = self.lock().waiting.take(service);
             for (number, waiter) in waiters.into_iter().enumerate() {
-                answerer.reply_to(waiter);
+                reply(answerer, waiter);
                 if number == 0
                     && let Some(name) = index.service_name(service)
                 {
@@ -212,7 +212,7 @@ impl Summoner {
                 if let Some(name) = index.service_name(service) {
                     self.channels.stats.count(name, refusal.label());
                 }
-                answerer.reply_to(waiter);
+                reply(answerer, waiter);
             }
         }
     }
@@ -221,11 +221,20 @@ impl Summoner {
     fn answer_late(&self, answerer: &Answerer) {
         let expired = self.lock().waiting.expire(Instant::now());
         for waiter in expired {
-            let service = answerer.reply_to(waiter);
+            let service = reply(answerer, waiter);
             let index = answerer.index();
             if let Some(name) = service.and_then(|service| index.service_name(service)) {
                 self.channels.stats.count(name, "late");
             }
         }
     }
+}
+
+/// Answers a query that was held with what there is to say now; index of its service.
+fn reply(answerer: &Answerer, waiter: Waiter<Reply>) -> Option<u32> {
+    let transport = waiter.reply.transport();
+    let response = answerer.respond(&waiter.message, transport, waiter.client.ip());
+    answerer.record(transport, response.outcome, response.service);
+    waiter.reply.send(response.bytes, waiter.client);
+    response.service
 }

@@ -10,6 +10,7 @@
 //! - *total delivery time*: response time + download time;
 //! - *throughput*: body bytes / download time.
 
+mod error;
 mod fetch;
 mod lookup;
 mod options;
@@ -19,9 +20,10 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+pub use error::LoadError;
 pub use fetch::FetchError;
 pub use lookup::LookupError;
 pub use options::{DnsServer, Family, LoadArgs, LoadOptions, OptionError, Pattern};
 pub use report::{Failure, LoadReport, RequestRecord, Share, Stage, Summary, Tally, WindowRecord};
 pub use request::RequestError;
-pub use run::{LoadError, LoadEvent, command, run};
+pub use run::{LoadEvent, command, run};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::error::LoadError;
 use super::fetch::{FetchError, Fetched, Progress, fetch, host};
 use super::lookup::{LookupError, TRIES, lookup};
 use super::options::{Family, LoadOptions};
 use super::report::{Failure, RequestRecord, Stage};
-use super::run::LoadError;
 use crate::dns::client::Question;
 use crate::dns::{TYPE_A, TYPE_AAAA};
 use crate::model::Timestamp;

@@ -11,45 +11,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::options::{LoadArgs, LoadOptions, OptionError};
+use super::error::LoadError;
+use super::options::{LoadArgs, LoadOptions};
 use super::report::{Failure, LoadReport, RequestRecord, Tally, WindowRecord};
 use super::request::{Client, overloaded};
-use crate::dns::client::QuestionError;
 use crate::model::Timestamp;
 
 /// Failures that the report quotes.
 const QUOTED: usize = 20;
 /// Events that may wait for a slow reader; more are dropped, for a reader must not slow the load.
 const EVENTS: usize = 4096;
-
-/// Why a run could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// An option is out of bounds.
-    #[error(transparent)]
-    Option(#[from] OptionError),
-    /// The name is none.
-    #[error(transparent)]
-    Name(#[from] QuestionError),
-    /// The path is none.
-    #[error("path {path:?} must begin with / and hold no spaces")]
-    Path {
-        /// The path.
-        path: String,
-    },
-}
-
-impl LoadError {
-    /// Short fixed name: metric label.
-    #[must_use]
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Option(error) => error.label(),
-            Self::Name(error) => error.label(),
-            Self::Path { .. } => "path",
-        }
-    }
-}
 
 /// What happens while a run goes on.
 #[derive(Debug, Clone, PartialEq, Serialize)]

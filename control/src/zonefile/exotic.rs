@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::lexer::Token;
-use super::rdata::{Parsed, Words, decimal, hex, parsed};
+use super::words::{Parsed, Words, decimal, hex, parsed};
 
 /// A set of types as windows of bits (RFC 4034, 4.1.2).
 pub(super) fn bitmap(types: &[u16]) -> Vec<u8> {

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::lexer::{Entry, Lexer, Token};
-use super::rdata::{period, rdata};
+use super::rdata::rdata;
 use super::types::{GENERIC_EXAMPLE, by_number, number, type_text};
+use super::words::period;
 use super::{Fault, Place, SOA};
 use crate::model::parse_domain;
 

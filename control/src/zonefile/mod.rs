@@ -14,6 +14,7 @@ mod load;
 mod rdata;
 mod svcb;
 mod types;
+mod words;
 
 #[cfg(test)]
 mod tests;

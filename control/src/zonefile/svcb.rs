@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::lexer::Token;
-use super::rdata::{Parsed, base64, decimal, plain};
 use super::types::SERVICE_KEYS;
+use super::words::{Parsed, base64, decimal, plain};
 use crate::model::unescape;
 
 const MANDATORY: u16 = 0;
