@@ -4,55 +4,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Extension, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
-use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{debug, error};
+use tracing::debug;
 
-use super::extract::Asked;
-use super::limits::Limits;
-use super::problem::{Kind, Refused};
-use super::server::Cut;
-use super::status::Sources;
-use super::{inspect, instances, services};
 use crate::model::Timestamp;
-use crate::stop::Stop;
+use crate::stop::{Stop, Stopper, stop};
 
 /// Changes that are remembered for those who come back.
 const REMEMBERED: usize = 4096;
 /// Changes that may wait for one watcher.
 const WAITING: usize = 256;
-/// Between two comparisons: a thousand probes a second are no thousand comparisons.
-const PAUSE: Duration = Duration::from_millis(100);
-/// A word to each watcher, so that one that is gone is noticed.
-const ALIVE: Duration = Duration::from_secs(15);
-
 /// Kinds of things that are watched.
-const RESOURCES: [&str; 7] = ["configuration", "decisions", "instances", "networks", "nodes", "services", "tables"];
-
-/// What to watch.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WatchFilter {
-    /// Kinds of things, separated by commas: configuration, decisions, instances, networks, nodes, services, tables. All
-    /// where none is named.
-    #[serde(default)]
-    pub resources: Option<String>,
-}
+pub(super) const RESOURCES: [&str; 7] =
+    ["configuration", "decisions", "instances", "networks", "nodes", "services", "tables"];
 
 /// A kind of thing and its name.
-type Key = (&'static str, String);
+pub(super) type Key = (&'static str, String);
 
 /// One change, rendered.
 #[derive(Debug)]
@@ -60,6 +31,23 @@ struct Event {
     revision: u64,
     resource: &'static str,
     frame: Bytes,
+}
+
+/// Ends a connection from within one of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Cut(Arc<Stopper>);
+
+impl Cut {
+    /// One, and what hears of it. The connection holds one as long as it lasts.
+    pub fn new() -> (Self, Stop) {
+        let (stopper, ordered) = stop();
+        (Self(Arc::new(stopper)), ordered)
+    }
+
+    /// Ends it.
+    pub fn now(&self) {
+        self.0.stop();
+    }
 }
 
 /// A watcher's end of the feed.
@@ -95,7 +83,7 @@ impl Default for Feed {
 
 impl Feed {
     /// Tells what differs from what was told last.
-    fn take(&self, now: BTreeMap<Key, Value>) {
+    pub(super) fn take(&self, now: BTreeMap<Key, Value>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now: BTreeMap<Key, String> = now.into_iter().map(|(key, value)| (key, value.to_string())).collect();
         let gone: Vec<Key> = state.objects.keys().filter(|key| !now.contains_key(*key)).cloned().collect();
@@ -148,7 +136,7 @@ impl Feed {
     }
 
     /// A new watcher: what it is told first, and what comes. `behind` is the last event that it has seen.
-    fn join(
+    pub(super) fn join(
         &self,
         wanted: BTreeSet<&'static str>,
         behind: Option<&str>,
@@ -182,103 +170,12 @@ impl Feed {
     }
 
     /// Says to all that the stream is alive; those that are gone are forgotten.
-    fn keep_alive(&self) {
+    pub(super) fn keep_alive(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let word = Bytes::from_static(b":\n\n");
         // One whose queue is full is cut at its next event.
         state.watchers.retain(|w| !matches!(w.queue.try_send(word.clone()), Err(TrySendError::Closed(_))));
     }
-}
-
-/// Compares and tells until `shutdown`.
-pub async fn feed(sources: Sources, mut shutdown: Stop) {
-    let (mut config, mut operator) = (sources.config.clone(), sources.operator.clone());
-    let (mut plan, mut network) = (sources.orchestrator.clone(), sources.network.clone());
-    let mut alive = interval(ALIVE);
-    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        sources.feed.take(objects(&sources));
-        tokio::select! {
-            () = shutdown.ordered() => return,
-            Ok(()) = config.changed() => {}
-            Ok(()) = operator.changed() => {}
-            Ok(()) = plan.changed() => {}
-            Ok(()) = network.changed() => {}
-            _ = alive.tick() => sources.feed.keep_alive(),
-        }
-        sleep(PAUSE).await;
-        drop((config.borrow_and_update(), operator.borrow_and_update()));
-        drop((plan.borrow_and_update(), network.borrow_and_update()));
-    }
-}
-
-/// Everything that is watched, as it is.
-fn objects(sources: &Sources) -> BTreeMap<Key, Value> {
-    let (config, operator, plan) =
-        (sources.config.borrow().clone(), sources.operator.borrow().clone(), sources.orchestrator.borrow().clone());
-    let mut all = BTreeMap::new();
-    let mut put = |resource: &'static str, name: String, object: Result<Value, serde_json::Error>| match object {
-        Ok(object) => drop(all.insert((resource, name), object)),
-        Err(error) => error!(resource, name, %error, "cannot be told to watchers"),
-    };
-    for service in services::resources(&config, &operator, &plan) {
-        put("services", service.name.to_string(), serde_json::to_value(&service));
-    }
-    for instance in instances::resources(&operator) {
-        put("instances", instance.instance.id.to_string(), serde_json::to_value(&instance));
-    }
-    for decision in inspect::resources(&plan) {
-        put("decisions", decision.service.to_string(), serde_json::to_value(&decision));
-    }
-    let node = inspect::this_node(&config, &operator);
-    put("nodes", node.name.to_string(), serde_json::to_value(&node));
-    let tables = serde_json::json!({ "generation": operator.generation, "held": operator.held });
-    put("tables", "in-force".to_owned(), Ok(tables));
-    put("networks", config.node.to_string(), serde_json::to_value(sources.network_status()));
-    let taken = sources.configuration.now();
-    let configuration = serde_json::json!({
-        "revision": taken.revision, "taken_at": taken.taken_at, "origin": taken.origin, "rejected": taken.rejected,
-    });
-    put("configuration", config.node.to_string(), Ok(configuration));
-    all
-}
-
-pub(super) async fn watch(
-    State(sources): State<Sources>,
-    Extension(limits): Extension<Arc<Limits>>,
-    Extension(cut): Extension<Cut>,
-    Asked(filter): Asked<WatchFilter>,
-    headers: HeaderMap,
-) -> Result<Response, Refused> {
-    let wanted = wanted(filter.resources.as_deref())?;
-    let Some(place) = limits.watch() else {
-        return Err(Refused::coded(Kind::Unavailable, "too_many_watchers", "too many watch already"));
-    };
-    let behind = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let (first, coming) = sources.feed.join(wanted, behind, cut);
-    let body = Body::from_stream(stream::unfold((first.into_iter(), coming, place), next));
-    Ok(([(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")], body).into_response())
-}
-
-type Frames = (std::vec::IntoIter<Bytes>, mpsc::Receiver<Bytes>, OwnedSemaphorePermit);
-
-/// What was there first, then what comes, until the feed lets go.
-async fn next((mut first, mut coming, place): Frames) -> Option<(Result<Bytes, std::convert::Infallible>, Frames)> {
-    let frame = match first.next() {
-        Some(frame) => frame,
-        None => coming.recv().await?,
-    };
-    Some((Ok(frame), (first, coming, place)))
-}
-
-fn wanted(named: Option<&str>) -> Result<BTreeSet<&'static str>, Refused> {
-    let Some(named) = named else { return Ok(RESOURCES.into()) };
-    let known = |name: &str| {
-        let found = RESOURCES.into_iter().find(|known| *known == name);
-        let wrong = || format!("{name:?} cannot be watched; there are {}", RESOURCES.join(", "));
-        found.ok_or_else(|| Refused::new(Kind::Malformed, wrong()))
-    };
-    named.split(',').map(|name| known(name.trim())).collect()
 }
 
 #[cfg(test)]

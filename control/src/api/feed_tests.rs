@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 use super::*;
-use crate::api::server::Cut;
 
 fn key(name: &str) -> Key {
     ("instances", name.to_owned())

@@ -14,8 +14,7 @@ use tracing::{debug, info};
 
 use super::caller::{Caller, Right, Tokens};
 use super::limits::Limits;
-use super::operations::Operation;
-use super::problem::{Kind, PROBLEM, Refused};
+use super::problem::{Kind, PROBLEM, REQUEST, Refused, request_id};
 
 /// Longest time from a request's head to its answer's.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,16 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LONGEST_ID: usize = 64;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-tokio::task_local! {
-    static ID: String;
-}
-
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// The name of the request that is being answered; empty outside of one.
-pub(super) fn request_id() -> String {
-    ID.try_with(Clone::clone).unwrap_or_default()
-}
 
 /// What a listener knows of its requests.
 #[derive(Debug)]
@@ -54,7 +44,7 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
     let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| sound(id));
     let id = given.map_or_else(|| format!("{:x}", NEXT.fetch_add(1, Ordering::Relaxed)), str::to_owned);
     let named = HeaderValue::from_str(&id);
-    let mut response = ID.scope(id, answer(guard, request, next)).await;
+    let mut response = REQUEST.scope(id, answer(guard, request, next)).await;
     if let Ok(named) = named {
         response.headers_mut().insert(REQUEST_ID, named);
     }
@@ -144,10 +134,9 @@ pub(super) async fn privileged(request: Request, next: Next) -> Response {
 }
 
 /// Refuses what accepts none of the forms that an operation has.
-pub(super) async fn accepts(State(operation): State<&'static Operation>, request: Request, next: Next) -> Response {
+pub(super) async fn accepts(State(form): State<&'static str>, request: Request, next: Next) -> Response {
     let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let accepted: Vec<&str> = accepted.flat_map(|value| value.split(',')).collect();
-    let form = operation.media;
     if accepted.is_empty() || accepted.iter().any(|range| covers(range, form)) {
         return next.run(request).await;
     }

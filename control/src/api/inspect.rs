@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::task::block_in_place;
 
 use super::extract::Of;
@@ -107,6 +108,11 @@ pub(super) async fn status(State(sources): State<Sources>) -> Json<Status> {
 pub(super) async fn metrics(State(sources): State<Sources>) -> impl IntoResponse {
     let text = block_in_place(|| metrics::render(&sources.status()));
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+}
+
+/// The document that describes all of this.
+pub(super) async fn openapi(Extension(document): Extension<&'static Value>) -> Json<&'static Value> {
+    Json(document)
 }
 
 /// This node.

@@ -8,6 +8,7 @@
 mod caller;
 pub mod client;
 mod configuration;
+mod configured;
 mod dataplane;
 mod difference;
 mod extract;
@@ -26,6 +27,7 @@ mod status;
 mod store;
 mod tables;
 mod tls;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -35,23 +37,23 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::dns::{Histogram, Stage};
 pub use caller::TokenError;
-pub use configuration::{
-    ConfigRefusal, ConfigRequest, ConfigTaken, Configuration, ConfigurationOrder, ConfigurationResource, Origin,
-};
+pub use configuration::ConfigurationOrder;
+pub use configured::{ConfigRefusal, ConfigRequest, ConfigTaken, Configuration, ConfigurationResource, Origin};
 pub use difference::{Change, Line, difference};
-pub use feed::{Feed, feed};
+pub use feed::Feed;
 pub use inspect::{DecisionList, DecisionResource, ImageList, ImageResource, NodeList, NodeResource};
 pub use instances::{DrainOrder, InstanceList, InstanceResource};
 pub use openapi::document;
 pub use problem::{Kind, Problem};
 pub use server::{ApiError, serve_metrics, serve_socket, serve_tcp};
 pub use services::{OverrideOrder, ServiceList, ServiceResource};
-pub use status::{DnsStatus, InstanceStatus, NetworkStatus, ServiceStatus, Sources, Status};
-pub use store::{StoreHealth, StoreResource};
+pub use status::{DnsStatus, InstanceStatus, NetworkStatus, ServiceStatus, Sources, Status, StoreHealth};
+pub use store::StoreResource;
 pub use tables::{
     Pair, RollbackOrder, TableContent, TableDifference, TableList, TableOrdered, TableSummary, ZoneContent,
 };
 pub use tls::TlsError;
+pub use watch::feed;
 
 /// Whether an order is only tried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,7 +3,6 @@
 
 use std::sync::LazyLock;
 
-use axum::Json;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{Schema, SchemaGenerator};
@@ -20,10 +19,6 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(make);
 #[must_use]
 pub fn document() -> &'static Value {
     &DOCUMENT
-}
-
-pub(super) async fn show() -> Json<&'static Value> {
-    Json(document())
 }
 
 /// Problems that each operation can meet.

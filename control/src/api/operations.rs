@@ -11,7 +11,7 @@ use super::caller::Right;
 use super::guard::accepts;
 use super::problem::Kind;
 use super::status::Sources;
-use super::{configuration, dataplane, feed, inspect, instances, network, openapi, services, store, tables};
+use super::{configuration, dataplane, inspect, instances, network, services, store, tables, watch};
 
 /// Largest body of an order.
 const LARGEST_ORDER: usize = 64 << 10;
@@ -268,7 +268,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
             handler!(get, configuration::show),
             "The configuration in force.",
         )
-        .gives::<configuration::ConfigurationResource>()
+        .gives::<super::ConfigurationResource>()
         .tagged(),
         Operation::new(
             "applyConfiguration",
@@ -302,13 +302,13 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
         Operation::new(
             "watch",
             ("get", "/v1/watch"),
-            handler!(get, feed::watch),
+            handler!(get, watch::watch),
             "Changes as server-sent events: first what there is, then what changes. Last-Event-ID goes on behind an event.",
         )
-        .asks::<feed::WatchFilter>()
+        .asks::<watch::WatchFilter>()
         .text("text/event-stream")
         .may(&[Malformed, Unavailable]),
-        Operation::new("getOpenapi", ("get", "/openapi.json"), handler!(get, openapi::show), "This document.")
+        Operation::new("getOpenapi", ("get", "/openapi.json"), handler!(get, inspect::openapi), "This document.")
             .gives::<serde_json::Map<String, serde_json::Value>>(),
         Operation::new("getMetrics", ("get", "/metrics"), handler!(get, inspect::metrics), "Prometheus metrics.")
             .text("text/plain"),
@@ -321,7 +321,7 @@ pub(super) fn router(sources: Sources) -> Router {
     for operation in OPERATIONS.iter() {
         let route = (operation.route)()
             .layer(DefaultBodyLimit::max(operation.largest))
-            .layer(from_fn_with_state(operation, accepts));
+            .layer(from_fn_with_state(operation.media, accepts));
         let route = if operation.method == "get" && operation.right == Right::Write {
             route.layer(from_fn(super::guard::privileged))
         } else {

@@ -13,6 +13,16 @@ use crate::orders::OrderError;
 use crate::reconcile::HoldError;
 use crate::store::StoreError;
 
+tokio::task_local! {
+    /// The name of the request that is being answered.
+    pub(super) static REQUEST: String;
+}
+
+/// The name of the request that is being answered; empty outside of one.
+pub(super) fn request_id() -> String {
+    REQUEST.try_with(Clone::clone).unwrap_or_default()
+}
+
 /// Media type of a problem.
 pub const PROBLEM: &str = "application/problem+json";
 
@@ -155,7 +165,7 @@ impl IntoResponse for Refused {
             detail: self.detail.into_owned(),
             code: self.code.to_owned(),
             errors: self.errors,
-            request_id: super::guard::request_id(),
+            request_id: request_id(),
         };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();

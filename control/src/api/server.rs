@@ -25,14 +25,16 @@ use tower::ServiceExt;
 use tracing::{debug, error, info, warn};
 
 use super::caller::{Caller, Local, Right, TokenError, Tokens, fingerprint};
+use super::feed::Cut;
 use super::guard::{Guard, Peer, guard};
 use super::inspect;
 use super::limits::{Limits, Place};
+use super::openapi;
 use super::operations::router;
 use super::status::Sources;
 use super::tls::{TlsError, acceptor};
 use crate::config::Api;
-use crate::stop::{Stop, Stopper, stop};
+use crate::stop::Stop;
 
 /// Longest time for a request's head, and between two requests of a connection.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -87,23 +89,6 @@ pub enum ApiError {
     },
 }
 
-/// Ends a connection from within one of its requests.
-#[derive(Debug, Clone)]
-pub(super) struct Cut(Arc<Stopper>);
-
-impl Cut {
-    /// One, and what hears of it. The connection holds one as long as it lasts.
-    pub fn new() -> (Self, Stop) {
-        let (stopper, ordered) = stop();
-        (Self(Arc::new(stopper)), ordered)
-    }
-
-    /// Ends it.
-    pub fn now(&self) {
-        self.0.stop();
-    }
-}
-
 /// What a listener answers with, and how much.
 #[derive(Clone)]
 struct Answers {
@@ -115,7 +100,10 @@ impl Answers {
     fn new(sources: Sources, api: &Api, tokens: Option<Tokens>) -> Self {
         let limits = Limits::new(api.requests_per_second);
         let state = Arc::new(Guard { limits: Arc::clone(&limits), tokens });
-        let router = router(sources).layer(from_fn_with_state(state, guard)).layer(Extension(Arc::clone(&limits)));
+        let router = router(sources)
+            .layer(from_fn_with_state(state, guard))
+            .layer(Extension(Arc::clone(&limits)))
+            .layer(Extension(openapi::document()));
         Self { router, limits }
     }
 

@@ -8,9 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use super::configuration::{ConfigRequest, Configuration, Origin};
+use super::configured::{ConfigRequest, Configuration, Origin};
 use super::feed::Feed;
-use super::store::StoreHealth;
 use crate::config::Config;
 use crate::datapath::audit::AuditReport;
 use crate::datapath::{Costs, Datapath, InterfaceStatus, MapFill, TransitStatus};
@@ -101,6 +100,24 @@ pub struct Status {
     pub removal_ms: Vec<f64>,
     /// Newest transitions, oldest first.
     pub transitions: Vec<Transition>,
+}
+
+/// How writing to the store goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoreHealth {
+    /// Writes that are on the disk, since the daemon started.
+    pub writes: u64,
+    /// Writes that failed.
+    pub failures: u64,
+    /// Why the last one failed, if it did. Nothing new is started, stopped or ordered then; what answers goes on, and
+    /// what has died leaves the answers.
+    pub problem: Option<String>,
+}
+
+impl StoreHealth {
+    pub(super) fn of(health: &Health) -> Self {
+        Self { writes: health.done(), failures: health.failed(), problem: health.problem() }
+    }
 }
 
 /// How the networks fare.

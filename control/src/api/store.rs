@@ -9,27 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::problem::{Kind, Refused};
-use super::status::Sources;
+use super::status::{Sources, StoreHealth};
 use crate::model::Timestamp;
-use crate::store::{Examination, Health};
-
-/// How writing goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct StoreHealth {
-    /// Writes that are on the disk, since the daemon started.
-    pub writes: u64,
-    /// Writes that failed.
-    pub failures: u64,
-    /// Why the last one failed, if it did. Nothing new is started, stopped or ordered then; what answers goes on, and
-    /// what has died leaves the answers.
-    pub problem: Option<String>,
-}
-
-impl StoreHealth {
-    pub(super) fn of(health: &Health) -> Self {
-        Self { writes: health.done(), failures: health.failed(), problem: health.problem() }
-    }
-}
+use crate::store::Examination;
 
 /// The store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

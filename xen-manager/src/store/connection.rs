@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::error::{Errno, Nonsense};
+use super::refusal::{Errno, Nonsense};
 use super::wire::{self, Message, Request};
 
 /// Time between attempts to connect: the first and the longest.

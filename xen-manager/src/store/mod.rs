@@ -6,6 +6,7 @@
 
 mod connection;
 mod error;
+mod refusal;
 mod wire;
 
 use std::ops::Deref;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use connection::{Answered, Epoch, Failure, Order};
-pub use error::{Errno, Nonsense, PathError, StoreError};
+pub use error::{PathError, StoreError};
+pub use refusal::{Errno, Nonsense};
 pub use wire::Request;
 
 use crate::domain::DomainId;

@@ -1,7 +1,7 @@
 //! XenStore's messages as bytes (`xen/include/public/io/xs_wire.h`): a header of four little-endian words (type, request,
 //! transaction, length), then at most 4096 bytes. Pure; nothing here is sent or awaited.
 
-use super::error::{Errno, Nonsense};
+use super::refusal::{Errno, Nonsense};
 
 /// Bytes of a header.
 pub(super) const HEADER: usize = 16;
