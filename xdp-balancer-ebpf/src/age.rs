@@ -1,11 +1,12 @@
 //! Makes the TTLs of an answer that was written shorter, where the tables that it came from are stale.
 
 use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::XdpContext;
+use xdp_balancer_common::Guard;
 
 use crate::checksum::{Sum, at_offset, fold};
 use crate::family::{Family, V4, V6};
-use crate::guard::is_stale;
 use crate::packet::{Frame, load, store};
 use crate::parse::{DNS, UDP, network};
 use crate::pool::Base;
@@ -23,6 +24,21 @@ const POINTER: usize = 0xc0;
 const TYPE_OPT: u16 = 41_u16.to_be();
 /// Type, class, TTL and length.
 const FIXED: usize = 10;
+
+/// Whether the answer that was written comes from stale tables and was made to live shorter.
+#[inline(always)]
+pub fn aged(ctx: &XdpContext, pool: Base) -> bool {
+    pool.root().guard.features & Guard::STALE_SHORTENS != 0 && selvedge_age(ctx.ctx) != 0
+}
+
+/// Whether the daemon was last there too long ago; a tick more or less.
+#[inline(always)]
+pub fn is_stale(pool: Base) -> bool {
+    let root = pool.root();
+    // SAFETY: reads the clock.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    now.wrapping_sub(root.heartbeat) > root.guard.stale_ns && now > root.heartbeat
+}
 
 /// Whether the tables are stale; then no TTL is longer afterwards than they allow. It finds its way through the reply by
 /// itself: what it would have to be told would have to be kept while the reply is written, and the verifier would take

@@ -5,8 +5,11 @@ use xdp_balancer_common::{LOCAL_ADDRESSES, QuietPrefix, Settings, Verdict, clien
 
 use crate::checksum::{Sum, fold};
 use crate::packet::{load, store};
-use crate::parse::{IPV4, IPV6};
 
+/// Bytes of an IPv4 header without options.
+pub const IPV4: usize = 20;
+/// Bytes of an IPv6 header.
+pub const IPV6: usize = 40;
 /// Hop limit of replies.
 const HOP_LIMIT: u8 = 64;
 

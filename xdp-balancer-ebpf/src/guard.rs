@@ -14,7 +14,7 @@ use xdp_balancer_common::{
     Verdict, bucket_set, client_key_v4, client_key_v6, cookie_head,
 };
 
-use crate::age::selvedge_age;
+use crate::age::is_stale;
 use crate::cookie::selvedge_cookie_hash;
 use crate::cost;
 use crate::family::{Family, V4, V6};
@@ -75,12 +75,6 @@ pub fn limit<F: Family>(
     Ok(given as usize & !(GRAIN - 1))
 }
 
-/// Whether the answer that was written comes from stale tables and was made to live shorter.
-#[inline(always)]
-pub fn aged(ctx: &XdpContext, pool: Base) -> bool {
-    pool.root().guard.features & Guard::STALE_SHORTENS != 0 && selvedge_age(ctx.ctx) != 0
-}
-
 /// Where the IP header is, and of which version.
 #[inline(always)]
 fn place<F: Family>(message: &Message) -> u64 {
@@ -91,15 +85,6 @@ fn place<F: Family>(message: &Message) -> u64 {
 #[inline(always)]
 pub fn place_of(ip: usize, v6: bool) -> u64 {
     ip as u64 | u64::from(v6) << 8
-}
-
-/// Nanoseconds since the daemon was last there; a tick more or less.
-#[inline(always)]
-pub fn is_stale(pool: Base) -> bool {
-    let root = pool.root();
-    // SAFETY: reads the clock.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    now.wrapping_sub(root.heartbeat) > root.guard.stale_ns && now > root.heartbeat
 }
 
 /// See [`enter`].

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::XdpContext;
 use xdp_balancer_common::Verdict;
 
-use crate::family::Family;
+use crate::family::{Family, IPV4, IPV6};
 use crate::packet::{Cursor, Frame, load};
 use crate::pool::Base;
 use crate::sample;
@@ -15,10 +15,6 @@ pub const ETHERNET: usize = 14;
 pub const TAG: usize = 4;
 /// Bounds an offset of the IP header: Ethernet and two tags.
 pub const LINK_MASK: usize = 0x1f;
-/// Bytes of an IPv4 header without options.
-pub const IPV4: usize = 20;
-/// Bytes of an IPv6 header.
-pub const IPV6: usize = 40;
 /// Bytes of a UDP header.
 pub const UDP: usize = 8;
 /// Bytes of a DNS header.

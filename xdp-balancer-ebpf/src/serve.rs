@@ -5,7 +5,7 @@ use xdp_balancer_common::Verdict;
 
 use crate::family::{Family, V4, V6};
 use crate::packet::Frame;
-use crate::{answer, guard, lookup, parse, question};
+use crate::{age, answer, guard, lookup, parse, question};
 
 /// Turns a query into its answer and says which verdict that is, as an index; or says why the frame is left as it is.
 /// With `SAMPLES` a query may be handed over to the program that captures.
@@ -24,5 +24,5 @@ fn family<F: Family, const SAMPLES: bool>(ctx: &XdpContext, link: usize) -> Resu
     let found = lookup::find::<F>(ctx, &message, &question)?;
     answer::write::<F>(ctx, &message, &question, &found)?;
     let verdict = found.answered();
-    Ok(if guard::aged(ctx, message.pool) { Verdict::Aged as u32 } else { verdict })
+    Ok(if age::aged(ctx, message.pool) { Verdict::Aged as u32 } else { verdict })
 }

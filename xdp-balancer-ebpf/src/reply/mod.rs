@@ -12,11 +12,11 @@ use aya_ebpf::macros::btf_map;
 use xdp_balancer_common::{MAX_NAME_BYTES, TransitVerdict as Verdict, client_turn_v4, client_turn_v6};
 
 use crate::checksum::{Sum, fold};
+use crate::family::{IPV4, IPV6};
 use crate::packet::{load, opaque, store, unlinked};
 pub use crate::parse::{DNS, UDP};
 use crate::parse::{
-    ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, FRAGMENT, IPV4, IPV6, PORT_DNS,
-    PROTOCOL_UDP, TAG,
+    ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, FRAGMENT, PORT_DNS, PROTOCOL_UDP, TAG,
 };
 
 /// Bounds a length and an offset of a frame.
