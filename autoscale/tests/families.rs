@@ -2,27 +2,13 @@
 //! best, which nobody tells it. And loads with holes and absurd values.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod made;
+
 use autoscale::predict::{Predictor, PredictorKind, Settings, Trust};
 use autoscale::replay::{Options, Trace, outlook};
 use autoscale::score::forecasts;
+use made::{Noise, wave};
 use proptest::prelude::*;
-
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), uniform in [0, 1).
-struct Noise(u64);
-
-impl Noise {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        (-2.0 * (1.0 - self.uniform()).ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
 
 fn rmse(values: &[f64], kind: PredictorKind) -> f64 {
     let trace = Trace { name: String::new(), window_s: 60.0, values: values.iter().copied().map(Some).collect() };
@@ -33,7 +19,6 @@ fn rmse(values: &[f64], kind: PredictorKind) -> f64 {
 #[test]
 fn the_combination_keeps_up_with_the_best_single_model() {
     let n = 900;
-    let wave = |t: usize, season: usize| (std::f64::consts::TAU * t as f64 / season as f64).sin();
     let (mut walk, mut level) = (500.0f64, 0.0f64);
     type Family<'a> = (&'a str, Box<dyn FnMut(usize, &mut Noise) -> f64 + 'a>);
     let families: [Family<'_>; 9] = [

@@ -61,9 +61,20 @@ fn traces_are_read_and_wrong_ones_told_by_line() {
         let error = read(&format!("0,1\n30,2\n{row}\n90,1\n120,1")).unwrap_err();
         assert!(matches!(error, TraceError::Row { line: 4, .. }), "{row}: {error}");
     }
-    for time in [30, 20, 75] {
+    for time in [30, 20] {
         let error = read(&format!("0,1\n30,2\n{time},3\n120,4")).unwrap_err();
-        assert!(matches!(error, TraceError::Step { line: 4, .. }), "{time}: {error}");
+        assert!(matches!(error, TraceError::Order { line: 4, .. }), "{time}: {error}");
     }
+    for second in [0, -30] {
+        let error = read(&format!("0,1\n{second},2\n30,3\n60,4")).unwrap_err();
+        assert!(matches!(error, TraceError::Order { line: 3, .. }), "{second}: {error}");
+    }
+    let error = read("0,1\n30,2\n75,3\n105,4\n135,5").unwrap_err();
+    assert!(matches!(error, TraceError::Step { line: 4, .. }), "{error}");
+    let error = read("0,1\n30,2\n60,1e18\n90,4").unwrap_err();
+    assert!(matches!(error, TraceError::TooMany { line: 4, .. }), "{error}");
+    // The second row may be missing like any other.
+    let holed = read("0,1\n60,3\n90,4\n120,5").unwrap();
+    assert_eq!((holed.window_s, holed.values[1]), (30.0, None));
     assert_eq!(read("0,1\n1,1\n2,1").unwrap_err(), TraceError::Short { rows: 3, least: 4 });
 }

@@ -34,6 +34,7 @@ pub use smoothing::HoltWinters;
 pub use track::Skill;
 
 pub(crate) use conformal::interpolated;
+pub(crate) use predictor::MOST_COUNTED;
 
 use serde::{Deserialize, Serialize};
 

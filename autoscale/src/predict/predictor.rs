@@ -29,7 +29,7 @@ const LEAST_SCORED: u64 = 20;
 /// A window with more than this times the most that was ever seen teaches no more than that.
 const SPIKE: f64 = 3.0;
 /// No counter of a window comes to more; such a number is a mistake. Its square is still far from overflow.
-const MOST_COUNTED: f64 = 1e15;
+pub(crate) const MOST_COUNTED: f64 = 1e15;
 /// Levels that forecasts tell, beside the target's and those around it.
 const LEVELS: [f64; 4] = [0.05, 0.5, 0.95, 0.99];
 /// Errors that quantiles rest on, the newest ones.

@@ -1,5 +1,7 @@
 //! Recorded loads.
 
+use crate::predict::MOST_COUNTED;
+
 /// Requests by window of equal length.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
@@ -28,14 +30,32 @@ pub enum TraceError {
         /// What it is.
         found: String,
     },
-    /// Times go back, stand still, or do not keep the step.
-    #[error("line {line}: {seconds} s after the row before, where the step is {step} s; every row is one window later")]
+    /// A count that no counter of a window comes to.
+    #[error("line {line}: {requests:e} requests in one window; at most {MOST_COUNTED:e} can be told apart")]
+    TooMany {
+        /// From 1.
+        line: usize,
+        /// How many it says.
+        requests: f64,
+    },
+    /// Times go back or stand still.
+    #[error("line {line}: {seconds} s after the row before; rows are in the order of time, one for each window")]
+    Order {
+        /// From 1.
+        line: usize,
+        /// Seconds since the row before.
+        seconds: f64,
+    },
+    /// Times do not keep the step.
+    #[error(
+        "line {line}: {seconds} s after the row before, where the step is {step} s; every row is one or more whole windows later"
+    )]
     Step {
         /// From 1.
         line: usize,
         /// Seconds since the row before.
         seconds: f64,
-        /// Seconds between the first two rows.
+        /// Seconds between most rows.
         step: f64,
     },
     /// Too few rows to say anything.
@@ -77,18 +97,31 @@ impl Trace {
             if !time.is_finite() || count.is_some_and(|c| c < 0.0 || c.is_infinite()) {
                 return Err(wrong());
             }
+            if let Some(requests) = count.filter(|c| *c > MOST_COUNTED) {
+                return Err(TraceError::TooMany { line: number, requests });
+            }
             rows.push((number, time, count.filter(|c| !c.is_nan())));
         }
         if rows.len() < LEAST {
             return Err(TraceError::Short { rows: rows.len(), least: LEAST });
         }
-        let step = rows[1].1 - rows[0].1;
+        let mut steps: Vec<f64> = Vec::with_capacity(rows.len() - 1);
+        for pair in rows.windows(2) {
+            let (seconds, line) = (pair[1].1 - pair[0].1, pair[1].0);
+            if seconds <= 0.0 {
+                return Err(TraceError::Order { line, seconds });
+            }
+            steps.push(seconds);
+        }
+        // The median: rows may be missing anywhere, the second one too.
+        let middle = (steps.len() - 1) / 2;
+        let step = *steps.select_nth_unstable_by(middle, f64::total_cmp).1;
         let mut values = vec![rows[0].2];
         for pair in rows.windows(2) {
             let (seconds, line) = (pair[1].1 - pair[0].1, pair[1].0);
             let windows = (seconds / step).round();
             let off = (seconds - windows * step).abs() > 1e-3 * step;
-            if step <= 0.0 || off || !(1.0..=MOST_MISSING).contains(&windows) {
+            if off || !(1.0..=MOST_MISSING).contains(&windows) {
                 return Err(TraceError::Step { line, seconds, step });
             }
             values.extend(std::iter::repeat_n(None, windows as usize - 1));

@@ -30,16 +30,16 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     season: Option<u32>,
     /// What is not scored: so many windows, or below 1 such a share of them
-    #[arg(long, value_name = "N", default_value = "0.5", value_parser = train)]
+    #[arg(long, value_name = "N", default_value = "0.5", value_parser = train, allow_negative_numbers = true)]
     train: Train,
     /// Requests that an instance serves per window
-    #[arg(long, value_name = "REQUESTS", default_value = "20", value_parser = positive)]
+    #[arg(long, value_name = "REQUESTS", default_value = "20", value_parser = positive, allow_negative_numbers = true)]
     capacity: f64,
     /// Windows that an instance takes to start, beyond the one in which it is decided
     #[arg(long, value_name = "WINDOWS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=1000))]
     delay: u32,
     /// Share of windows that shall have enough instances, or none for the bare forecast
-    #[arg(long, value_name = "SHARE", default_value = "0.9", value_parser = headroom)]
+    #[arg(long, value_name = "SHARE", default_value = "0.9", value_parser = headroom, allow_negative_numbers = true)]
     headroom: Headroom,
     /// How instances follow the forecast
     #[arg(long, value_enum, default_value_t = PolicyArg::Direct)]
@@ -195,14 +195,32 @@ fn failed(path: &Path, error: &std::io::Error) -> (ExitCode, String) {
 
 /// The load in a file, named as the file.
 pub(super) fn read(file: &Path) -> Result<Trace, (ExitCode, String)> {
-    let text = std::fs::read_to_string(file).map_err(|e| failed(file, &e))?;
+    let bytes = std::fs::read(file).map_err(|e| failed(file, &e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        wrong(format!("{}: line {line}: no UTF-8 text", file.display()))
+    })?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
     Trace::parse(&name, &text).map_err(|e| wrong(format!("{}: {e}", file.display())))
 }
 
+/// The season that was asked for, if the load is long enough for it.
+pub(super) fn season(season: Option<u32>, file: &Path, trace: &Trace) -> Result<Option<usize>, (ExitCode, String)> {
+    let (season, n) = (season.map(|season| season as usize), trace.values.len());
+    match season.filter(|season| 2 * season > n) {
+        None => Ok(season),
+        Some(season) => {
+            let file = file.display();
+            Err(wrong(format!("--season {season}: two seasons are more than the {n} windows of {file}")))
+        }
+    }
+}
+
 impl Train {
-    /// Of `n` windows the first one that is scored.
-    pub(super) fn windows(self, file: &Path, n: usize) -> Result<usize, (ExitCode, String)> {
+    /// The first window of a load that is scored; at least one from there on was counted.
+    pub(super) fn start(self, file: &Path, trace: &Trace) -> Result<usize, (ExitCode, String)> {
+        let n = trace.values.len();
         let start = match self {
             Self::Windows(windows) => windows,
             Self::Share(share) => (share * n as f64) as usize,
@@ -211,19 +229,19 @@ impl Train {
             let file = file.display();
             return Err(wrong(format!("--train leaves nothing to train on or to score: {file} has {n} windows")));
         }
+        if trace.values[start..].iter().all(Option::is_none) {
+            let (file, left) = (file.display(), n - start);
+            return Err(wrong(format!("{file}: nothing to score: none of the last {left} windows was counted")));
+        }
         Ok(start)
     }
 }
 
 fn replay(args: &ReplayArgs) -> Result<String, (ExitCode, String)> {
-    let file = args.file.display();
     let trace = read(&args.file)?;
     let n = trace.values.len();
-    let start = args.train.windows(&args.file, n)?;
-    let season = args.season.map(|season| season as usize);
-    if let Some(season) = season.filter(|season| 2 * season > n) {
-        return Err(wrong(format!("--season {season}: two seasons are more than the {n} windows of {file}")));
-    }
+    let start = args.train.start(&args.file, &trace)?;
+    let season = season(args.season, &args.file, &trace)?;
     let options = Options {
         start,
         delay: args.delay as usize,
@@ -415,5 +433,23 @@ mod tests {
         assert!(replay(&args(&[path, "--season", "61"]).unwrap()).unwrap_err().1.contains("two seasons"));
         assert!(replay(&args(&[path, "--train", "120"]).unwrap()).unwrap_err().1.contains("120 windows"));
         assert!(replay(&args(&["/nowhere.csv"]).unwrap()).unwrap_err().1.contains("/nowhere.csv"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_load_is_told_by_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("load.csv");
+        let says = |content: &[u8]| {
+            std::fs::write(&file, content).unwrap();
+            replay(&args(&[file.to_str().unwrap()]).unwrap()).unwrap_err()
+        };
+        for (content, said) in [
+            (&b""[..], "line 1: \"\" is not the header"),
+            (b"time_unix_s,requests\n0,1\n30,\xff\n", "line 3: no UTF-8 text"),
+            (b"time_unix_s,requests\n0,1\n30,1\n60,\n90,\n", "none of the last 2 windows was counted"),
+        ] {
+            let (code, error) = says(content);
+            assert!(code == ExitCode::from(WRONG) && error.contains(said), "{error}");
+        }
     }
 }

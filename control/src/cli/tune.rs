@@ -9,17 +9,17 @@ use clap::Args;
 use serde::Serialize;
 
 use super::paint::{Paint, table};
-use super::replay::{Progress, Train, positive, print_report, read, train};
+use super::replay::{Progress, Train, positive, print_report, read, season, train};
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
     /// The recorded load: the header `time_unix_s,requests`, then a row per window, all equally long
     file: PathBuf,
     /// Windows that may have too few instances, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "5", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value = "5", value_parser = percent, allow_negative_numbers = true)]
     short: f64,
     /// Requests that an instance serves per window
-    #[arg(long, value_name = "REQUESTS", default_value = "20", value_parser = positive)]
+    #[arg(long, value_name = "REQUESTS", default_value = "20", value_parser = positive, allow_negative_numbers = true)]
     capacity: f64,
     /// Windows that an instance takes to start, beyond the one in which it is decided
     #[arg(long, value_name = "WINDOWS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=1000))]
@@ -28,7 +28,7 @@ pub(super) struct TuneArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     season: Option<u32>,
     /// What is not scored: so many windows, or below 1 such a share of them
-    #[arg(long, value_name = "N", default_value = "0.5", value_parser = train)]
+    #[arg(long, value_name = "N", default_value = "0.5", value_parser = train, allow_negative_numbers = true)]
     train: Train,
     /// Print as JSON
     #[arg(long)]
@@ -65,8 +65,8 @@ pub(super) fn run(args: &TuneArgs) -> ExitCode {
 
 fn proposal(args: &TuneArgs) -> Result<String, (ExitCode, String)> {
     let trace = read(&args.file)?;
-    let start = args.train.windows(&args.file, trace.values.len())?;
-    let season = args.season.map(|season| season as usize);
+    let start = args.train.start(&args.file, &trace)?;
+    let season = season(args.season, &args.file, &trace)?;
     let options = Options { start, delay: args.delay as usize, season, ..Options::usual(&trace, args.capacity) };
     let goal = Goal { tau_u: args.short };
     let mut progress: Option<Progress> = None;
