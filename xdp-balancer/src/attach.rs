@@ -356,7 +356,7 @@ pub fn detach(pin_dir: &Path, interface: Option<&str>) -> Result<Vec<String>, Er
 pub fn remove_all(pin_dir: &Path) -> Result<Vec<String>, Error> {
     let detached = detach(pin_dir, None)?;
     for layout in pins::layouts(pin_dir)? {
-        let directories = [layout.join("links"), layout];
+        let directories = [layout.join("links"), Pins::at(&layout).egress_dir(), layout];
         for directory in &directories {
             for path in pins::entries(directory)?.iter().filter(|path| !path.is_dir()) {
                 pins::remove(path)?;

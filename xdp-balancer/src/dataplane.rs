@@ -55,6 +55,8 @@ pub struct Dataplane {
     pub(crate) classifiers_loaded: bool,
     /// The programs that rewrite replies in transit, where they are on.
     pub(crate) transit: Option<Transit>,
+    /// Whether these use links on the way out where the kernel has them; tests do without.
+    pub(crate) tcx: bool,
     log: Option<KernelLog>,
     adopted: bool,
     /// One process at a time.
@@ -169,6 +171,7 @@ impl Dataplane {
             rings,
             classifiers_loaded: false,
             transit: None,
+            tcx: true,
             log,
             adopted,
             _lock: lock,

@@ -79,6 +79,6 @@ pub use log::{KernelLog, log_level, set_log_level};
 pub use maps::Sizes;
 pub use publish::{Fill, Published};
 pub use table::{Below, Name, Rendered, Ring, Rrset, Table};
-pub use transit::{MAX_TRANSIT_INTERFACES, PinnedTransit, TransitPlace, verify_transit};
+pub use transit::{EgressBy, MAX_TRANSIT_INTERFACES, PinnedTransit, TransitPlace, verify_transit};
 pub use verify::{attach, has_tables, program_on, running, verify};
 pub use xdp_balancer_common::{Action, FlowCount, LogLevel, ServiceCount, TransitHook, TransitVerdict, Verdict};

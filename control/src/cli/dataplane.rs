@@ -73,7 +73,8 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
             (Some(id), None) => format!("rewritten (program {id})"),
             (None, _) => "not rewritten: its program was taken away".to_owned(),
         };
-        println!("{}: replies in transit, {}: {state}", place.interface, place.direction);
+        let by = place.egress.map_or(String::new(), |by| format!(" by {by}"));
+        println!("{}: replies in transit, {}{by}: {state}", place.interface, place.direction);
     }
     if found.generation != 0 {
         let age = found.heartbeat_age_ms.map_or("never".to_owned(), |ms| format!("{} ago", age(ms)));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
+use xdp_balancer::EgressBy;
 pub use xdp_balancer_common::LogLevel;
 use xdp_balancer_common::{Guard, TransitVerdict, Verdict};
 
@@ -73,6 +74,8 @@ pub struct FoundTransit {
     pub interface: String,
     /// `ingress` or `egress`.
     pub direction: &'static str,
+    /// By what the program is attached on the way out, `tcx` or `clsact`; nothing on the way in.
+    pub egress: Option<&'static str>,
     /// The kernel's id of the program that does it; nothing where it was taken away.
     pub program_id: Option<u32>,
     /// Instructions that the kernel's verifier walked before it took that program.
@@ -101,6 +104,7 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
     let transit = pinned.transit.iter().flat_map(|transit| &transit.places).map(|place| FoundTransit {
         interface: place.interface.clone(),
         direction: direction(place.hook),
+        egress: place.egress.map(EgressBy::label),
         program_id: place.program_id,
         verified_instructions: place.program_id.and_then(xdp_balancer::verified_instructions),
     });
