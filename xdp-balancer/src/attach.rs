@@ -366,7 +366,10 @@ pub fn remove_all(pin_dir: &Path) -> Result<Vec<String>, Error> {
             pins::remove_dir(directory)?;
         }
     }
-    pins::remove(&Pins::new(pin_dir).epoch())?;
+    let pins = Pins::new(pin_dir);
+    for word in [pins.epoch(), pins.log()] {
+        pins::remove(&word)?;
+    }
     for mark in pins::entries(&pins::off_dir(pin_dir))? {
         pins::remove_dir(&mark)?;
     }

@@ -5,6 +5,7 @@
 //! <pin_dir>/v<LAYOUT>/links/<interface>    one pin per attachment
 //! <pin_dir>/v<LAYOUT>/egress/<interface>   one pin per interface whose replies are rewritten on the way out, by tcx
 //! <pin_dir>/EPOCH                          which set of counters this is, whatever the layout
+//! <pin_dir>/LOG                            what the programs say, where somebody has chosen
 //! <pin_dir>/off/<interface>                a directory: taken off by order, and to stay so
 //! ```
 //!
@@ -55,6 +56,11 @@ impl Pins {
     /// The pin of the word that says which set of counters this is.
     pub(crate) fn epoch(&self) -> PathBuf {
         self.base.join("EPOCH")
+    }
+
+    /// The pin of the word of what the programs say, for tables that are made anew.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.base.join("LOG")
     }
 
     /// The directories of other layouts.
