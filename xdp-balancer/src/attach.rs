@@ -20,6 +20,7 @@ use crate::netlink;
 use crate::object as elf;
 use crate::pins::{self, PinnedLink, Pins};
 use crate::sys;
+use crate::tails::Slot;
 use crate::takeover;
 use crate::transit::{self, PinnedTransit};
 
@@ -101,6 +102,8 @@ pub struct Pinned {
     pub costs: Costs,
     /// Replies in transit; `None` where they are not rewritten.
     pub transit: Option<PinnedTransit>,
+    /// Kernel's id of the program that captures; `None` while nobody does.
+    pub capture: Option<u32>,
 }
 
 impl Dataplane {
@@ -390,6 +393,7 @@ pub fn show(pin_dir: &Path) -> Result<Option<Pinned>, Error> {
         features: maps.guard().features,
         costs: maps.costs()?,
         transit: transit::show(pin_dir)?,
+        capture: Slot::open(&pins, object::TAIL_CAPTURE)?.map_or(Ok(None), |slot| slot.program())?,
     }))
 }
 

@@ -8,7 +8,7 @@ use super::Done;
 use super::paint::age;
 use crate::config::AttachMode;
 use crate::datapath::Costs;
-use crate::datapath::offline::{self, LogLevel};
+use crate::datapath::offline::{self, FoundProgram, LogLevel};
 
 /// Something differs.
 const DIFFERS: u8 = 1;
@@ -75,6 +75,10 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
         };
         let by = place.egress.map_or(String::new(), |by| format!(" by {by}"));
         println!("{}: replies in transit, {}{by}: {state}", place.interface, place.direction);
+    }
+    if let Some(FoundProgram { program_id, verified_instructions }) = &found.capture {
+        let walked = verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
+        println!("queries are captured (program {program_id}{walked})");
     }
     if found.generation != 0 {
         let age = found.heartbeat_age_ms.map_or("never".to_owned(), |ms| format!("{} ago", age(ms)));

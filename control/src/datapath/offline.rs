@@ -35,6 +35,8 @@ pub struct Found {
     pub transit: Vec<FoundTransit>,
     /// What became of them, by verdict; nothing where they are not rewritten.
     pub transit_verdicts: BTreeMap<&'static str, u64>,
+    /// The program that captures; nothing while nobody does.
+    pub capture: Option<FoundProgram>,
 }
 
 /// Who asks most, and for what, as far as it was noted.
@@ -64,6 +66,15 @@ pub struct FoundInterface {
     #[serde(flatten)]
     pub status: InterfaceStatus,
     /// Instructions that the kernel's verifier walked before it took the program.
+    pub verified_instructions: Option<u32>,
+}
+
+/// A program of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundProgram {
+    /// The kernel's id of it.
+    pub program_id: u32,
+    /// Instructions that the kernel's verifier walked before it took it.
     pub verified_instructions: Option<u32>,
 }
 
@@ -119,6 +130,10 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
         costs: Costs::of(&pinned.costs),
         verdicts: Verdict::ALL.iter().map(|v| (v.label(), pinned.counters.verdict(*v))).collect(),
         transit: transit.collect(),
+        capture: pinned.capture.map(|program_id| FoundProgram {
+            program_id,
+            verified_instructions: xdp_balancer::verified_instructions(program_id),
+        }),
         transit_verdicts: TransitVerdict::ALL.iter().map(|v| v.label()).zip(transit_counts).collect(),
     })
 }
