@@ -312,6 +312,12 @@ pub(crate) fn name_and_tag(program_id: u32) -> (String, u64) {
     (name, info.map_or(0, |info| u64::from_be_bytes(info.tag().to_ne_bytes())))
 }
 
+/// In words: another program is where ours should be.
+pub(crate) fn instead_of_ours(program_id: u32) -> String {
+    let (name, tag) = name_and_tag(program_id);
+    format!("runs program {program_id} ({name}, tag {tag:016x}) instead of ours")
+}
+
 /// What a link is attached to; `None` if its interface is gone.
 pub(crate) fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
     let ifindex = link.info.ifindex;

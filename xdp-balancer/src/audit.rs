@@ -10,7 +10,7 @@ use std::path::Path;
 
 use xdp_balancer_common::{Settings, object};
 
-use crate::attach::{create, name_and_tag};
+use crate::attach::{create, instead_of_ours};
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::object as elf;
@@ -195,8 +195,7 @@ impl Dataplane {
             return Ok(found);
         }
         if info.program_id != own {
-            let (name, tag) = name_and_tag(info.program_id);
-            let what = format!("runs program {} ({name}, tag {tag:016x}) instead of ours", info.program_id);
+            let what = instead_of_ours(info.program_id);
             let mended = sys::link_update(held.link.as_fd(), program.as_fd())
                 .map_err(Error::system("replace the program on", interface));
             info = sys::link_info(held.link.as_fd()).map_err(inspect)?;

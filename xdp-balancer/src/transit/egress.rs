@@ -14,8 +14,7 @@ use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use xdp_balancer_common::OWN_CLSACT;
 use xdp_balancer_common::object::TRANSIT_EGRESS;
 
-use super::mend::instead;
-use crate::attach::{FILTER_HANDLE, TRANSIT_PRIORITY, attach_classifier, name_and_tag};
+use crate::attach::{FILTER_HANDLE, TRANSIT_PRIORITY, attach_classifier, instead_of_ours, name_and_tag};
 use crate::audit::{Drift, DriftKind, Mended, mend_pin_at, pin_again};
 use crate::error::Error;
 use crate::netlink::{self, List};
@@ -108,7 +107,7 @@ fn mend_link(
     let runs = sys::link_info(link.as_fd()).map_err(inspect())?.program_id;
     if runs != own {
         sys::link_update(link.as_fd(), code).map_err(Error::system("replace the program on", interface))?;
-        found.push((drift(instead(Some(runs), "")), Ok(())));
+        found.push((drift(instead_of_ours(runs)), Ok(())));
     }
     found.extend(mend_pin_at(pins, &pin, format!("egress/{interface}"), link.as_fd())?);
     let link_id = sys::object_id(link.as_fd()).map_err(inspect())?;
@@ -143,7 +142,7 @@ fn mend_filter(program: &mut SchedClassifier, (interface, ifindex): (&str, u32),
     attach_classifier(program, interface, TcAttachType::Egress, TRANSIT_PRIORITY)
         .map_err(Error::system("attach the rewriting filter to", interface))?;
     let missing = if added { "the qdisc is gone, and the filter with it" } else { "the filter is gone" };
-    let what = format!("egress: {}", instead(there, missing));
+    let what = format!("egress: {}", there.map_or_else(|| missing.to_owned(), instead_of_ours));
     // A qdisc without our filter may be another one by now, made by others.
     let clsact = if added { OWN_CLSACT } else { clsact & there.map_or(0, |_| OWN_CLSACT) };
     Ok(out(clsact, vec![(Drift::new(DriftKind::Filter, interface, what), Ok(()))]))

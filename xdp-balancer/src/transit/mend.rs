@@ -8,7 +8,7 @@ use xdp_balancer_common::{OWN_CLSACT, TransitHook};
 use super::egress::{self, EgressBy, Out};
 use super::pinned::Hooks;
 use super::{Transit, TransitPlace, direction, kind};
-use crate::attach::name_and_tag;
+use crate::attach::instead_of_ours;
 use crate::audit::{Drift, DriftKind, Mended, mend_pin};
 use crate::error::Error;
 use crate::object as elf;
@@ -155,17 +155,7 @@ impl Transit {
             return Ok((own, None));
         }
         slot.set(program.fd().map_err(Error::system("open", TRANSIT_INGRESS))?.as_fd())?;
-        let what = format!("ingress: {}", instead(there, "the slot is empty"));
+        let what = format!("ingress: {}", there.map_or_else(|| "the slot is empty".to_owned(), instead_of_ours));
         Ok((own, Some(Drift::new(DriftKind::Program, TAILS, what))))
     }
-}
-
-pub(super) fn instead(there: Option<u32>, missing: &str) -> String {
-    there.map_or_else(
-        || missing.to_owned(),
-        |id| {
-            let (name, tag) = name_and_tag(id);
-            format!("runs program {id} ({name}, tag {tag:016x}) instead of ours")
-        },
-    )
 }
