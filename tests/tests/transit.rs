@@ -273,7 +273,7 @@ fn replies_are_rewritten_through_the_daemons_life() {
     let mut last = 0;
     // What tc lost packets for where it had to make or remove its qdisc.
     let link = lab.pin("egress").join("e0");
-    let (met, mut daemon) = under_load(&client, |met| {
+    let (met, daemon) = under_load(&client, |met| {
         for _ in 0..20 {
             lab.configure("", "\"e0\"", 30);
             reload(&mut daemon, &[OUT]);

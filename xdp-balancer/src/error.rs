@@ -112,7 +112,9 @@ pub enum Error {
         tag: u64,
     },
     /// Another program sees what goes out before the one that rewrites replies does; it is left where it is.
-    #[error("{interface}: the program {name} (id {id}, tag {tag:016x}), which is not ours, is in front of ours on the way out")]
+    #[error(
+        "{interface}: the program {name} (id {id}, tag {tag:016x}), which is not ours, is in front of ours on the way out"
+    )]
     InFront {
         /// Name of the interface.
         interface: String,

@@ -63,7 +63,7 @@ fn no_query_is_lost_while_versions_come_and_go() {
         lab.at_server();
         let stop = AtomicBool::new(false);
         let begun = Instant::now();
-        let (asked, lost) = std::thread::scope(|scope| {
+        let (plane, (asked, lost)) = std::thread::scope(|scope| {
             let asking = scope.spawn(|| ask(&lab, &stop));
             let mut ids = Vec::new();
             for _ in 0..UPGRADES {
@@ -76,7 +76,7 @@ fn no_query_is_lost_while_versions_come_and_go() {
             stop.store(true, Ordering::Relaxed);
             ids.dedup();
             assert_eq!(ids.len(), UPGRADES as usize, "each brings its program");
-            asking.join().unwrap()
+            (plane, asking.join().unwrap())
         });
         let rate = asked as f64 / begun.elapsed().as_secs_f64();
         println!("asked={asked} lost={lost} rate={rate:.0}/s replaced={}", UPGRADES * TIMES);

@@ -162,7 +162,8 @@ impl Machine {
         self.wait_for_line("DONE", END)?;
         let read = |start: &str| {
             let text = self.line(start).unwrap_or_default();
-            serde_json::from_str(&text).map_err(|error| LabError::system("read", format!("{start}{text}"))(error.into()))
+            serde_json::from_str(&text)
+                .map_err(|error| LabError::system("read", format!("{start}{text}"))(error.into()))
         };
         Ok(Finished { status: read("STATUS ")?, captured: read("CAPTURED ")? })
     }

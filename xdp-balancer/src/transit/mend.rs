@@ -38,7 +38,15 @@ struct On {
 
 impl Place {
     pub(super) fn new(interface: &str, hook: TransitHook) -> Self {
-        Self { interface: interface.to_owned(), hook, on: None, link: None, egress: None, program_id: None, problem: None }
+        Self {
+            interface: interface.to_owned(),
+            hook,
+            on: None,
+            link: None,
+            egress: None,
+            program_id: None,
+            problem: None,
+        }
     }
 
     pub(super) fn is(&self, interface: &str, hook: TransitHook) -> bool {
