@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use support::dig;
-use tests::lab::machine::{Kernel, Machine, Shown, has_card};
+use tests::lab::machine::{Finished, Kernel, Machine, Shown, has_card};
 use tests::lab::{Namespace, is_root};
 use xdp_balancer::testing::{FrameBuilder, Query, address_record};
 
@@ -48,8 +48,14 @@ fn words(variable: &str, default: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+/// By what the program on the way out is attached on a kernel.
+fn egress(version: &str) -> &'static str {
+    if version == "6.1" { "clsact" } else { "tcx" }
+}
+
 /// One line for each kernel and card: release, driver, mode, instructions that the verifier walked, of the program that
-/// answers and of those that rewrite replies in transit, result.
+/// answers, of those that rewrite replies in transit with what the one on the way out is attached by, and of the one
+/// that captures, result.
 #[test]
 fn the_program_runs_on_debians_kernels() {
     let test = "the_program_runs_on_debians_kernels";
@@ -96,11 +102,16 @@ fn try_pair(kernel: &Kernel, version: &str, card: &str) -> String {
         let verified = place.and_then(|place| place["verified_instructions"].as_u64());
         let verified = verified.unwrap_or_else(|| panic!("{direction} is not rewritten: {places:?}; {log}"));
         assert!(verified <= BUDGET, "{verified} instructions verified");
+        assert_eq!(place.unwrap()["egress"].as_str(), (direction == "egress").then(|| egress(version)), "{log}");
         verified
     });
+    let capture = shown.dataplane["capture"]["verified_instructions"].as_u64();
+    let capture = capture.unwrap_or_else(|| panic!("nothing is captured; {log}"));
+    assert!(capture <= BUDGET, "{capture} instructions verified");
     let asked = ask_all(&namespace);
     reply_in_transit(&namespace);
-    let status = machine.finish().unwrap();
+    let Finished { status, captured } = machine.finish().unwrap();
+    assert_eq!((&captured["verdict"], &captured["question"]), (&"answered".into(), &"www.edge.test. IN A".into()));
     let count = |verdict: &str| status["verdicts"][verdict].as_u64().unwrap();
     assert_eq!((count("answered"), count("nodata"), count("nxdomain")), asked, "{}", status["verdicts"]);
     // Each on its way in and on its way out.
@@ -111,7 +122,14 @@ fn try_pair(kernel: &Kernel, version: &str, card: &str) -> String {
         status["transit_verdicts"]
     );
     let [in_, out] = transit;
-    format!("{} {} {} verified={} transit={in_}/{out}", shown.release, shown.driver, attached.mode, attached.verified)
+    format!(
+        "{} {} {} verified={} transit={in_}/{out} egress={} capture={capture}",
+        shown.release,
+        shown.driver,
+        attached.mode,
+        attached.verified,
+        egress(version)
+    )
 }
 
 /// Sends replies of another server through the machine, which has them come back: with its address, its TTL and a right

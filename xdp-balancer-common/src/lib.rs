@@ -78,6 +78,8 @@ pub mod object {
     pub const FLOWS: &str = "FLOWS";
     /// Connections of instances that are open.
     pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// Ring buffer of what the programs say; aya's name for it.
+    pub const LOGS: &str = "AYA_LOGS";
     /// Programs that the XDP program goes on into, by the numbers below; where none is, it does without.
     pub const TAILS: &str = "TAILS";
     /// In [`TAILS`]: rewrites replies in transit.

@@ -20,6 +20,7 @@ use crate::netlink;
 use crate::object as elf;
 use crate::pins::{self, PinnedLink, Pins};
 use crate::sys;
+use crate::tails::Slot;
 use crate::takeover;
 use crate::transit::{self, PinnedTransit};
 
@@ -101,6 +102,8 @@ pub struct Pinned {
     pub costs: Costs,
     /// Replies in transit; `None` where they are not rewritten.
     pub transit: Option<PinnedTransit>,
+    /// Kernel's id of the program that captures; `None` while nobody does.
+    pub capture: Option<u32>,
 }
 
 impl Dataplane {
@@ -309,6 +312,12 @@ pub(crate) fn name_and_tag(program_id: u32) -> (String, u64) {
     (name, info.map_or(0, |info| u64::from_be_bytes(info.tag().to_ne_bytes())))
 }
 
+/// In words: another program is where ours should be.
+pub(crate) fn instead_of_ours(program_id: u32) -> String {
+    let (name, tag) = name_and_tag(program_id);
+    format!("runs program {program_id} ({name}, tag {tag:016x}) instead of ours")
+}
+
 /// What a link is attached to; `None` if its interface is gone.
 pub(crate) fn attachment_of(link: &PinnedLink) -> Option<Attachment> {
     let ifindex = link.info.ifindex;
@@ -356,7 +365,7 @@ pub fn detach(pin_dir: &Path, interface: Option<&str>) -> Result<Vec<String>, Er
 pub fn remove_all(pin_dir: &Path) -> Result<Vec<String>, Error> {
     let detached = detach(pin_dir, None)?;
     for layout in pins::layouts(pin_dir)? {
-        let directories = [layout.join("links"), layout];
+        let directories = [layout.join("links"), Pins::at(&layout).egress_dir(), layout];
         for directory in &directories {
             for path in pins::entries(directory)?.iter().filter(|path| !path.is_dir()) {
                 pins::remove(path)?;
@@ -366,7 +375,10 @@ pub fn remove_all(pin_dir: &Path) -> Result<Vec<String>, Error> {
             pins::remove_dir(directory)?;
         }
     }
-    pins::remove(&Pins::new(pin_dir).epoch())?;
+    let pins = Pins::new(pin_dir);
+    for word in [pins.epoch(), pins.log()] {
+        pins::remove(&word)?;
+    }
     for mark in pins::entries(&pins::off_dir(pin_dir))? {
         pins::remove_dir(&mark)?;
     }
@@ -387,6 +399,7 @@ pub fn show(pin_dir: &Path) -> Result<Option<Pinned>, Error> {
         features: maps.guard().features,
         costs: maps.costs()?,
         transit: transit::show(pin_dir)?,
+        capture: Slot::open(&pins, object::TAIL_CAPTURE)?.map_or(Ok(None), |slot| slot.program())?,
     }))
 }
 

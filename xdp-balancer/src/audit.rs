@@ -10,7 +10,7 @@ use std::path::Path;
 
 use xdp_balancer_common::{Settings, object};
 
-use crate::attach::{create, name_and_tag};
+use crate::attach::{create, instead_of_ours};
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::object as elf;
@@ -36,7 +36,7 @@ pub enum DriftKind {
     Counter,
     /// Limits, lists and what becomes of stale tables.
     Rules,
-    /// The filter that rewrites replies, or the qdisc that it is in.
+    /// What rewrites replies on the way out: a link, or a filter and the qdisc that it is in.
     Filter,
 }
 
@@ -195,26 +195,32 @@ impl Dataplane {
             return Ok(found);
         }
         if info.program_id != own {
-            let (name, tag) = name_and_tag(info.program_id);
-            let what = format!("runs program {} ({name}, tag {tag:016x}) instead of ours", info.program_id);
+            let what = instead_of_ours(info.program_id);
             let mended = sys::link_update(held.link.as_fd(), program.as_fd())
                 .map_err(Error::system("replace the program on", interface));
             info = sys::link_info(held.link.as_fd()).map_err(inspect)?;
             log::debug!("{interface} runs program {} now", info.program_id);
             found.push((Drift::new(DriftKind::Program, interface, what), mended));
         }
-        if let Some(what) = pin_drift(&pin, held.link.as_fd())? {
-            let mended = self.pins.create().and_then(|()| pin_again(&pin, held.link.as_fd()));
-            found.push((Drift::new(DriftKind::Pin, format!("links/{interface}"), what), mended));
-        }
+        found.extend(mend_pin_at(&self.pins, &pin, format!("links/{interface}"), held.link.as_fd())?);
         Ok(found)
     }
 }
 
 /// Pins a map again that shall be pinned under that name.
 pub(crate) fn mend_pin(pins: &Pins, name: &'static str, map: BorrowedFd<'_>) -> Result<Option<Mended>, Error> {
-    let Some(what) = pin_drift(&pins.map(name), map)? else { return Ok(None) };
-    let mended = pins.create().and_then(|()| pin_again(&pins.map(name), map));
+    mend_pin_at(pins, &pins.map(name), name.to_owned(), map)
+}
+
+/// The same for any pin, whose directory is there.
+pub(crate) fn mend_pin_at(
+    pins: &Pins,
+    path: &Path,
+    name: String,
+    object: BorrowedFd<'_>,
+) -> Result<Option<Mended>, Error> {
+    let Some(what) = pin_drift(path, object)? else { return Ok(None) };
+    let mended = pins.create().and_then(|()| pin_again(path, object));
     Ok(Some((Drift::new(DriftKind::Pin, name, what), mended)))
 }
 
@@ -231,7 +237,7 @@ fn pin_drift(path: &Path, object: BorrowedFd<'_>) -> Result<Option<&'static str>
     }
 }
 
-fn pin_again(path: &Path, object: BorrowedFd<'_>) -> Result<(), Error> {
+pub(crate) fn pin_again(path: &Path, object: BorrowedFd<'_>) -> Result<(), Error> {
     pins::remove(path)?;
     sys::pin(object, path).map_err(Error::system("pin", path.display().to_string()))
 }

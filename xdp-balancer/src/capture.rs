@@ -104,7 +104,10 @@ impl Capture {
         let lock = sys::lock(pins.root())
             .map_err(Error::system("lock", pins.root().display().to_string()))?
             .ok_or_else(|| Error::Capturing { path: pins.root().to_owned() })?;
-        let mut object = load(&mut EbpfLoader::new(), |shape| Some(pins.map(shape)), &pins)?;
+        let mut loader = EbpfLoader::new();
+        // What it says goes where the program that answers says it.
+        loader.map_pin_path(object::LOGS, pins.map(object::LOGS));
+        let mut object = load(&mut loader, |shape| Some(pins.map(shape)), &pins)?;
         let filter: Array<MapData, CaptureFilter> = take(&mut object, object::CAPTURE_FILTER)?;
         let mut capture = Self {
             maps,

@@ -8,7 +8,7 @@ use xdp_balancer_common::{Connection, ConnectionKey, object};
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
-use crate::publish::Fill;
+use crate::fill::Fill;
 use crate::sys;
 
 /// A connection that a client opened to an instance and that neither side has given up.

@@ -11,7 +11,7 @@ use xdp_balancer_common::{Guard, ListKey, Settings, object};
 use crate::attach::Held;
 use crate::error::Error;
 use crate::log::KernelLog;
-use crate::maps::{Maps, Sizes, pin_epoch, pinned_epoch, random, shapes};
+use crate::maps::{Maps, Sizes, pin_word, pinned_word, random, shapes};
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::plan::Installed;
@@ -55,6 +55,8 @@ pub struct Dataplane {
     pub(crate) classifiers_loaded: bool,
     /// The programs that rewrite replies in transit, where they are on.
     pub(crate) transit: Option<Transit>,
+    /// Whether these use links on the way out where the kernel has them; tests do without.
+    pub(crate) tcx: bool,
     log: Option<KernelLog>,
     adopted: bool,
     /// One process at a time.
@@ -127,6 +129,7 @@ impl Dataplane {
             };
             loader.map_pin_path(shape.name, pins.map(shape.name)).map_max_entries(shape.name, entries);
         }
+        loader.map_pin_path(object::LOGS, pins.map(object::LOGS));
         let adopted = found.len() == shapes.len();
         // What a later layout leaves of this one when it takes over.
         let only_counters = found == [object::VERDICTS, object::SERVICES];
@@ -140,22 +143,26 @@ impl Dataplane {
         let mut settings = maps.settings();
         // A part that is new makes the whole a new one to those who compare counters.
         let goes_on = adopted || only_counters || (found.is_empty() && !maps.carried.is_empty());
-        let epoch = pinned_epoch(&pins)?.filter(|epoch| goes_on && *epoch != 0);
+        let epoch = pinned_word(&pins.epoch())?.filter(|epoch| goes_on && *epoch != 0);
         settings.epoch = match epoch.or(Some(settings.epoch).filter(|epoch| adopted && *epoch != 0)) {
             Some(epoch) => epoch,
             None => random()?,
         };
         if epoch.is_none() {
-            pin_epoch(&pins, settings.epoch)?;
+            pin_word(&pins.epoch(), settings.epoch)?;
         }
         maps.set_settings(&settings);
+        if !adopted {
+            maps.carry_log_level(&pins)?;
+        }
         maps.write_bare_answers();
         // What the process before us gave up shortly before its end may still be read.
         maps.grace()?;
         let installed = maps.read_installed(options.sizes.grains())?;
         let log = KernelLog::take(&mut object);
         let rings = Rings::default();
-        let pinned = shapes.iter().map(|shape| open_pin(&pins, shape.name)).collect::<Result<_, _>>()?;
+        let names = shapes.iter().map(|shape| shape.name).chain([object::LOGS]);
+        let pinned = names.map(|name| open_pin(&pins, name)).collect::<Result<_, _>>()?;
         let mut plane = Self {
             object,
             maps,
@@ -169,6 +176,7 @@ impl Dataplane {
             rings,
             classifiers_loaded: false,
             transit: None,
+            tcx: true,
             log,
             adopted,
             _lock: lock,

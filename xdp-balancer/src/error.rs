@@ -111,6 +111,20 @@ pub enum Error {
         /// Hash of its instructions.
         tag: u64,
     },
+    /// Another program sees what goes out before the one that rewrites replies does; it is left where it is.
+    #[error(
+        "{interface}: the program {name} (id {id}, tag {tag:016x}), which is not ours, is in front of ours on the way out"
+    )]
+    InFront {
+        /// Name of the interface.
+        interface: String,
+        /// Kernel's id of the program.
+        id: u32,
+        /// Its name.
+        name: String,
+        /// Hash of its instructions.
+        tag: u64,
+    },
     /// Ours is attached in another mode, which cannot change without detaching.
     #[error("{interface} is attached in {found} mode, not {wanted}; detach it first")]
     OtherMode {
@@ -242,6 +256,7 @@ impl Error {
             Self::NoInterface { .. } => "no_interface",
             Self::NotEthernet { .. } => "not_ethernet",
             Self::Foreign { .. } => "foreign",
+            Self::InFront { .. } => "in_front",
             Self::OtherMode { .. } => "other_mode",
             Self::Unpublished { .. } => "unpublished",
             Self::StaleGeneration { .. } => "stale_generation",

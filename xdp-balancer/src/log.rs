@@ -1,4 +1,4 @@
-//! Messages of the programs, for the process that loaded them.
+//! Messages of the programs: into one pinned ring, whoever loaded them, for the process that holds the dataplane.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,12 @@ use aya_log::EbpfLogger;
 use xdp_balancer_common::{LogLevel, ROOT_AT, Root, object};
 
 use crate::error::Error;
-use crate::maps::Maps;
+use crate::maps::{Maps, pin_word, pinned_word};
 use crate::pins::Pins;
 
 const LOG_AT: usize = ROOT_AT + offset_of!(Root, log);
 
-/// Reads the programs' messages and hands them to the `log` crate. Wait for its descriptor to become
+/// Reads the programs' messages, also of the one that captures and of those that a command has attached, and hands them to the `log` crate. Wait for its descriptor to become
 /// readable, then [`drain`](Self::drain) it; the programs write a hundred in a second at most, and but for
 /// [`LogLevel::Debug`] never because of a packet that they understood.
 pub struct KernelLog(EbpfLogger<Current>);
@@ -84,15 +84,24 @@ pub fn log_level(pin_dir: &Path) -> Result<Option<LogLevel>, Error> {
     Ok(Maps::found(&Pins::new(pin_dir))?.map(|maps| maps.log_level()))
 }
 
-/// Has the pinned programs say that much from the next packet on, whoever holds them.
+/// Has the pinned programs say that much from the next packet on, whoever holds them, and those of later tables too.
 pub fn set_log_level(pin_dir: &Path, level: LogLevel) -> Result<(), Error> {
     let missing = || Error::system("open the pinned map", object::POOL)(io::Error::from_raw_os_error(libc::ENOENT));
-    let maps = Maps::found(&Pins::new(pin_dir))?.ok_or_else(missing)?;
+    let pins = Pins::new(pin_dir);
+    let maps = Maps::found(&pins)?.ok_or_else(missing)?;
     maps.pool.store(LOG_AT, level.to_word());
-    Ok(())
+    pin_word(&pins.log(), level.to_word())
 }
 
 impl Maps {
+    /// What was chosen for earlier tables, also of another layout, holds for these.
+    pub(crate) fn carry_log_level(&self, pins: &Pins) -> Result<(), Error> {
+        if let Some(word) = pinned_word(&pins.log())? {
+            self.pool.store(LOG_AT, word);
+        }
+        Ok(())
+    }
+
     fn log_level(&self) -> LogLevel {
         LogLevel::of_word(self.pool.get(LOG_AT).unwrap_or_default())
     }

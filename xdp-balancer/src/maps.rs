@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
 use xdp_balancer_common::{
@@ -323,10 +324,10 @@ impl Maps {
     }
 }
 
-/// The number of this set of counters, which all layouts share; `None` before there was one.
-pub(crate) fn pinned_epoch(pins: &Pins) -> Result<Option<u64>, Error> {
-    let object = || pins.epoch().display().to_string();
-    match sys::get(&pins.epoch()) {
+/// A number pinned by itself, beside the tables of all layouts; `None` where none is.
+pub(crate) fn pinned_word(path: &Path) -> Result<Option<u64>, Error> {
+    let object = || path.display().to_string();
+    match sys::get(path) {
         Ok(map) => {
             let word = Memory::map(map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
             Ok(word.get(0))
@@ -337,13 +338,13 @@ pub(crate) fn pinned_epoch(pins: &Pins) -> Result<Option<u64>, Error> {
 }
 
 /// Pins such a number, in the place of another one.
-pub(crate) fn pin_epoch(pins: &Pins, epoch: u64) -> Result<(), Error> {
-    let object = || pins.epoch().display().to_string();
+pub(crate) fn pin_word(path: &Path, value: u64) -> Result<(), Error> {
+    let object = || path.display().to_string();
     let map = sys::create_array(size_of::<u64>(), 1, BPF_F_MMAPABLE).map_err(Error::system("create", object()))?;
     let word = Memory::map(&map, size_of::<u64>()).map_err(Error::system("map into memory", object()))?;
-    word.store(0, epoch);
-    pins::remove(&pins.epoch())?;
-    sys::pin(map.as_fd(), &pins.epoch()).map_err(Error::system("pin", object()))
+    word.store(0, value);
+    pins::remove(path)?;
+    sys::pin(map.as_fd(), path).map_err(Error::system("pin", object()))
 }
 
 /// A random secret or epoch.

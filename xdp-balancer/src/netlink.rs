@@ -120,6 +120,19 @@ fn filter(message: &[u8]) -> Option<Filter> {
     (handle != 0).then_some(Filter { priority, handle, program_id })
 }
 
+/// Whether an interface has a `clsact` qdisc.
+pub(crate) fn has_clsact(ifindex: u32) -> io::Result<bool> {
+    // The kernel may tell of it by the acknowledgement alone.
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    let mut request = traffic(libc::RTM_GETQDISC, flags, ifindex, TC_H_CLSACT);
+    push_attribute(&mut request, TCA_KIND, b"clsact\0");
+    match exchange(&mut request) {
+        // None, or one of another kind.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
 /// Removes an interface's `clsact` qdisc; gone already is fine.
 pub(crate) fn remove_clsact(ifindex: u32) -> io::Result<()> {
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;

@@ -3,7 +3,9 @@
 //! ```text
 //! <pin_dir>/v<LAYOUT>/POOL, SERVICES, …    one pin per map
 //! <pin_dir>/v<LAYOUT>/links/<interface>    one pin per attachment
+//! <pin_dir>/v<LAYOUT>/egress/<interface>   one pin per interface whose replies are rewritten on the way out, by tcx
 //! <pin_dir>/EPOCH                          which set of counters this is, whatever the layout
+//! <pin_dir>/LOG                            what the programs say, where somebody has chosen
 //! <pin_dir>/off/<interface>                a directory: taken off by order, and to stay so
 //! ```
 //!
@@ -56,6 +58,11 @@ impl Pins {
         self.base.join("EPOCH")
     }
 
+    /// The pin of the word of what the programs say, for tables that are made anew.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.base.join("LOG")
+    }
+
     /// The directories of other layouts.
     pub(crate) fn others(&self) -> Result<Vec<PathBuf>, Error> {
         let mut found = layouts(&self.base)?;
@@ -95,6 +102,16 @@ impl Pins {
     /// The pin of an interface's link.
     pub(crate) fn link(&self, interface: &str) -> PathBuf {
         self.links_dir().join(encode(interface))
+    }
+
+    /// The directory of links on the way out, which is there only where there is one.
+    pub(crate) fn egress_dir(&self) -> PathBuf {
+        self.root.join("egress")
+    }
+
+    /// The pin of an interface's link on the way out.
+    pub(crate) fn egress(&self, interface: &str) -> PathBuf {
+        self.egress_dir().join(encode(interface))
     }
 
     /// Makes the directories.

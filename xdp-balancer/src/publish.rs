@@ -1,6 +1,6 @@
 //! Carries out a plan: free grains first, then words, then the table of names.
 
-use xdp_balancer_common::{GRAIN, MAX_NAMES, Settings, object};
+use xdp_balancer_common::Settings;
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
@@ -22,17 +22,6 @@ pub struct Published {
     pub names_replaced: bool,
     /// True if it had to be waited for programs that still read what was given up.
     pub waited: bool,
-}
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
-    /// Name of the map, or `names`.
-    pub map: &'static str,
-    /// Elements in use; of the pool, bytes.
-    pub used: u32,
-    /// Elements there are.
-    pub capacity: u32,
 }
 
 impl Dataplane {
@@ -108,21 +97,5 @@ impl Dataplane {
     /// The wall clock in seconds (modulo 2³², RFC 1982) that goes into server cookies; to be told once a second.
     pub fn set_time(&self, seconds: u32) {
         self.maps.set_clock(seconds.into());
-    }
-
-    /// How full the maps are.
-    pub fn fill(&self) -> Result<Vec<Fill>, Error> {
-        use object::{CURSORS, FLOWS, POOL, SERVICES};
-        let Installed { names, pool, cursors, .. } = &self.installed;
-        let services = names.values().map(|name| name.service + 1).max().unwrap_or(0);
-        let bytes = |grains: u32| grains.saturating_mul(GRAIN as u32);
-        Ok(vec![
-            Fill { map: "names", used: names.len() as u32, capacity: MAX_NAMES },
-            Fill { map: POOL, used: bytes(pool.used()), capacity: bytes(pool.capacity()) },
-            Fill { map: CURSORS, used: cursors.used(), capacity: cursors.capacity() },
-            Fill { map: SERVICES, used: services, capacity: self.maps.services.len() },
-            Fill { map: FLOWS, used: self.flows_used()?, capacity: self.maps.flows_capacity },
-            self.connections_fill()?,
-        ])
     }
 }

@@ -21,12 +21,19 @@ const BPF_PROG_TEST_RUN: libc::c_long = 10;
 #[cfg(feature = "testing")]
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 /// Attach type of XDP programs on interfaces.
 const BPF_XDP: u32 = 37;
+/// The same of classifiers on an interface's way out, without a qdisc (since Linux 6.6).
+const BPF_TCX_EGRESS: u32 = 47;
+/// Attach in front of the others.
+const BPF_F_BEFORE: u32 = 1 << 3;
+/// Most programs in such a place.
+const MOST_TCX: usize = 64;
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Attach by the driver.
@@ -203,6 +210,41 @@ pub(crate) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> 
     attr.call_fd(BPF_LINK_CREATE)
 }
 
+/// Attaches a classifier to an interface's way out by a link, in front of those there.
+pub(crate) fn tcx_create(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new();
+    attr.0[..4].copy_from_slice(&[raw(program), ifindex, BPF_TCX_EGRESS, BPF_F_BEFORE]);
+    attr.call_fd(BPF_LINK_CREATE)
+}
+
+/// A program on an interface's way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Classifier {
+    /// Its number.
+    pub program_id: u32,
+    /// That of its link; 0: it has none.
+    pub link_id: u32,
+}
+
+/// The programs attached to an interface's way out, in their order; `None` where the kernel has no such place.
+pub(crate) fn tcx_programs(ifindex: u32) -> io::Result<Option<Vec<Classifier>>> {
+    let (mut programs, mut links) = ([0_u32; MOST_TCX], [0_u32; MOST_TCX]);
+    let mut attr = Attr::new();
+    attr.0[..2].copy_from_slice(&[ifindex, BPF_TCX_EGRESS]);
+    attr.pointer(4, programs.as_mut_ptr() as usize);
+    attr.0[6] = MOST_TCX as u32;
+    attr.pointer(10, links.as_mut_ptr() as usize);
+    match attr.call(BPF_PROG_QUERY) {
+        // A kernel that does not know the place, or not that links have numbers.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+        // Nothing was ever there.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Some(Vec::new())),
+        other => other?,
+    };
+    let both = programs.into_iter().zip(links).take((attr.0[6] as usize).min(MOST_TCX));
+    Ok(Some(both.map(|(program_id, link_id)| Classifier { program_id, link_id }).collect()))
+}
+
 /// A program by its number.
 #[cfg(feature = "testing")]
 pub(crate) fn program(id: u32) -> io::Result<OwnedFd> {
@@ -235,9 +277,9 @@ pub(crate) struct LinkInfo {
     pub ifindex: u32,
 }
 
-/// Asks the kernel about an XDP link.
+/// Asks the kernel about a link on an interface.
 pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    // type, id, prog_id, padding, then a union whose first word is the interface for XDP links.
+    // type, id, prog_id, padding, then a union whose first word is the interface for links of XDP and tcx.
     let info = object_info(link)?;
     Ok(LinkInfo { program_id: info[2], ifindex: info[4] })
 }

@@ -10,7 +10,7 @@ use xdp_balancer_common::{Settings, object};
 use crate::attach::{Attachment, Mode, attachment_of, check_mode, create, name_and_tag};
 use crate::audit::{Drift, DriftKind, differences, missing_pins, settings_words};
 use crate::error::Error;
-use crate::maps::{Maps, Sizes, pinned_epoch, shapes};
+use crate::maps::{Maps, Sizes, pinned_word, shapes};
 use crate::netlink;
 use crate::object as elf;
 use crate::pins::Pins;
@@ -33,7 +33,7 @@ pub fn verify(pin_dir: &Path, table: &Table, interfaces: &[String]) -> Result<Ve
     let maps = Maps::open(&pins)?;
     let settings = maps.settings();
     let wanted = table.check(maps.services.len(), &mut Rings::default())?;
-    let epoch = pinned_epoch(&pins)?.unwrap_or(settings.epoch);
+    let epoch = pinned_word(&pins.epoch())?.unwrap_or(settings.epoch);
     let expected = Settings { epoch, generation: wanted.generation, ..wanted.settings };
     if settings != expected {
         found.push(Drift::new(DriftKind::Settings, object::POOL, settings_words(&settings, &expected)));
@@ -94,6 +94,7 @@ fn load(pin_dir: &Path) -> Result<aya::Ebpf, Error> {
         let entries = shape.adopt(&pins)?.ok_or_else(missing)?;
         loader.map_max_entries(shape.name, entries).map_pin_path(shape.name, pins.map(shape.name));
     }
+    loader.map_pin_path(object::LOGS, pins.map(object::LOGS));
     elf::load(&mut loader)
 }
 

@@ -299,3 +299,33 @@ fn what_queries_cost_is_measured_where_that_is_on() {
     drop(dataplane);
     assert_eq!(pins.open().costs().unwrap().buckets, some.buckets, "and over a restart");
 }
+
+#[test]
+fn maps_that_the_program_fills_say_how_full_they_are() {
+    if !privileged("maps_that_the_program_fills_say_how_full_they_are") {
+        return;
+    }
+    stay_on_one_cpu();
+    let pins = PinDir::new();
+    let limits = Limits { client: 1, ..Limits::default() };
+    let deny = vec![(ip("203.0.113.0"), 24)];
+    let mut dataplane = open(&pins, &Rules { limits, deny, sample: Some(0), ..Rules::default() });
+    let of = |dataplane: &Dataplane, map: &str| {
+        let all = dataplane.fill().unwrap();
+        let fill = all.iter().find(|fill| fill.map == map).unwrap();
+        (fill.used, fill.capacity)
+    };
+    let used = |dataplane: &Dataplane| ["LISTS", "BUCKETS", "TOP_CLIENTS", "TOP_NAMES"].map(|map| of(dataplane, map).0);
+    assert_eq!(used(&dataplane), [1, 0, 0, 0]);
+    for client in ["198.51.100.7", "192.0.2.1"] {
+        run(&dataplane, &asks(client, &Query::new(NAME, A)));
+    }
+    // Two buckets, each for a second.
+    let [lists, buckets, clients, names] = used(&dataplane);
+    assert!((lists, clients, names) == (1, 2, 1) && buckets <= 2, "{buckets} buckets");
+    dataplane.fill_buckets(Duration::from_secs(3600)).unwrap();
+    let (taken, capacity) = of(&dataplane, "BUCKETS");
+    assert_eq!(taken, capacity);
+    dataplane.set_rules(&Rules::default()).unwrap();
+    assert_eq!(used(&dataplane), [0; 4], "nothing is looked at");
+}

@@ -15,8 +15,8 @@ use support::lab::{CLIENT, Lab, SERVER, in_lab};
 use support::{A, PinDir, addresses, name, pinned, privileged, table};
 use xdp_balancer::testing::{Query, hands};
 use xdp_balancer::{
-    Dataplane, DriftKind, Error, Limits, Mended, Mode, Rules, Table, Verdict, attach, attach_pass, detach, running,
-    verify,
+    Dataplane, DriftKind, Error, Limits, LogLevel, Mended, Mode, Rules, Table, Verdict, attach, attach_pass, detach,
+    log_level, running, set_log_level, verify,
 };
 use xdp_balancer_common::{Guard, ListKey, Root, SLIPPED_AT};
 
@@ -233,6 +233,7 @@ fn the_place_of_another_layout_is_taken_without_a_gap() {
         assert_eq!(answers(&lab, "www.example.net"), 1);
         let mut before = plane.counters(2).unwrap();
         assert_eq!((before.verdict(Verdict::Answered), before.services[0].answered()), (1, 1));
+        set_log_level(&pins.0, LogLevel::Error).unwrap();
         drop(plane);
 
         let stop = AtomicBool::new(false);
@@ -262,6 +263,7 @@ fn the_place_of_another_layout_is_taken_without_a_gap() {
                 plane.publish(&names(1)).unwrap();
                 plane.attach(SERVER, Mode::Auto).unwrap();
                 assert_eq!(answers(&lab, "www.example.net"), 1);
+                assert_eq!(log_level(&pins.0).unwrap(), Some(LogLevel::Error), "as it was chosen before");
                 let after = plane.counters(2).unwrap();
                 assert_eq!(after.epoch, before.epoch);
                 assert_eq!(after.verdict(Verdict::Answered), before.verdict(Verdict::Answered) + 2);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use support::{A, PinDir, addresses, ip, name, privileged, table};
 use xdp_balancer::testing::{FrameBuilder, Query, wire};
-use xdp_balancer::{LogLevel, Rules, log_level, set_log_level};
+use xdp_balancer::{Capture, CaptureRules, LogLevel, Rules, Verdict, log_level, set_log_level};
 
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -75,6 +75,14 @@ fn each_level_says_what_it_should() {
         assert_eq!(log_level(&pins.0).unwrap(), Some(level));
         assert_eq!(said(1), wanted, "{level:?}");
     }
+
+    // The program that captures says it in the same place.
+    let all = CaptureRules { one_in: 1, rate: 1000, client: None, name: None, verdicts: Vec::new() };
+    let mut capture = Capture::start(&pins.0, &all).unwrap();
+    assert_eq!(said(1), ["broken table"]);
+    let captured: Vec<_> = std::iter::from_fn(|| capture.next_query()).map(|query| query.verdict).collect();
+    assert_eq!(captured, [Verdict::Broken, Verdict::Denied]);
+    drop(capture);
 
     set_log_level(&pins.0, LogLevel::Debug).unwrap();
     let burst = said(1000).len();

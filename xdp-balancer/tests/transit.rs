@@ -226,6 +226,9 @@ fn each_verdict_has_a_packet() {
     assert_eq!(changed(&counts, &between), Some(V::Broken));
     assert_eq!(lab.plane.run_out(&frame).unwrap(), Some(frame.clone()));
     assert_eq!(changed(&between, &lab.counts()), Some(V::Broken));
+    let counts = lab.counts();
+    let missing: Vec<_> = V::ALL.iter().zip(counts).filter(|(_, count)| *count == 0).collect();
+    assert!(missing.is_empty(), "no packet provokes {missing:?}");
     lab.plane.set_transit(&[]).unwrap();
     assert_eq!(lab.plane.transit_counts().unwrap(), None);
     assert_eq!(lab.plane.run(&frame).unwrap().frame, frame);

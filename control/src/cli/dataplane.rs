@@ -8,7 +8,7 @@ use super::Done;
 use super::paint::age;
 use crate::config::AttachMode;
 use crate::datapath::Costs;
-use crate::datapath::offline::{self, LogLevel};
+use crate::datapath::offline::{self, FoundProgram, LogLevel};
 
 /// Something differs.
 const DIFFERS: u8 = 1;
@@ -73,7 +73,12 @@ pub(super) fn show(pin_dir: &Path, json: bool) -> Done {
             (Some(id), None) => format!("rewritten (program {id})"),
             (None, _) => "not rewritten: its program was taken away".to_owned(),
         };
-        println!("{}: replies in transit, {}: {state}", place.interface, place.direction);
+        let by = place.egress.map_or(String::new(), |by| format!(" by {by}"));
+        println!("{}: replies in transit, {}{by}: {state}", place.interface, place.direction);
+    }
+    if let Some(FoundProgram { program_id, verified_instructions }) = &found.capture {
+        let walked = verified_instructions.map_or(String::new(), |count| format!(", {count} instructions verified"));
+        println!("queries are captured (program {program_id}{walked})");
     }
     if found.generation != 0 {
         let age = found.heartbeat_age_ms.map_or("never".to_owned(), |ms| format!("{} ago", age(ms)));

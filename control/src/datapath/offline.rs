@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
+use xdp_balancer::EgressBy;
 pub use xdp_balancer_common::LogLevel;
 use xdp_balancer_common::{Guard, TransitVerdict, Verdict};
 
@@ -34,6 +35,8 @@ pub struct Found {
     pub transit: Vec<FoundTransit>,
     /// What became of them, by verdict; nothing where they are not rewritten.
     pub transit_verdicts: BTreeMap<&'static str, u64>,
+    /// The program that captures; nothing while nobody does.
+    pub capture: Option<FoundProgram>,
 }
 
 /// Who asks most, and for what, as far as it was noted.
@@ -66,6 +69,15 @@ pub struct FoundInterface {
     pub verified_instructions: Option<u32>,
 }
 
+/// A program of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundProgram {
+    /// The kernel's id of it.
+    pub program_id: u32,
+    /// Instructions that the kernel's verifier walked before it took it.
+    pub verified_instructions: Option<u32>,
+}
+
 /// A place where replies in transit are rewritten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FoundTransit {
@@ -73,6 +85,8 @@ pub struct FoundTransit {
     pub interface: String,
     /// `ingress` or `egress`.
     pub direction: &'static str,
+    /// By what the program is attached on the way out, `tcx` or `clsact`; nothing on the way in.
+    pub egress: Option<&'static str>,
     /// The kernel's id of the program that does it; nothing where it was taken away.
     pub program_id: Option<u32>,
     /// Instructions that the kernel's verifier walked before it took that program.
@@ -101,6 +115,7 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
     let transit = pinned.transit.iter().flat_map(|transit| &transit.places).map(|place| FoundTransit {
         interface: place.interface.clone(),
         direction: direction(place.hook),
+        egress: place.egress.map(EgressBy::label),
         program_id: place.program_id,
         verified_instructions: place.program_id.and_then(xdp_balancer::verified_instructions),
     });
@@ -115,6 +130,10 @@ pub fn show(pin_dir: &Path) -> Result<Found, DatapathError> {
         costs: Costs::of(&pinned.costs),
         verdicts: Verdict::ALL.iter().map(|v| (v.label(), pinned.counters.verdict(*v))).collect(),
         transit: transit.collect(),
+        capture: pinned.capture.map(|program_id| FoundProgram {
+            program_id,
+            verified_instructions: xdp_balancer::verified_instructions(program_id),
+        }),
         transit_verdicts: TransitVerdict::ALL.iter().map(|v| v.label()).zip(transit_counts).collect(),
     })
 }

@@ -21,6 +21,8 @@ pub struct TransitStatus {
     pub interface: String,
     /// `ingress` or `egress`.
     pub direction: String,
+    /// By what the program is attached on the way out, `tcx` or `clsact`; nothing on the way in, or where it is not.
+    pub egress: Option<String>,
     /// Why they are not.
     pub problem: Option<String>,
 }
@@ -32,10 +34,10 @@ impl State {
         let Some(plane) = self.plane.as_mut() else { return };
         let wanted: Vec<(&str, TransitHook)> = places(settings).collect();
         self.transit_problem = plane.set_transit(&wanted).err().map(|error| in_full(&error));
-        for TransitStatus { interface, direction, problem } in self.transit() {
+        for TransitStatus { interface, direction, egress, problem } in self.transit() {
             match problem {
                 Some(problem) => error!(interface, direction, problem, "replies in transit are not rewritten"),
-                None => info!(interface, direction, "replies in transit are rewritten"),
+                None => info!(interface, direction, egress, "replies in transit are rewritten"),
             }
         }
     }
@@ -52,7 +54,8 @@ impl State {
                 Some(place) => place.problem.clone(),
                 None => general.clone().or_else(|| Some("nothing of ours is loaded into the kernel".to_owned())),
             };
-            TransitStatus { interface: name.to_owned(), direction: direction(hook).to_owned(), problem }
+            let egress = place.and_then(|place| place.egress).map(|by| by.label().to_owned());
+            TransitStatus { interface: name.to_owned(), direction: direction(hook).to_owned(), egress, problem }
         };
         places(&self.transit).map(status).collect()
     }

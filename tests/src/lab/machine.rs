@@ -63,6 +63,15 @@ pub struct Shown {
     pub dataplane: serde_json::Value,
 }
 
+/// What it tells at its end.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// `selvedge status --json`.
+    pub status: serde_json::Value,
+    /// What `selvedge capture --json` told of the first query.
+    pub captured: serde_json::Value,
+}
+
 /// A running machine; ended on drop.
 #[derive(Debug)]
 pub struct Machine {
@@ -141,18 +150,22 @@ impl Machine {
         lines.lines().filter_map(|line| line.strip_prefix("LOG ")).collect::<Vec<_>>().join("\n")
     }
 
-    /// Asks for the daemon's status and ends the machine.
+    /// Asks for the daemon's status and the query that was captured, and ends the machine.
     ///
     /// # Errors
     /// [`LabError`].
-    pub fn finish(mut self) -> Result<serde_json::Value> {
+    pub fn finish(mut self) -> Result<Finished> {
         let control = self.directory.join("control.in");
         let opened = File::options().write(true).open(&control);
         let asked = opened.and_then(|mut pipe| pipe.write_all(b"status\n"));
         asked.map_err(LabError::system("write", control.display()))?;
         self.wait_for_line("DONE", END)?;
-        let status = self.line("STATUS ").unwrap_or_default();
-        serde_json::from_str(&status).map_err(|error| LabError::system("read", status)(error.into()))
+        let read = |start: &str| {
+            let text = self.line(start).unwrap_or_default();
+            serde_json::from_str(&text)
+                .map_err(|error| LabError::system("read", format!("{start}{text}"))(error.into()))
+        };
+        Ok(Finished { status: read("STATUS ")?, captured: read("CAPTURED ")? })
     }
 
     fn wait_for_line(&mut self, line: &str, deadline: Duration) -> Result<()> {

@@ -161,6 +161,13 @@ pub(super) fn all() -> Vec<Case> {
         }
     };
     let query = |qtype| Query::new(NAME, qtype);
+    let measured = |name, about, costs| Case {
+        name,
+        about,
+        frame: frame(false, 53, query(A).build()),
+        rewritten: false,
+        rules: Rules { costs: Some(costs), ..Rules::default() },
+    };
     let a = |v6| frame(v6, 53, query(A).build());
     let opt = |options: &[u8]| query(A).opt(1232, false, options).build();
     // A client's cookie alone, as a first query has it.
@@ -186,6 +193,8 @@ pub(super) fn all() -> Vec<Case> {
         case("vlan_v4", "A behind one VLAN tag", tagged(a(false))),
         limited("rrl_pass_v4", "A, with a limit that its client is under", 1_000_000_000),
         limited("rrl_drop_v4", "A, with a limit that its client is over", 1),
+        measured("cost_v4", "A, while one in 1,024 has its time measured", 10),
+        measured("cost_v4_each", "A whose time is measured", 0),
         case("non_dns_v4", "UDP to another port", frame(false, 443, vec![0; 64])),
         case("non_dns_v6", "the same over IPv6", frame(true, 443, vec![0; 64])),
     ];

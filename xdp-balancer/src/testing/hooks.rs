@@ -35,6 +35,11 @@ impl Dataplane {
         self.maps.set_heartbeat(sys::monotonic_ns().saturating_sub(age).max(1));
     }
 
+    /// Rewrites replies on the way out as on a kernel without tcx: from the next switching on, by a filter.
+    pub fn without_tcx(&mut self) {
+        self.tcx = false;
+    }
+
     /// Fills every bucket with a prefix that nobody has, for so long.
     pub fn fill_buckets(&mut self, time: Duration) -> Result<(), Error> {
         let full_at = sys::monotonic_ns() + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);

@@ -1,15 +1,14 @@
 //! Puts the rewriting on where it is wanted, and on again where others took it off.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::programs::tc::TcError;
-use aya::programs::{TcAttachType, tc};
 use xdp_balancer_common::object::{TAIL_TRANSIT, TAILS, TRANSIT_EGRESS, TRANSIT_HOOKS, TRANSIT_INGRESS};
 use xdp_balancer_common::{OWN_CLSACT, TransitHook};
 
-use super::pinned::{self, Hooks};
+use super::egress::{self, EgressBy, Out};
+use super::pinned::Hooks;
 use super::{Transit, TransitPlace, direction, kind};
-use crate::attach::{TRANSIT_PRIORITY, attach_classifier, name_and_tag};
+use crate::attach::instead_of_ours;
 use crate::audit::{Drift, DriftKind, Mended, mend_pin};
 use crate::error::Error;
 use crate::object as elf;
@@ -18,19 +17,36 @@ use crate::sys;
 use crate::tails::Slot;
 
 /// A place where replies shall be rewritten.
-#[derive(Clone)]
 pub(super) struct Place {
     pub interface: String,
     pub hook: TransitHook,
     /// Index of the interface on which this process has put it on. What is missing there was taken off by others.
     on: Option<u32>,
+    /// On the way out: held, so that a lost pin ends nothing.
+    link: Option<OwnedFd>,
+    egress: Option<EgressBy>,
     program_id: Option<u32>,
     problem: Option<String>,
 }
 
+/// What rewrites in a place, and what was not as it shall be.
+struct On {
+    program_id: u32,
+    egress: Option<EgressBy>,
+    found: Vec<Mended>,
+}
+
 impl Place {
     pub(super) fn new(interface: &str, hook: TransitHook) -> Self {
-        Self { interface: interface.to_owned(), hook, on: None, program_id: None, problem: None }
+        Self {
+            interface: interface.to_owned(),
+            hook,
+            on: None,
+            link: None,
+            egress: None,
+            program_id: None,
+            problem: None,
+        }
     }
 
     pub(super) fn is(&self, interface: &str, hook: TransitHook) -> bool {
@@ -44,6 +60,7 @@ impl Transit {
         let place = |place: &Place| TransitPlace {
             interface: place.interface.clone(),
             hook: place.hook,
+            egress: place.egress,
             program_id: place.program_id,
             problem: place.problem.clone(),
         };
@@ -85,13 +102,13 @@ impl Transit {
             };
             let was_on = place.on.is_some();
             place.problem = result.as_ref().err().map(ToString::to_string);
-            (place.on, place.program_id) = match &result {
-                Ok((id, _)) => (ifindex, Some(*id)),
+            (place.on, place.program_id, place.egress) = match &result {
+                Ok(on) => (ifindex, Some(on.program_id), on.egress),
                 // Still to be told of, once.
-                Err(_) => (place.on, None),
+                Err(_) => (place.on, None, None),
             };
             match result {
-                Ok((_, Some(drift))) if was_on => found.push((drift, Ok(()))),
+                Ok(on) if was_on => found.extend(on.found),
                 Err(error) if was_on => {
                     let what = format!("{}: replies are not rewritten", direction(place.hook));
                     found.push((Drift::new(kind(place.hook), place.interface.as_str(), what), Err(error)));
@@ -105,36 +122,36 @@ impl Transit {
         Ok(())
     }
 
-    /// The program's number, and what was missing.
-    fn mend_place(
-        &mut self,
-        pins: &Pins,
-        place: &Place,
-        ifindex: u32,
-        hooks: &mut Hooks,
-    ) -> Result<(u32, Option<Drift>), Error> {
+    fn mend_place(&mut self, pins: &Pins, place: &mut Place, ifindex: u32, hooks: &mut Hooks) -> Result<On, Error> {
         let interface = place.interface.as_str();
         if !sys::is_ethernet(interface).map_err(Error::system("inspect", interface))? {
             return Err(Error::NotEthernet { interface: interface.to_owned() });
         }
         let bits = hooks.of(ifindex)?;
-        let (id, clsact, missing) = match place.hook {
+        let own_clsact = bits & OWN_CLSACT;
+        let (mut on, clsact) = match place.hook {
             TransitHook::Ingress => {
-                let (id, missing) = self.mend_slot(pins)?;
-                (id, bits & OWN_CLSACT, missing)
+                let (program_id, missing) = self.mend_slot(pins)?;
+                let found = missing.map(|drift| (drift, Ok(()))).into_iter().collect();
+                (On { program_id, egress: None, found }, own_clsact)
             }
-            TransitHook::Egress => self.mend_filter(interface, ifindex, bits & OWN_CLSACT)?,
+            TransitHook::Egress => {
+                let program = elf::classifier_of(&mut self.object, TRANSIT_EGRESS)?;
+                let at = (interface, ifindex);
+                let out = egress::mend(program, pins, at, &mut place.link, (self.tcx, own_clsact))?;
+                let Out { program_id, by, clsact, found } = out;
+                (On { program_id, egress: Some(by), found }, clsact)
+            }
         };
         let wanted = bits & !OWN_CLSACT | place.hook.bit() | clsact;
         if wanted != bits {
             hooks.put(ifindex, wanted)?;
         }
-        let unmarked = bits & place.hook.bit() == 0;
-        let entry = || {
+        if bits & place.hook.bit() == 0 && on.found.is_empty() {
             let what = format!("{}: the entry of {interface} is gone", direction(place.hook));
-            Drift::new(DriftKind::Settings, TRANSIT_HOOKS, what)
-        };
-        Ok((id, missing.or_else(|| unmarked.then(entry))))
+            on.found.push((Drift::new(DriftKind::Settings, TRANSIT_HOOKS, what), Ok(())));
+        }
+        Ok(on)
     }
 
     fn mend_slot(&self, pins: &Pins) -> Result<(u32, Option<Drift>), Error> {
@@ -146,37 +163,7 @@ impl Transit {
             return Ok((own, None));
         }
         slot.set(program.fd().map_err(Error::system("open", TRANSIT_INGRESS))?.as_fd())?;
-        let what = format!("ingress: {}", instead(there, "the slot is empty"));
+        let what = format!("ingress: {}", there.map_or_else(|| "the slot is empty".to_owned(), instead_of_ours));
         Ok((own, Some(Drift::new(DriftKind::Program, TAILS, what))))
     }
-
-    fn mend_filter(&mut self, interface: &str, ifindex: u32, clsact: u32) -> Result<(u32, u32, Option<Drift>), Error> {
-        let program = elf::classifier_of(&mut self.object, TRANSIT_EGRESS)?;
-        let own = program.info().map_err(Error::system("inspect", TRANSIT_EGRESS))?.id();
-        let there = pinned::filter(ifindex, interface)?;
-        if there == Some(own) {
-            return Ok((own, clsact, None));
-        }
-        let added = match tc::qdisc_add_clsact(interface) {
-            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => false,
-            result => result.map(|()| true).map_err(Error::system("add the clsact qdisc to", interface))?,
-        };
-        attach_classifier(program, interface, TcAttachType::Egress, TRANSIT_PRIORITY)
-            .map_err(Error::system("attach the rewriting filter to", interface))?;
-        let missing = if added { "the qdisc is gone, and the filter with it" } else { "the filter is gone" };
-        let what = format!("egress: {}", instead(there, missing));
-        // A qdisc without our filter may be another one by now, made by others.
-        let clsact = if added { OWN_CLSACT } else { clsact & there.map_or(0, |_| OWN_CLSACT) };
-        Ok((own, clsact, Some(Drift::new(DriftKind::Filter, interface, what))))
-    }
-}
-
-fn instead(there: Option<u32>, missing: &str) -> String {
-    there.map_or_else(
-        || missing.to_owned(),
-        |id| {
-            let (name, tag) = name_and_tag(id);
-            format!("runs program {id} ({name}, tag {tag:016x}) instead of ours")
-        },
-    )
 }

@@ -1,9 +1,10 @@
 //! Replies in transit: the programs that rewrite them, loaded and attached only where that is asked for.
 //!
 //! On ingress the program stands behind the one that answers, in a slot of `TAILS`; on egress it is a classifier of a
-//! place of its own. Where it is on is written in a pinned map, so that it can be taken off without a daemon
+//! place of its own ([`egress`]). Where it is on is written in a pinned map, so that it can be taken off without a daemon
 //! ([`pinned`]). What is wanted is put on and kept on by the same steps ([`mend`]).
 
+mod egress;
 mod mend;
 mod pinned;
 
@@ -22,6 +23,7 @@ use crate::maps::{Shape, Sizes, shapes};
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::sys;
+pub use egress::EgressBy;
 use mend::Place;
 pub use pinned::verify as verify_transit;
 use pinned::{Counted, Hooks};
@@ -48,6 +50,8 @@ pub struct TransitPlace {
     pub interface: String,
     /// The direction.
     pub hook: TransitHook,
+    /// By what the program is attached on the way out; `None` on the way in, or where it is not.
+    pub egress: Option<EgressBy>,
     /// Kernel's id of the program that does it; `None` where none does.
     pub program_id: Option<u32>,
     /// Why none does.
@@ -71,6 +75,8 @@ pub(crate) struct Transit {
     pinned: Vec<(&'static str, OwnedFd)>,
     /// Counters, those of other layouts among them.
     counted: Vec<Counted>,
+    /// Whether links are used on the way out where the kernel has them.
+    tcx: bool,
 }
 
 impl Dataplane {
@@ -99,16 +105,17 @@ impl Dataplane {
     fn rewrite_at(&self, before: Option<Transit>, places: &[(&str, TransitHook)]) -> Result<Transit, Error> {
         let mut transit = match before {
             Some(transit) => transit,
-            None => Transit::load(&self.pins)?,
+            None => Transit::load(&self.pins, self.tcx)?,
         };
-        let known = std::mem::take(&mut transit.places);
+        let mut before = std::mem::take(&mut transit.places);
         for (interface, hook) in places {
-            let known = known.iter().find(|place| place.is(interface, *hook));
+            let at = before.iter().position(|place| place.is(interface, *hook));
+            let known = at.map(|at| before.swap_remove(at));
             if known.is_none() && !self.held.contains_key(*interface) {
                 // An order to stay off is over, as it is for the program that answers.
                 self.pins.forget_off(interface)?;
             }
-            transit.places.push(known.cloned().unwrap_or_else(|| Place::new(interface, *hook)));
+            transit.places.push(known.unwrap_or_else(|| Place::new(interface, *hook)));
         }
         transit.mend(&self.pins)?;
         let wanted = transit.wanted();
@@ -137,7 +144,7 @@ impl Dataplane {
 }
 
 impl Transit {
-    fn load(pins: &Pins) -> Result<Self, Error> {
+    fn load(pins: &Pins, tcx: bool) -> Result<Self, Error> {
         let mut loader = EbpfLoader::new();
         let (main, own) = (shapes(&Sizes::default()), own_shapes());
         for shape in main.iter().chain(&own) {
@@ -149,7 +156,7 @@ impl Transit {
         elf::classifier(&mut object, TRANSIT_EGRESS)?;
         let pinned = own.iter().map(|shape| open_pin(pins, shape.name)).collect::<Result<_, _>>()?;
         let counted = pinned::counted(pins.base())?;
-        Ok(Self { object, places: Vec::new(), pinned, counted })
+        Ok(Self { object, places: Vec::new(), pinned, counted, tcx })
     }
 
     /// Bits by interface; those that are gone have none.

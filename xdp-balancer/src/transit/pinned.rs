@@ -7,18 +7,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use aya::programs::links::Link as _;
-use aya::programs::tc::SchedClassifierLink;
-use aya::programs::{ProgramError, TcAttachType};
 use xdp_balancer_common::object::{TAIL_TRANSIT, TRANSIT_HOOKS, TRANSIT_VERDICTS};
 use xdp_balancer_common::{OWN_CLSACT, TransitHook, TransitVerdict};
 
-use super::{PinnedTransit, TransitPlace, direction, kind};
-use crate::attach::{FILTER_HANDLE, TRANSIT_PRIORITY};
+use super::{PinnedTransit, TransitPlace, direction, egress, kind};
 use crate::audit::Drift;
 use crate::counters::sums;
 use crate::error::Error;
-use crate::netlink::{self, List};
 use crate::pins::{self, Pins};
 use crate::sys;
 use crate::tails::Slot;
@@ -60,47 +55,17 @@ impl Hooks {
     }
 }
 
-/// Number of the program in our filter on an interface's way out; `None` where there is no filter.
-pub(super) fn filter(ifindex: u32, interface: &str) -> Result<Option<u32>, Error> {
-    let filters = netlink::filters(ifindex, List::Egress).map_err(Error::system("read the filters of", interface))?;
-    Ok(filters.iter().find(|f| f.priority == TRANSIT_PRIORITY && f.handle == 1).map(|f| f.program_id))
-}
-
-/// Takes our filter off an interface, and with it the qdisc where it is our own and nobody else uses it. Where there is
-/// none, or no interface any more, nothing happens.
-fn take_filter_off(ifindex: u32, own_clsact: bool) -> Result<(), Error> {
-    let Some(interface) = sys::if_name(ifindex) else { return Ok(()) };
-    let link = SchedClassifierLink::attached(&interface, TcAttachType::Egress, TRANSIT_PRIORITY, FILTER_HANDLE, None)
-        .map_err(Error::system("find the filter on", interface.as_str()))?;
-    match link.detach() {
-        // No such filter, no qdisc for it, no interface.
-        Err(ProgramError::NetlinkError(error))
-            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => {}
-        other => other.map_err(Error::system("take the filter off", interface.as_str()))?,
-    }
-    if own_clsact {
-        let failed = || Error::system("remove the clsact qdisc from", interface.as_str());
-        let mut used = false;
-        for list in [List::Ingress, List::Egress] {
-            used |= !netlink::filters(ifindex, list).map_err(failed())?.is_empty();
-        }
-        if !used {
-            netlink::remove_clsact(ifindex).map_err(failed())?;
-        }
-    }
-    Ok(())
-}
-
 /// Leaves what is not wanted: the interfaces that are not, by their index, the directions that are not, and the slot.
 pub(super) fn leave(pins: &Pins, wanted: &BTreeMap<u32, u32>) -> Result<(), Error> {
+    let out = TransitHook::Egress.bit();
+    egress::take_links_off(pins, |ifindex| wanted.get(&ifindex).is_some_and(|bits| bits & out != 0))?;
     let Some(mut hooks) = Hooks::open(pins)? else { return Ok(()) };
-    let egress = TransitHook::Egress.bit();
     for (ifindex, bits) in hooks.all()? {
         let wanted = wanted.get(&ifindex).copied().unwrap_or(0);
-        if bits & egress != 0 && wanted & egress == 0 {
-            take_filter_off(ifindex, bits & OWN_CLSACT != 0)?;
+        if bits & out != 0 && wanted & out == 0 {
+            egress::take_filter_off(ifindex, bits & OWN_CLSACT != 0)?;
         }
-        let kept = bits & wanted | if wanted & egress == 0 { 0 } else { bits & OWN_CLSACT };
+        let kept = bits & wanted | if wanted & out == 0 { 0 } else { bits & OWN_CLSACT };
         if kept != bits {
             hooks.put(ifindex, kept)?;
         }
@@ -147,8 +112,14 @@ pub(super) fn inherit(pins: &Pins, hooks: &mut Hooks, wanted: &BTreeMap<u32, u32
 /// runs leaves it off. Returns the interfaces.
 pub(crate) fn take_off(layout: &Path, interface: Option<&str>) -> Result<Vec<String>, Error> {
     let pins = Pins::at(layout);
-    let Some(hooks) = Hooks::open(&pins)? else { return Ok(Vec::new()) };
-    let (mut stay, mut off) = (hooks.all()?, Vec::new());
+    let (mut stay, mut off) = (Hooks::open(&pins)?.map_or(Ok(BTreeMap::new()), |hooks| hooks.all())?, Vec::new());
+    // Also where others have deleted the entry.
+    for ifindex in egress::linked(&pins)? {
+        *stay.entry(ifindex).or_default() |= TransitHook::Egress.bit();
+    }
+    if stay.is_empty() && !pins.map(TRANSIT_HOOKS).exists() {
+        return Ok(off);
+    }
     for ifindex in stay.keys().copied().collect::<Vec<_>>() {
         let name = sys::if_name(ifindex);
         if interface.is_none() || interface == name.as_deref() {
@@ -210,12 +181,12 @@ pub(crate) fn show(pin_dir: &Path) -> Result<Option<PinnedTransit>, Error> {
     for (ifindex, bits) in hooks.all()? {
         let Some(interface) = sys::if_name(ifindex) else { continue };
         for hook in [TransitHook::Ingress, TransitHook::Egress].into_iter().filter(|hook| bits & hook.bit() != 0) {
-            let program_id = match (hook, &slot) {
-                (TransitHook::Egress, _) => filter(ifindex, &interface)?,
-                (TransitHook::Ingress, Some(slot)) => slot.program()?,
-                (TransitHook::Ingress, None) => None,
+            let (program_id, egress) = match (hook, &slot) {
+                (TransitHook::Egress, _) => egress::find(&pins, ifindex, &interface)?.unzip(),
+                (TransitHook::Ingress, Some(slot)) => (slot.program()?, None),
+                (TransitHook::Ingress, None) => (None, None),
             };
-            places.push(TransitPlace { interface: interface.clone(), hook, program_id, problem: None });
+            places.push(TransitPlace { interface: interface.clone(), hook, egress, program_id, problem: None });
         }
     }
     Ok(Some(PinnedTransit { places, counts: counts(&counted(pin_dir)?)? }))
