@@ -50,7 +50,9 @@ impl Lab {
         for address in (2..=4).flat_map(addresses) {
             let at = SocketAddr::new(address, PORT);
             let (tcp, udp) = place.run_in(|| (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap())).unwrap();
-            std::thread::spawn(move || tcp.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| tell(stream)))));
+            std::thread::spawn(move || {
+                tcp.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| tell(stream))))
+            });
             std::thread::spawn(move || {
                 let mut byte = [0];
                 while let Ok((_, from)) = udp.recv_from(&mut byte) {
@@ -141,7 +143,9 @@ impl Run {
         let forward = |(from, to): &(u8, u8)| {
             let instance = InstanceId::from_number((*from).into());
             let pairs = addresses(*from).into_iter().zip(addresses(*to));
-            pairs.map(move |(from, to)| Forward { instance: instance.clone(), from, port: PORT, to }).collect::<Vec<_>>()
+            pairs
+                .map(move |(from, to)| Forward { instance: instance.clone(), from, port: PORT, to })
+                .collect::<Vec<_>>()
         };
         self.net.forward(Forwards { on: true, all: pairs.iter().flat_map(forward).collect() });
     }
@@ -213,7 +217,6 @@ fn new_connections_go_elsewhere_and_open_ones_stay() {
             let before = lab.nft(&["-a", "list", "table", "inet", &table]).1;
             run.forward(&[(2, 4)]);
             run.wait_for("what was there", |r| to(r, 4)).await;
-            assert_eq!(lab.nft(&["-a", "list", "chain", "inet", &table, "prerouting"]).0, true);
             let handles = |text: &str| text.lines().filter(|l| l.contains("dnat")).map(handle).collect::<Vec<_>>();
             let after = lab.nft(&["-a", "list", "table", "inet", &table]).1;
             assert_eq!(handles(&before), handles(&after), "rules were made again without need");

@@ -75,6 +75,12 @@ pub(super) fn words(change: &Change) -> NetChange {
     NetChange { object: "forward".to_owned(), name: "late clients".to_owned(), what }
 }
 
+/// Whether the kernel lacks nf_tables, or its address translation.
+pub(super) fn is_missing(error: &NetError) -> bool {
+    let lacks = [libc::EPROTONOSUPPORT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EINVAL, libc::ENOENT];
+    error.errno().is_some_and(|errno| lacks.contains(&errno))
+}
+
 /// Forwarding does not work on this node.
 pub(super) fn hazard(error: &NetError) -> Hazard {
     let text = format!("late clients are not forwarded, they are cut at drain_deadline: {}", in_full(error));

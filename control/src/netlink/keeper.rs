@@ -321,9 +321,11 @@ impl Net {
             Ok(())
         });
         match done {
-            // Without nf_tables, or its NAT, there is nothing to be tried again soon.
-            Err(error) if wanted.on => mended.hazards.push(forward::hazard(&error)),
-            _ => {}
+            Err(error) if forward::is_missing(&error) && wanted.on => mended.hazards.push(forward::hazard(&error)),
+            // Nothing is wanted of a kernel that has no such thing.
+            Err(error) if forward::is_missing(&error) => {}
+            Err(error) => mended.failed.push(in_full(&error)),
+            Ok(()) => {}
         }
     }
 }

@@ -19,8 +19,8 @@ use super::take_down::{Outcome, TakeDown};
 use super::weights::Weighing;
 use crate::dns::Stage;
 use crate::model::{
-    AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, LateClients, ServiceName, ServiceSpec, Technology,
-    Timestamp, Transition, in_full,
+    AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, LateClients, ServiceName, ServiceSpec,
+    Technology, Timestamp, Transition, in_full,
 };
 use crate::placement::lease::lease;
 use crate::stop::stop;

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Basis, Drain, Hold, Instance, InstanceId, LateClients, Left, Order, ServiceName, Technology, Timestamp, Transition};
+use crate::model::{
+    Basis, Drain, Hold, Instance, InstanceId, LateClients, Left, Order, ServiceName, Technology, Timestamp, Transition,
+};
 
 /// Outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
