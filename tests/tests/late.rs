@@ -245,6 +245,7 @@ fn late_clients_are_kept_behind_the_deadline() {
         late.request().expect("kept");
         late.0.shutdown(std::net::Shutdown::Both).unwrap();
         let reason = stopped(daemon, going);
-        assert!(reason.contains("traffic has ended"), "{reason}");
+        // Behind the deadline nothing is waited for but an open connection.
+        assert!(reason.contains("traffic has ended") || reason.contains("0 connections open"), "{reason}");
     });
 }
