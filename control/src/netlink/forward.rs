@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::diff::Hazard;
 use super::error::NetError;
 use super::nft::{Change, Protocol, Redirect, Table};
 use crate::model::{ForwardReport, InstanceId, NetChange, in_full};
@@ -81,10 +80,9 @@ pub(super) fn is_missing(error: &NetError) -> bool {
     error.errno().is_some_and(|errno| lacks.contains(&errno))
 }
 
-/// Forwarding does not work on this node.
-pub(super) fn hazard(error: &NetError) -> Hazard {
-    let text = format!("late clients are not forwarded, they are cut at drain_deadline: {}", in_full(error));
-    Hazard { text, blocks: false }
+/// Forwarding does not work on this node, in words.
+pub(super) fn hazard(error: &NetError) -> String {
+    format!("late clients are not forwarded, they are cut at drain_deadline: {}", in_full(error))
 }
 
 /// How many connections were forwarded, over changes of the rules that count them.

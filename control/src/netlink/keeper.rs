@@ -321,7 +321,9 @@ impl Net {
             Ok(())
         });
         match done {
-            Err(error) if forward::is_missing(&error) && wanted.on => mended.hazards.push(forward::hazard(&error)),
+            Err(error) if forward::is_missing(&error) && wanted.on => {
+                mended.hazards.push(Hazard { text: forward::hazard(&error), blocks: false });
+            }
             // Nothing is wanted of a kernel that has no such thing.
             Err(error) if forward::is_missing(&error) => {}
             Err(error) => mended.failed.push(in_full(&error)),

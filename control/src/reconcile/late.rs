@@ -1,20 +1,13 @@
 //! Clients that come to an instance when no answer names it any more, where their service forwards them: from the end of
 //! its answers until some time behind its removal, new connections go to an instance that serves. Which one is decided
-//! here; `netlink` keeps the kernel's rules so, and they outlive the daemon.
+//! here; `netlink` keeps the kernel's rules so, and they outlive the daemon. Pure; the operator looks and stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info};
-
-use super::Operator;
-use super::publish::named;
-use crate::model::{
-    AddressPair, Instance, InstanceId, InstanceState, LateClients, Left, ServiceName, ServiceSpec, Timestamp, in_full,
-};
-use crate::netlink::{Forward, Forwards};
+use crate::model::{AddressPair, Instance, InstanceId, Left, ServiceName, Timestamp};
+use crate::netlink::Forward;
 
 /// The rules are in force long before this has passed since the end of the answers, so that a drain never ends sooner.
 pub(super) const SETTLED: Duration = Duration::from_secs(1);
@@ -26,8 +19,6 @@ pub(super) struct Late {
     targets: BTreeMap<InstanceId, InstanceId>,
     /// As the store has it.
     stored: Vec<Left>,
-    /// That the store does not take it was said.
-    told: bool,
 }
 
 /// An instance that can take connections of others.
@@ -57,6 +48,19 @@ impl Late {
 
     pub fn all(&self) -> impl Iterator<Item = &Left> {
         self.left.values()
+    }
+
+    /// Everyone, where the store has something else.
+    pub fn unstored(&self) -> Option<Vec<Left>> {
+        let now: Vec<Left> = self.left.values().cloned().collect();
+        (now != self.stored).then_some(now)
+    }
+
+    /// The store has this now; those of them that are news.
+    pub fn stored(&mut self, now: Vec<Left>) -> Vec<Left> {
+        let news = now.iter().filter(|left| !self.stored.contains(left)).cloned().collect();
+        self.stored = now;
+        news
     }
 
     /// Lets go of those whose time is over, and those of services that do not forward (any more). One that is gone and
@@ -125,85 +129,6 @@ impl Late {
 /// A moment that much later.
 pub(super) fn after(now: Timestamp, wait: Duration) -> Timestamp {
     Timestamp(now.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
-}
-
-/// How long the service forwards behind a removal, if it does.
-fn forwarding(spec: &ServiceSpec) -> Option<Duration> {
-    (spec.drain_late == LateClients::Forward).then_some(spec.drain_forward)
-}
-
-impl Operator {
-    /// How long behind its removal an instance's late clients are forwarded; `None` where they are not.
-    pub(super) fn forwards_late(&self, record: &Instance) -> Option<Duration> {
-        self.config.service(&record.service).and_then(forwarding)
-    }
-
-    /// Sees to it that late clients are forwarded as they shall be. Not before it is known what there is: until then the
-    /// kernel's rules stay as they were left.
-    pub(super) fn forward_late(&mut self) {
-        if !self.settled {
-            return;
-        }
-        let config = Arc::clone(&self.config);
-        let forward = |service: &ServiceName| config.service(service).and_then(forwarding);
-        for tracked in self.instances.values() {
-            let record = &tracked.record;
-            if tracked.drain.is_some() && forward(&record.service).is_some() && !self.late.has(&record.id) {
-                self.late.add(record, None);
-            }
-        }
-        self.late.prune(Timestamp::now(), forward, |id| self.instances.contains_key(id));
-        let live = self.live();
-        self.late.aim(&live);
-        let all = self.late.forwards(&live, |service| config.service(service).map(|spec| spec.port));
-        let on = config.services.iter().any(|spec| forwarding(spec).is_some());
-        self.keep_late();
-        self.world.net.forward(Forwards { on, all });
-    }
-
-    /// When the first forward ends.
-    pub(super) fn next_forward_end(&self) -> Option<Duration> {
-        let now = Timestamp::now();
-        let first = self.late.all().filter_map(|left| left.until).min()?;
-        Some(Duration::from_millis(first.0.saturating_sub(now.0)))
-    }
-
-    /// Instances in the answers that are well, by service.
-    fn live(&self) -> BTreeMap<ServiceName, Vec<Live>> {
-        let in_tables = named(&self.snapshot);
-        let mut live: BTreeMap<ServiceName, Vec<Live>> = BTreeMap::new();
-        for tracked in self.instances.values() {
-            let record = &tracked.record;
-            let serves = record.state == InstanceState::Serving && tracked.unwell.is_none() && !tracked.is_leaving();
-            if serves && in_tables.contains(&record.id) {
-                live.entry(record.service.clone()).or_default().push((record.id.clone(), record.addresses));
-            }
-        }
-        live
-    }
-
-    /// Stores who is forwarded, so that a restart goes on with it.
-    pub(super) fn keep_late(&mut self) {
-        let now: Vec<Left> = self.late.left.values().cloned().collect();
-        if now == self.late.stored {
-            return;
-        }
-        match tokio::task::block_in_place(|| self.world.store.put_left(&now)) {
-            Ok(()) => {
-                for new in now.iter().filter(|left| !self.late.stored.contains(left)) {
-                    let (instance, service) = (&new.instance, &new.service);
-                    info!(%instance, %service, until = ?new.until, "its late clients are forwarded");
-                }
-                self.late.stored = now;
-                self.late.told = false;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.late.told, true) {
-                    error!(error = %in_full(&error), "who is forwarded cannot be stored; a restart would forget it");
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

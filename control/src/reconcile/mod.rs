@@ -12,6 +12,7 @@ mod decide;
 mod drain;
 #[cfg(test)]
 mod fixtures;
+mod forward;
 #[cfg(test)]
 mod frozen_tests;
 mod health;

@@ -123,6 +123,8 @@ pub struct Operator {
     pub(super) shortenings: BTreeMap<ServiceName, Shortening>,
     /// Instances whose late clients are forwarded.
     pub(super) late: Late,
+    /// That the store does not take them was said.
+    pub(super) late_not_kept: bool,
     pub(super) desired: Option<Arc<Desired>>,
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) snapshot: Arc<Snapshot>,
@@ -173,6 +175,7 @@ impl Operator {
             awake: BTreeMap::new(),
             shortenings: BTreeMap::new(),
             late: Late::default(),
+            late_not_kept: false,
             desired: None,
             orders,
             snapshot: Arc::new(last),

@@ -18,7 +18,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::error::{NetError, Result};
 use message::{Attributes, Kind, Message, Reply, batch, replies};
-pub(super) use rule::{Protocol, Redirect};
+pub(super) use rule::{Protocol, Redirect, SeenRule};
 
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
@@ -28,8 +28,6 @@ const CHAIN_HOOK: u16 = 4;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
 
 /// The chain that the base chains jump to.
 const LATE: &str = "late";
@@ -44,17 +42,6 @@ const PERSIST: u32 = 0x4;
 const OWNED: u32 = PERSIST | 0x2;
 /// A batch is one packet of the socket, so this bounds it: more than ten thousand rules.
 const BATCH_BYTES: usize = 8 << 20;
-
-/// A rule of the table as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SeenRule {
-    pub chain: String,
-    pub handle: u64,
-    /// Our words for it; empty where it has none.
-    pub comment: String,
-    /// Connections that it took.
-    pub connections: u64,
-}
 
 /// The table as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,7 +134,7 @@ impl Nft {
         Ok(Some(Table {
             flags: found.iter().find_map(|table| table.get_word(TABLE_FLAGS)).unwrap_or(0),
             chains: list(Kind::GetChain, CHAIN_TABLE)?.iter().filter_map(|c| c.get_text(CHAIN_NAME)).collect(),
-            rules: list(Kind::GetRule, RULE_TABLE)?.iter().filter_map(rule::seen).collect(),
+            rules: list(Kind::GetRule, rule::TABLE)?.iter().filter_map(rule::seen).collect(),
         }))
     }
 

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use super::message::{Attributes, Kind, Message};
-use super::{RULE_CHAIN, RULE_TABLE, SeenRule};
 
+/// Attribute that names a rule's table.
+pub(super) const TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_USERDATA: u16 = 7;
@@ -53,6 +55,17 @@ impl Protocol {
             Self::Udp => "udp",
         }
     }
+}
+
+/// A rule as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct SeenRule {
+    pub chain: String,
+    pub handle: u64,
+    /// Our words for it; empty where it has none.
+    pub comment: String,
+    /// Connections that it took.
+    pub connections: u64,
 }
 
 /// New connections for an address and port go to another address. Both are of one family.
@@ -112,7 +125,7 @@ pub(super) fn jump(table: &str, chain: &str, target: &str, comment: &str) -> Mes
 
 /// Removes a rule.
 pub(super) fn remove(table: &str, chain: &str, handle: u64) -> Message {
-    let place = Attributes::default().text(RULE_TABLE, table).text(RULE_CHAIN, chain);
+    let place = Attributes::default().text(TABLE, table).text(RULE_CHAIN, chain);
     Message::change(Kind::DelRule, place.long(RULE_HANDLE, handle))
 }
 
@@ -139,7 +152,7 @@ fn rule(table: &str, chain: &str, comment: &str, expressions: &[Attributes]) -> 
     // The longest has two IPv6 addresses, which is far below 256 bytes.
     let len = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
     let data = [&[COMMENT, len], comment.as_bytes(), &[0]].concat();
-    let place = Attributes::default().text(RULE_TABLE, table).text(RULE_CHAIN, chain);
+    let place = Attributes::default().text(TABLE, table).text(RULE_CHAIN, chain);
     Message::change(Kind::NewRule, place.nested(RULE_EXPRESSIONS, &list).bytes(RULE_USERDATA, &data))
 }
 
