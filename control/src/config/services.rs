@@ -319,12 +319,8 @@ fn late_clients(section: &Section<'_, '_>, at_deadline: AtDeadline) -> (LateClie
     let words = LateClients::ALL.map(|late| (late.label(), late));
     let late = section.or("drain_late", usual, |v| word(v, &words));
     let (usual, day) = (Duration::from_secs(300), Duration::from_secs(86_400));
-    let forward = section.optional("drain_forward", usual, |v| duration(v, Duration::from_secs(1), day));
-    if let Some(forward) = forward.as_ref().filter(|_| !late.broken && late.value != LateClients::Forward) {
-        let what = format!("is for drain_late = \"forward\", and that is {:?}", late.value.label());
-        section.complain(forward.line, "drain_forward", what, "remove it, or set drain_late = \"forward\"");
-    }
-    (late.value, forward.map_or(usual, |f| f.value))
+    let forward = section.or("drain_forward", usual, |v| duration(v, Duration::from_secs(1), day));
+    (late.value, forward.value)
 }
 
 /// The TTL while a removal is coming, which shortens the usual one.
