@@ -178,6 +178,8 @@ step_lab() {
         leave_disabled docker.service docker.socket containerd.service
     fi
     has iptables || install_packages iptables
+    # Only looks at what the daemon wrote into the kernel.
+    has nft || install_packages nftables
     if ! has nginx; then
         install_packages nginx-light
         leave_disabled nginx.service

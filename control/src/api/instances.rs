@@ -14,7 +14,7 @@ use super::status::Sources;
 use super::{DryRun, Outcome, Tagged};
 use crate::model::{Drain, Instance, InstanceId, InstanceState, Order, ServiceName};
 use crate::orders::Giver;
-use crate::reconcile::{InstanceReport, OperatorView};
+use crate::reconcile::{DrainReport, InstanceReport, OperatorView};
 
 /// Instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +42,12 @@ pub struct InstanceResource {
     pub weight: Option<f64>,
     /// Whether it answered its last probe; `null` before the first.
     pub healthy: Option<bool>,
+    /// How far its drain is, once the last answer that named it has run out, and who came late.
+    #[serde(default)]
+    pub drain: Option<DrainReport>,
+    /// The instance that its late clients go to, if they are forwarded.
+    #[serde(default)]
+    pub forwarded_to: Option<InstanceId>,
 }
 
 /// Which instances.
@@ -67,10 +73,11 @@ pub struct DrainOrder {
 
 /// The instances as they are.
 pub(super) fn resources(operator: &OperatorView) -> Vec<InstanceResource> {
-    operator.instances.values().map(resource).collect()
+    operator.instances.values().map(|report| resource(operator, report)).collect()
 }
 
-fn resource(report: &InstanceReport) -> InstanceResource {
+fn resource(operator: &OperatorView, report: &InstanceReport) -> InstanceResource {
+    let left = operator.left.iter().find(|left| left.left.instance == report.instance.id);
     InstanceResource {
         revision: report.ordered.as_ref().map_or(0, |order| order.revision),
         instance: report.instance.clone(),
@@ -79,13 +86,15 @@ fn resource(report: &InstanceReport) -> InstanceResource {
         share: report.share,
         weight: report.weight,
         healthy: report.last_probe.as_ref().map(|probe| probe.error.is_none()),
+        drain: report.drain.clone(),
+        forwarded_to: left.and_then(|left| left.to.clone()),
     }
 }
 
 /// The instance with the order as it is now, which the operator may not have taken up yet.
 fn find(sources: &Sources, id: &InstanceId) -> Result<InstanceResource, Refused> {
     let operator = sources.operator.borrow().clone();
-    let found = operator.instances.get(id).map(resource);
+    let found = operator.instances.get(id).map(|report| resource(&operator, report));
     let found = found.ok_or_else(|| Refused::coded(Kind::NotFound, "unknown_instance", format!("no instance {id}")))?;
     let ordered = sources.orders().instances.get(id).cloned();
     Ok(InstanceResource { revision: ordered.as_ref().map_or(0, |order| order.revision), ordered, ..found })

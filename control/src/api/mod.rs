@@ -47,7 +47,7 @@ pub use openapi::document;
 pub use problem::{Kind, Problem};
 pub use server::{ApiError, serve_metrics, serve_socket, serve_tcp};
 pub use services::{OverrideOrder, ServiceList, ServiceResource};
-pub use status::{DnsStatus, InstanceStatus, NetworkStatus, ServiceStatus, Sources, Status, StoreHealth};
+pub use status::{DnsStatus, InstanceStatus, LeftStatus, NetworkStatus, ServiceStatus, Sources, Status, StoreHealth};
 pub use store::StoreResource;
 pub use tables::{
     Pair, RollbackOrder, TableContent, TableDifference, TableList, TableOrdered, TableSummary, ZoneContent,

@@ -19,7 +19,7 @@ use crate::model::{
 };
 use crate::orchestrator::{Fitness, OrchestratorView, WindowRecord};
 use crate::orders::Book;
-use crate::reconcile::{Command, InstanceReport, OperatorView, TechnologyReport};
+use crate::reconcile::{Command, InstanceReport, LeftReport, OperatorView, TechnologyReport};
 use crate::store::{Health, Store};
 
 /// Everything that can be seen of a node.
@@ -131,6 +131,9 @@ pub struct NetworkStatus {
     pub hazards: Vec<String>,
     /// Why not all is as it shall be.
     pub problem: Option<String>,
+    /// Connections of late clients that went to another instance since the daemon started.
+    #[serde(default)]
+    pub forwarded: u64,
 }
 
 /// What the daemon's own DNS did, by outcome.
@@ -203,9 +206,27 @@ pub struct ServiceStatus {
     pub history: Vec<WindowRecord>,
     /// Its instances that are not stopped.
     pub instances: Vec<InstanceStatus>,
+    /// What becomes of clients that come to an instance when no answer names it any more: a label of `drain_late`.
+    #[serde(default)]
+    pub late_clients: String,
+    /// Its instances, gone or not, whose late clients go to another.
+    #[serde(default)]
+    pub left: Vec<LeftStatus>,
     /// How its starts by queries go; nothing of a service that always has an instance.
     #[serde(default)]
     pub summon: SummonReport,
+}
+
+/// An instance that has left the answers, and where its late clients go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftStatus {
+    /// Which, until when, and to whom.
+    #[serde(flatten)]
+    pub report: LeftReport,
+    /// Whether the kernel does it.
+    pub in_force: bool,
+    /// Connections so far.
+    pub connections: u64,
 }
 
 /// One instance.
@@ -304,6 +325,8 @@ impl Sources {
                 decisions: outlook.counts,
                 history: outlook.history.into(),
                 instances,
+                late_clients: spec.drain_late.label().to_owned(),
+                left: operator.left.iter().filter(|l| l.left.service == spec.name).map(|l| self.left(l)).collect(),
                 summon: self.summons.report(&spec.name),
             };
             (spec.name.clone(), status)
@@ -359,6 +382,17 @@ impl Sources {
             failures: report.failures,
             hazards: report.hazards.clone(),
             problem: report.problem.clone(),
+            forwarded: report.forwarded,
+        }
+    }
+
+    fn left(&self, report: &LeftReport) -> LeftStatus {
+        let network = self.network.borrow();
+        let forwards: Vec<_> = network.forwards.iter().filter(|f| f.instance == report.left.instance).collect();
+        LeftStatus {
+            report: report.clone(),
+            in_force: !forwards.is_empty(),
+            connections: forwards.iter().map(|forward| forward.connections).sum(),
         }
     }
 

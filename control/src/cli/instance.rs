@@ -152,6 +152,9 @@ fn show_text(one: &InstanceResource, now: Timestamp) -> String {
     let weight = one.weight.map(|weight| format!(", weight {weight} by its load")).unwrap_or_default();
     let share = format!("{:.0}% of its service's{weight}", one.share * 100.0);
     let answers = if one.published { share } else { "none".to_owned() };
+    let late = one.drain.as_ref().filter(|drain| !drain.late_clients.is_empty());
+    let late = late.map(|drain| drain.late_clients.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    let to = one.forwarded_to.as_ref().map(|to| format!("; new ones go to {to}")).unwrap_or_default();
     let rows = [
         ("service", i.service.to_string()),
         ("state", format!("{} for {}: {}", i.state.label(), age(now.millis_since(i.since)), i.reason)),
@@ -159,6 +162,7 @@ fn show_text(one: &InstanceResource, now: Timestamp) -> String {
         ("handle", i.handle.clone().unwrap_or_default()),
         ("answers", answers),
         ("ordered", ordered),
+        ("late", late.unwrap_or_else(|| "nobody".to_owned()) + &to),
         ("revision", one.revision.to_string()),
     ];
     let lines = rows.map(|(what, text)| format!("{what:10}{text}"));

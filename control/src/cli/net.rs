@@ -180,6 +180,10 @@ fn report_text(report: &NetReport, paint: Paint) -> String {
     for uplink in &report.uplinks {
         let _ = writeln!(out, "\nuplink {}: {}", uplink.interface, rate(Some(uplink.shaping)));
     }
+    for forward in &report.forwards {
+        let (from, port, to) = (forward.from, forward.port, forward.to);
+        let _ = writeln!(out, "\nforward {from} port {port} to {to}: {} connections", forward.connections);
+    }
     let counts: Vec<String> = report.repairs.iter().map(|(object, count)| format!("{object} {count}")).collect();
     let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
     let _ = writeln!(out, "\nrepairs since the daemon started: {counts}");

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::Done;
 use super::paint::{Paint, Tone, age, table};
-use crate::api::{InstanceStatus, Origin, ServiceStatus, Stage, Status, client};
-use crate::model::{InstanceState, ServiceName, Transition};
+use crate::api::{InstanceStatus, LeftStatus, Origin, ServiceStatus, Stage, Status, client};
+use crate::model::{InstanceState, LateClients, ServiceName, Transition};
 
 pub(super) async fn run(socket: &Path, json: bool) -> Done {
     let status = client::status(socket).await.map_err(|e| e.to_string())?;
@@ -60,6 +60,7 @@ pub(super) fn text(status: &Status, paint: Paint) -> String {
     out.push_str(&services(status, paint));
     out.push('\n');
     out.push_str(&instances(status, paint));
+    out.push_str(&left(status, paint));
     for (name, service) in &status.services {
         if !service.decision.is_empty() {
             let decision = &service.decision;
@@ -191,10 +192,39 @@ fn reason(instance: &InstanceStatus) -> String {
         }
         if !drain.late_clients.is_empty() {
             let late: Vec<_> = drain.late_clients.iter().map(ToString::to_string).collect();
-            reason.push_str(&format!("; came after the answers' end: {}", late.join(", ")));
+            let open = drain.late_open.map_or(String::new(), |open| format!(", {open} connections open"));
+            let what = match drain.late {
+                LateClients::Cut => "cut at the deadline",
+                LateClients::Keep => "kept",
+                LateClients::Forward => "new ones are forwarded",
+            };
+            reason.push_str(&format!("; came after the answers' end: {}{open}, {what}", late.join(", ")));
         }
     }
     reason
+}
+
+/// Instances that have left the answers, and where their late clients go.
+fn left(status: &Status, paint: Paint) -> String {
+    let head = ["LATE FOR", "SERVICE", "ADDRESS", "GOES TO", "FOR", "CONNECTIONS"];
+    let row = |left: &LeftStatus| {
+        let of = &left.report.left;
+        let (to, tone) = match &left.report.to {
+            Some(to) if left.in_force => (to.to_string(), Tone::Good),
+            Some(to) => (format!("{to}, not in force"), Tone::Bad),
+            None => ("nobody serves".to_owned(), Tone::Bad),
+        };
+        vec![
+            (of.instance.to_string(), None),
+            (of.service.to_string(), None),
+            (of.addresses.iter().map(|a| a.to_string()).collect::<Vec<_>>().join(" "), None),
+            (to, Some(tone)),
+            (of.until.map_or("its drain".to_owned(), |until| age(until.millis_since(status.at))), None),
+            (left.connections.to_string(), None),
+        ]
+    };
+    let rows: Vec<_> = status.services.values().flat_map(|s| s.left.iter().map(row)).collect();
+    if rows.is_empty() { String::new() } else { format!("\n{}", table(&head, &rows, paint)) }
 }
 
 fn instances(status: &Status, paint: Paint) -> String {

@@ -194,6 +194,8 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         drain_quiet,
         drain_deadline,
         drain_at_deadline,
+        drain_late,
+        drain_forward,
         drain_ttl_s,
         probing,
     } = old;
@@ -228,6 +230,8 @@ fn changed_keys(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
         ("drain_deadline", *drain_deadline != new.drain_deadline),
         ("probe", *probing != new.probing),
         ("drain_at_deadline", *drain_at_deadline != new.drain_at_deadline),
+        ("drain_late", *drain_late != new.drain_late),
+        ("drain_forward", *drain_forward != new.drain_forward),
         ("drain_ttl_s", *drain_ttl_s != new.drain_ttl_s),
     ])
 }

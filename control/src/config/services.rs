@@ -13,7 +13,7 @@ use super::values::{absolute_path, argument, duration, identifier, image, number
 use super::values::{whole32, word};
 use crate::images::Reference;
 use crate::model::{
-    AtDeadline, Choice, Guest, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology, Weights,
+    AtDeadline, Choice, Guest, LateClients, Launch, OnAllDown, Probing, ServiceName, ServiceSpec, Technology, Weights,
 };
 
 /// Names of one service that the file may list.
@@ -26,7 +26,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 40] = [
     "name",
     "names",
     "technology",
@@ -61,6 +61,8 @@ const KEYS: [&str; 38] = [
     "drain_quiet",
     "drain_deadline",
     "drain_at_deadline",
+    "drain_late",
+    "drain_forward",
     "drain_ttl_s",
     "predictor",
     "scaling",
@@ -108,6 +110,7 @@ pub(super) fn service(
     let predictor = section.optional("predictor", PredictorKind::Ema, predictor_kind);
     let (min, max) = bounds(section, node_limit);
     let (quiet, deadline, at_deadline) = drain(section);
+    let (late, forward) = late_clients(section, at_deadline);
     let ttl = section.or("ttl_s", 5, |v| whole32(v, 1, LONGEST_TTL_S));
     let drain_ttl_s = drain_ttl(section, &ttl);
     let choices = Choice::ALL.map(|c| (c.label(), c));
@@ -152,6 +155,8 @@ pub(super) fn service(
         drain_quiet: quiet,
         drain_deadline: deadline,
         drain_at_deadline: at_deadline,
+        drain_late: late,
+        drain_forward: forward,
         drain_ttl_s,
         name: name.value.clone()?,
     };
@@ -302,6 +307,20 @@ fn drain(section: &Section<'_, '_>) -> (Duration, Duration, AtDeadline) {
     let words = AtDeadline::ALL.map(|at| (at.label(), at));
     let at_deadline = section.or("drain_at_deadline", AtDeadline::Cut, |v| word(v, &words));
     (quiet.value, deadline.value, at_deadline.value)
+}
+
+/// What becomes of clients that come late, and how long they are forwarded. Unless it says so, they fare as all others do
+/// at the deadline.
+fn late_clients(section: &Section<'_, '_>, at_deadline: AtDeadline) -> (LateClients, Duration) {
+    let usual = match at_deadline {
+        AtDeadline::Cut => LateClients::Cut,
+        AtDeadline::Keep => LateClients::Keep,
+    };
+    let words = LateClients::ALL.map(|late| (late.label(), late));
+    let late = section.or("drain_late", usual, |v| word(v, &words));
+    let (usual, day) = (Duration::from_secs(300), Duration::from_secs(86_400));
+    let forward = section.or("drain_forward", usual, |v| duration(v, Duration::from_secs(1), day));
+    (late.value, forward.value)
 }
 
 /// The TTL while a removal is coming, which shortens the usual one.

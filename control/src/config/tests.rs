@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Choice, Late, Launch, OnAllDown, ServiceName, Shaping, Summon, Technology, Weights};
+use crate::model::{Choice, Late, LateClients, Launch, OnAllDown, ServiceName, Shaping, Summon, Technology, Weights};
 use autoscale::predict::PredictorKind;
 
 const PACKAGED: &str = include_str!("../../../packaging/selvedge.toml");
@@ -136,6 +136,9 @@ burst = "16KiB"
 start_deadline = "10s"
 drain_quiet = "500ms"
 drain_deadline = "1m"
+drain_at_deadline = "keep"
+drain_late = "forward"
+drain_forward = "1h"
 predictor = "naive"
 [[service.fallback]]
 addresses = ["192.0.2.7", "2001:db8::7"]
@@ -257,6 +260,9 @@ fn every_key_is_taken() {
     assert_eq!((video.min, video.max, video.ttl_s, video.answers), (2, 9, 1, 64));
     assert_eq!((video.choice, video.weights), (Choice::Client, Weights::Load));
     assert_eq!(video.on_all_down, OnAllDown::ServFail);
+    assert_eq!((video.drain_late, video.drain_forward), (LateClients::Forward, Duration::from_secs(3600)));
+    let kept = FULL.replace("drain_late = \"forward\"\n", "");
+    assert_eq!(sound(&kept).service(&video.name).unwrap().drain_late, LateClients::Keep, "as at the deadline");
     let shown = |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     assert_eq!(video.fallback.iter().map(|g| shown(g)).collect::<Vec<_>>(), ["192.0.2.7 2001:db8::7", "192.0.2.8"]);
     assert_eq!(shown(&video.sorry), "192.0.2.99");

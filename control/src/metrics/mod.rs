@@ -124,6 +124,22 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
     looks.with_label_values::<&str>(&[]).inc_by(status.network.failures);
     let hazards = status.network.hazards.len() as f64;
     single("selvedge_net_hazards", "Things that hurt our networks and are not ours to change.", hazards)?;
+    let about = "Connections of late clients that went to another instance.";
+    let forwarded = counter("selvedge_late_forwarded_total", about, &[])?;
+    forwarded.with_label_values::<&str>(&[]).inc_by(status.network.forwarded);
+    let about = "Instances that have left the answers and whose late clients shall go to another: 1 where they do.";
+    let forwards = gauge("selvedge_late_forwards", about, &["service", "instance"])?;
+    let about = "Open connections that were opened to a draining instance when no answer named it any more.";
+    let late = gauge("selvedge_late_connections_open", about, &["service"])?;
+    for (name, service) in &status.services {
+        for left in &service.left {
+            let instance = &left.report.left.instance;
+            forwards.with_label_values(&[name.as_str(), instance.as_str()]).set(i64::from(left.in_force));
+        }
+        let drains = service.instances.iter().filter_map(|i| i.report.drain.as_ref());
+        let open: u64 = drains.filter_map(|drain| drain.late_open).sum();
+        late.with_label_values(&[name.as_str()]).set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
     let technologies = gauge("selvedge_technology_available", "1 where the technology can be used.", &["technology"])?;
     for (name, technology) in &status.technologies {
         technologies.with_label_values(&[name]).set(i64::from(technology.available));

@@ -132,6 +132,19 @@ impl AddressPair {
     }
 }
 
+/// An instance that has left the answers, and whose late clients are sent to others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Left {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its addresses, which no other instance gets meanwhile.
+    pub addresses: AddressPair,
+    /// Until when; `None` while it is there.
+    pub until: Option<Timestamp>,
+}
+
 /// One running copy of a service as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instance {

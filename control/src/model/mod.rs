@@ -27,14 +27,17 @@ pub use domain::{DomainFault, parse_domain, show_domain, suffixes, unescape};
 pub use guard::{ClientLists, Denied, Guard, QueryLimits, StalePolicy, Staleness};
 pub use ids::{InstanceId, NodeName, OwnerId, ServiceName};
 pub use image::split_registry;
-pub use instance::{AddressPair, Instance, InstanceState, Transition, TransitionError};
+pub use instance::{AddressPair, Instance, InstanceState, Left, Transition, TransitionError};
 pub use network::{
-    NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec, VxlanSpec,
+    ForwardReport, NetChange, NetPlan, NetReport, NetworkReport, PortReport, Repair, RouteSpec, Shaping, UplinkSpec,
+    VxlanSpec,
 };
 pub use order::{Drain, Order, Orders, Override};
 pub use port::{PortEnd, PortKind, TapUse};
 pub use probing::Probing;
-pub use service::{AtDeadline, Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology, Weights};
+pub use service::{
+    AtDeadline, Choice, Guest, LateClients, Launch, Limits, OnAllDown, ServiceSpec, Technology, Weights,
+};
 pub use setting::SettingChange;
 pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
 pub use summon::{Cold, ColdServices, Late, Refusal, Summon, SummonLimits, SummonOrder};

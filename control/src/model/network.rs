@@ -151,6 +151,21 @@ pub struct PortReport {
     pub pid: Option<u32>,
 }
 
+/// An address whose new connections go to another, in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForwardReport {
+    /// The instance that has, or had, the address.
+    pub instance: InstanceId,
+    /// The address.
+    pub from: IpAddr,
+    /// The service's port, over TCP and UDP.
+    pub port: u16,
+    /// Where they go now.
+    pub to: IpAddr,
+    /// Connections so far.
+    pub connections: u64,
+}
+
 /// Most repairs that are remembered.
 const KEPT: usize = 128;
 
@@ -177,6 +192,12 @@ pub struct NetReport {
     pub hazards: Vec<String>,
     /// Why the last pass could not do all; `None` where it could.
     pub problem: Option<String>,
+    /// Addresses of instances that have left the answers, whose new connections go to others.
+    #[serde(default)]
+    pub forwards: Vec<ForwardReport>,
+    /// Connections that went to others since the daemon started, or since the forwards that it met were made.
+    #[serde(default)]
+    pub forwarded: u64,
 }
 
 impl NetReport {
@@ -194,6 +215,8 @@ impl NetReport {
             recent: VecDeque::new(),
             hazards: Vec::new(),
             problem: None,
+            forwards: Vec::new(),
+            forwarded: 0,
         }
     }
 

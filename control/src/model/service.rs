@@ -296,6 +296,10 @@ pub struct ServiceSpec {
     pub drain_deadline: Duration,
     /// What becomes of clients that are there still then.
     pub drain_at_deadline: AtDeadline,
+    /// What becomes of clients that come when no answer names the instance any more.
+    pub drain_late: LateClients,
+    /// How long behind its removal they are forwarded.
+    pub drain_forward: Duration,
     /// TTL of its answers in seconds while a removal is coming; `None` for the usual one.
     pub drain_ttl_s: Option<u32>,
 }
@@ -320,6 +324,33 @@ impl AtDeadline {
         match self {
             Self::Cut => "cut",
             Self::Keep => "keep",
+        }
+    }
+}
+
+/// What becomes of clients that come to an instance when the last answer that named it has run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LateClients {
+    /// They have until the drain's deadline, and are cut off then.
+    Cut,
+    /// The instance goes on while a connection of theirs is open.
+    Keep,
+    /// Their connections go to another instance of the service.
+    Forward,
+}
+
+impl LateClients {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cut, Self::Keep, Self::Forward];
+
+    /// Its name in configuration.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Keep => "keep",
+            Self::Forward => "forward",
         }
     }
 }

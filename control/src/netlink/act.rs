@@ -127,6 +127,7 @@ impl Net {
                 self.remove_redirect(index, link).await
             }
             Step::Set { path, value } => forwarding::set(path, value).map(drop),
+            Step::Forward(change) => self.nft.apply(change),
         }
     }
 

@@ -53,7 +53,7 @@ fn wanted() -> Wanted {
     let uplink = UplinkSpec { interface: "eth1".to_owned(), shaping: Shaping::with_default_burst(100_000_000) };
     let network =
         Network { bridges: vec![bridge()], tunnels: vec![tunnel], routes: vec![route], uplinks: vec![uplink] };
-    Wanted { network, ports: [port(9)].into() }
+    Wanted { network, ports: [port(9)].into(), ..Wanted::default() }
 }
 
 fn link(name: &str, index: u32) -> Link {
@@ -101,6 +101,7 @@ fn act(seen: &mut Seen, step: &Step) {
             let mac = Some(mark::tunnel_mac(&owner(), &spec.name));
             add(seen, Link { mac, nature, mtu: spec.mtu, ..link(&spec.name, 0) });
         }
+        Step::Forward(_) => unreachable!("a table of its own, compared by itself"),
         Step::RestorePort(id) => {
             let mac = Some(mark::host_mac(&owner(), &id));
             add(seen, Link { mac, ..link(&id.interface(), 0) });
@@ -356,6 +357,7 @@ fn what_is_not_wanted_any_more_goes_and_nothing_else() {
     let less = Wanted {
         network: Network { bridges: vec![BridgeSpec { shaping: None, ..bridge() }], ..Network::default() },
         ports: [(id, port)].into(),
+        ..Wanted::default()
     };
     let steps = diff(&owner(), &less, &seen, &["eth1".to_owned()]).steps;
     steps.iter().for_each(|step| act(&mut seen, step));

@@ -1,7 +1,7 @@
 //! Keeps the kernel's networks as they are wanted: at start, when netlink tells of a change, and on a timer.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::diff::{self, Hazard};
 use super::error::{NetError, Result};
+use super::forward::{self, Forwards};
 use super::step::Step;
 use super::{Net, seen, uplinks};
 use crate::model::{NetChange, Timestamp, in_full};
@@ -33,6 +34,8 @@ const GROUPS: [MulticastGroup; 9] = [
 ];
 /// After this time everything is looked at, whether or not an event said so.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
+/// How often forwarded connections are counted while there are forwards. The kernel tells of none.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// One command of an operator makes several events; they are looked at together.
 const GATHER: Duration = Duration::from_millis(20);
 /// Between two looks at all links at least this time passes, however many events there are.
@@ -120,7 +123,25 @@ impl Keeper {
     }
 
     /// Looks and mends until `stop` ends. What it has made stays.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let net = Arc::clone(&self.net);
+        let count = async move {
+            let mut ticks = interval(COUNT_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                if net.wanted().forwards.as_ref().is_some_and(|forwards| !forwards.all.is_empty()) {
+                    net.count_forwarded();
+                }
+            }
+        };
+        tokio::select! {
+            () = self.keep(stop) => {}
+            () = count => {}
+        }
+    }
+
+    async fn keep(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut intents = self.net.intents.subscribe();
         let mut audit = interval(AUDIT_INTERVAL);
@@ -190,12 +211,15 @@ impl Keeper {
 
     /// One look; false where something failed that is to be tried again.
     async fn look(&mut self, cause: Cause) -> bool {
+        // Rules that go take their counts with them.
+        self.net.count_forwarded();
         let outcome = self.net.mend(&self.shaped).await;
         let (done, failed, hazards) = match outcome {
             Ok(Mended { done, failed, hazards }) => (done, failed, hazards),
             Err(error) => (Vec::new(), vec![in_full(&error)], Vec::new()),
         };
         self.shaped = uplinks(&self.net.wanted());
+        self.net.count_forwarded();
         if cause == Cause::Drift && !done.is_empty() {
             let now = Instant::now();
             let in_a_row = self.row.1.is_some_and(|last| now - last < ROW);
@@ -267,6 +291,43 @@ impl Net {
                 Err(error) => mended.failed.push(in_full(&error)),
             }
         }
+        if let Some(forwards) = &wanted.forwards {
+            self.mend_forwards(forwards, &mut mended);
+        }
         Ok(mended)
+    }
+
+    /// Writes down what is forwarded and how many connections that has taken.
+    fn count_forwarded(&self) {
+        let Some(wanted) = self.wanted().forwards.clone() else { return };
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        // Why it could not be read was told by the look.
+        let table = self.nft.read().ok().flatten().unwrap_or_default();
+        let (forwards, total) = tally.count(&wanted, &table);
+        self.report.send_if_modified(|report| {
+            let news = report.forwards != forwards || report.forwarded != total;
+            report.forwards = forwards;
+            report.forwarded = total;
+            news
+        });
+    }
+
+    fn mend_forwards(&self, wanted: &Forwards, mended: &mut Mended) {
+        let change = self.nft.read().map(|table| forward::change(wanted, table.as_ref()));
+        let done = change.and_then(|change| {
+            let Some(change) = change else { return Ok(()) };
+            self.nft.apply(&change)?;
+            mended.done.push(Step::Forward(change));
+            Ok(())
+        });
+        match done {
+            Err(error) if forward::is_missing(&error) && wanted.on => {
+                mended.hazards.push(Hazard { text: forward::hazard(&error), blocks: false });
+            }
+            // Nothing is wanted of a kernel that has no such thing.
+            Err(error) if forward::is_missing(&error) => {}
+            Err(error) => mended.failed.push(in_full(&error)),
+            Ok(()) => {}
+        }
     }
 }

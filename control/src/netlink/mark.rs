@@ -79,6 +79,12 @@ pub(super) fn qdisc_major(owner: &OwnerId) -> u16 {
     0x5000 | (hash(owner, "qdisc") & 0x0fff) as u16
 }
 
+/// The table of nf_tables.
+#[must_use]
+pub(super) fn table_name(owner: &OwnerId) -> String {
+    format!("selvedge-{owner}")
+}
+
 /// The intermediate device of a link: the port's name in another spelling, else a hash of the name, so that it stays
 /// within the kernel's 15 bytes.
 #[must_use]

@@ -7,12 +7,14 @@ mod act;
 mod bridge;
 mod diff;
 mod error;
+mod forward;
 mod forwarding;
 mod inside;
 mod keeper;
 mod link;
 pub mod mark;
 mod network;
+mod nft;
 mod port;
 mod seen;
 mod step;
@@ -28,6 +30,7 @@ use tokio::sync::watch;
 
 pub use bridge::BridgeState;
 pub use error::{NetError, Result};
+pub use forward::{Forward, Forwards};
 pub use keeper::{Keeper, OnPort};
 pub use mark::Kind;
 pub use network::{BridgeSpec, Network, PortSpec};
@@ -75,6 +78,9 @@ pub struct Net {
     /// Descriptors of the taps that were made here, beside those of the processes that serve them: so that it is not
     /// the end of such a process that has to wait until the kernel has let go of its tap.
     taps: Mutex<BTreeMap<InstanceId, OwnedFd>>,
+    /// The table of what is forwarded.
+    nft: nft::Nft,
+    tally: Mutex<forward::Tally>,
 }
 
 impl Net {
@@ -97,6 +103,8 @@ impl Net {
             intents: watch::Sender::new(0),
             report: watch::Sender::new(NetReport::new(owner.clone())),
             taps: Mutex::default(),
+            tally: Mutex::default(),
+            nft: nft::Nft::open(mark::table_name(&owner)),
             owner,
         })
     }
@@ -202,7 +210,7 @@ impl Net {
         Ok(steps.iter().map(step::Step::change).collect())
     }
 
-    /// Removes everything that bears our mark but bridges and ports: tunnels, routes, shaping.
+    /// Removes everything that bears our mark but bridges and ports: tunnels, routes, shaping, forwards.
     ///
     /// # Errors
     /// [`NetError`], the first one; the rest is tried all the same.
@@ -219,7 +227,11 @@ impl Net {
 
     async fn release_steps(&self) -> Result<Vec<step::Step>> {
         let seen = seen::look(&self.handle, &self.owner, &Wanted::default()).await?;
-        Ok(diff::release(&self.owner, &seen))
+        let mut steps = diff::release(&self.owner, &seen);
+        // A kernel without nf_tables has no table of ours either.
+        let forwards = self.nft.read().ok().flatten().map(|_| step::Step::Forward(nft::Change::Remove));
+        steps.extend(forwards);
+        Ok(steps)
     }
 
     /// Makes these the declared networks without trying; [`Keeper`] then does what can be done. For the start, where one
@@ -243,6 +255,17 @@ impl Net {
         }
         if changed {
             self.publish();
+            self.intents.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// What is forwarded from now on; [`Keeper`] does it. Until this was said for the first time, what an earlier run of
+    /// the daemon left is kept as it is.
+    pub fn forward(&self, forwards: Forwards) {
+        let mut wanted = self.wanted();
+        if wanted.forwards.as_ref() != Some(&forwards) {
+            wanted.forwards = Some(forwards);
+            drop(wanted);
             self.intents.send_modify(|count| *count += 1);
         }
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::forward::Forwards;
 use super::mark::{self, Kind, Mac};
 use crate::model::{
     AddressPair, InstanceId, NetReport, NetworkReport, OwnerId, PortKind, PortReport, RouteSpec, Shaping, UplinkSpec,
@@ -106,6 +107,8 @@ pub(super) struct WantedPort {
 pub(super) struct Wanted {
     pub network: Network,
     pub ports: BTreeMap<InstanceId, WantedPort>,
+    /// `None` until somebody has said.
+    pub forwards: Option<Forwards>,
 }
 
 impl Wanted {

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::BridgeSpec;
+use super::forward;
 use super::mark::Mac;
+use super::nft::Change;
 use super::seen::{Seen, SeenRoute};
 use crate::model::{InstanceId, NetChange, RouteSpec, Shaping, VxlanSpec};
 
@@ -91,6 +93,7 @@ pub(super) enum Step {
         path: String,
         value: String,
     },
+    Forward(Change),
 }
 
 impl Step {
@@ -124,6 +127,7 @@ impl Step {
             Self::SetRedirect { link, to } => ("redirect", link.clone(), format!("set to {to}")),
             Self::RemoveRedirect { link } => ("redirect", link.clone(), "remove".to_owned()),
             Self::Set { path, value } => ("setting", path.clone(), format!("set to {value}")),
+            Self::Forward(change) => return forward::words(change),
         };
         NetChange { object: object.to_owned(), name, what }
     }
@@ -136,7 +140,7 @@ impl Step {
             Self::AddBridge(spec) => remove("bridge", &spec.name),
             Self::AddShaper(name) => remove("shaper", &name),
             Self::AddTunnel(spec) => remove("vxlan", &spec.name),
-            Self::RemoveLink { .. } | Self::RestorePort(_) => None,
+            Self::RemoveLink { .. } | Self::RestorePort(_) | Self::Forward(_) => None,
             Self::Adjust { object, name, to } => {
                 // Of a link that was not there before, the removal takes everything back.
                 let to = to.reverse(&name, before)?;

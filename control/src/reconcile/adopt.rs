@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::Operator;
 use super::bring_up::port_spec;
+use super::late::Late;
 use crate::driver::Running;
 use crate::model::{Instance, InstanceId, InstanceState, Technology, in_full};
 
@@ -21,6 +22,10 @@ impl Operator {
                 return;
             }
         };
+        match tokio::task::block_in_place(|| self.world.store.left()) {
+            Ok(left) => self.late = Late::resume(left),
+            Err(error) => warn!(error = %in_full(&error), "who was forwarded is not known; nobody is"),
+        }
         let mut running: BTreeMap<Technology, Option<BTreeMap<InstanceId, Running>>> = BTreeMap::new();
         for (technology, driver) in &self.world.drivers {
             let owned = driver.list_owned().await;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::view::DrainReport;
-use crate::model::{AtDeadline, Timestamp};
+use crate::model::{AtDeadline, LateClients, Timestamp};
 
 /// Clients that are named of those that come late.
 const NAMED: usize = 8;
@@ -24,6 +24,9 @@ pub(super) struct Patience {
     pub deadline: Duration,
     /// What becomes of clients that are there still then.
     pub at_deadline: AtDeadline,
+    /// What becomes of clients that came when the TTL had run out. Forwarded ones do not come to it, but where that
+    /// cannot be done.
+    pub late: LateClients,
 }
 
 /// What is seen of the instance at one moment.
@@ -56,14 +59,29 @@ pub(super) struct Drain {
     packets: Option<u64>,
     still_since: Instant,
     looked: Instant,
-    open: Option<usize>,
+    open: Option<Open>,
     late: BTreeSet<IpAddr>,
+}
+
+/// Open connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Open {
+    /// Opened before the TTL had run out.
+    in_time: usize,
+    /// Opened behind it.
+    late: usize,
+}
+
+impl Open {
+    const fn all(self) -> usize {
+        self.in_time + self.late
+    }
 }
 
 impl Drain {
     /// Begins with what is seen when the TTL has run out.
     pub fn begin(patience: Patience, now: (Instant, Timestamp), seen: &Seen) -> Self {
-        let open = seen.open.as_ref().map(Vec::len);
+        let open = seen.open.as_ref().map(|open| Open { in_time: open.len(), late: 0 });
         let late = BTreeSet::new();
         Self { patience, begun: now, packets: seen.packets, still_since: now.0, looked: now.0, open, late }
     }
@@ -88,19 +106,28 @@ impl Drain {
         self.goes_on(now, seen.packets);
         self.looked = now;
         let waited = now.saturating_duration_since(self.begun.0);
-        self.open = seen.open.as_ref().map(Vec::len);
+        self.open = seen.open.as_ref().map(|_| Open::default());
         for (client, age) in seen.open.iter().flatten() {
-            if *age < waited && self.late.len() < NAMED {
+            let open = self.open.get_or_insert_default();
+            if *age >= waited {
+                open.in_time += 1;
+                continue;
+            }
+            open.late += 1;
+            if self.late.len() < NAMED {
                 self.late.insert(*client);
             }
         }
         let still = now.saturating_duration_since(self.still_since) >= self.patience.quiet;
         // Counts that cannot be read are no proof of silence, and connections that are not known are none of their end.
-        if self.packets.is_some() && still && self.open.unwrap_or(0) == 0 {
+        let open = self.open.unwrap_or_default();
+        if self.packets.is_some() && still && open.all() == 0 {
             return Some(Ended::Unused);
         }
-        let kept = self.patience.at_deadline == AtDeadline::Keep && self.open.is_some_and(|open| open > 0);
-        (waited >= self.patience.deadline && !kept).then_some(Ended::Cut { open: self.open })
+        let in_time_kept = self.patience.at_deadline == AtDeadline::Keep && open.in_time > 0;
+        let late_kept = self.patience.late == LateClients::Keep && open.late > 0;
+        let over = waited >= self.patience.deadline && !in_time_kept && !late_kept;
+        over.then_some(Ended::Cut { open: self.open.map(Open::all) })
     }
 
     /// How it stands, for people.
@@ -109,8 +136,10 @@ impl Drain {
         DrainReport {
             answers_end: self.begun.1,
             deadline: Timestamp(self.begun.1.0.saturating_add(deadline_ms)),
-            open: self.open.map(|open| open as u64),
+            open: self.open.map(|open| open.all() as u64),
             late_clients: self.late.iter().copied().collect(),
+            late_open: self.open.map(|open| open.late as u64),
+            late: self.patience.late,
         }
     }
 }
@@ -121,9 +150,9 @@ mod tests {
 
     const QUIET: Duration = Duration::from_secs(2);
 
-    fn patience(at_deadline: AtDeadline) -> Patience {
+    fn patience(at_deadline: AtDeadline, late: LateClients) -> Patience {
         let second = Duration::from_secs(1);
-        Patience { ttl: second, quiet: QUIET, deadline: 30 * second, at_deadline }
+        Patience { ttl: second, quiet: QUIET, deadline: 30 * second, at_deadline, late }
     }
 
     fn seen(packets: u64, open: &[(u8, u64)]) -> Seen {
@@ -133,8 +162,12 @@ mod tests {
 
     /// Looks at these seconds after the TTL's end; the first end.
     fn run(at_deadline: AtDeadline, looks: &[(u64, Seen)]) -> (Option<(u64, Ended)>, DrainReport) {
+        run_with(patience(at_deadline, LateClients::Cut), looks)
+    }
+
+    fn run_with(patience: Patience, looks: &[(u64, Seen)]) -> (Option<(u64, Ended)>, DrainReport) {
         let begun = Instant::now();
-        let mut drain = Drain::begin(patience(at_deadline), (begun, Timestamp(5_000)), &looks[0].1);
+        let mut drain = Drain::begin(patience, (begun, Timestamp(5_000)), &looks[0].1);
         for (at, seen) in looks {
             if let Some(ended) = drain.look(begun + Duration::from_secs(*at), seen) {
                 return (Some((*at, ended)), drain.report());
@@ -186,7 +219,28 @@ mod tests {
             deadline: Timestamp(35_000),
             open: Some(1),
             late_clients: vec![IpAddr::from([192, 0, 2, 2])],
+            late_open: Some(0),
+            late: LateClients::Cut,
         };
         assert_eq!(report, wanted);
+    }
+
+    #[test]
+    fn those_who_come_late_and_those_who_came_in_time_are_kept_each_by_their_own_policy() {
+        let in_time = [(0, seen(1, &[(1, 9)])), (15, seen(2, &[(1, 24)])), (30, seen(3, &[(1, 39)]))];
+        let late = [(0, seen(1, &[])), (15, seen(2, &[(2, 5)])), (30, seen(3, &[(2, 20)]))];
+        let cut = Some((30, Ended::Cut { open: Some(1) }));
+        for (at_deadline, of_late, in_time_ends, late_ends) in [
+            (AtDeadline::Cut, LateClients::Cut, cut, cut),
+            (AtDeadline::Keep, LateClients::Cut, None, cut),
+            (AtDeadline::Keep, LateClients::Forward, None, cut),
+            (AtDeadline::Cut, LateClients::Keep, cut, None),
+            (AtDeadline::Keep, LateClients::Keep, None, None),
+        ] {
+            let patience = patience(at_deadline, of_late);
+            assert_eq!(run_with(patience, &in_time).0, in_time_ends, "{at_deadline:?} {of_late:?}");
+            let (ended, report) = run_with(patience, &late);
+            assert_eq!((ended, report.late_open), (late_ends, Some(1)), "{at_deadline:?} {of_late:?}");
+        }
     }
 }

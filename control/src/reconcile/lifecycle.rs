@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::Operator;
 use super::bring_up::BringUp;
 use super::drain::Patience;
+use super::late::{self, after};
 use super::operator::{Tracked, Work};
 use super::publish::named;
 use super::resize::Given;
@@ -18,8 +19,8 @@ use super::take_down::{Outcome, TakeDown};
 use super::weights::Weighing;
 use crate::dns::Stage;
 use crate::model::{
-    AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, ServiceName, ServiceSpec, Technology,
-    Timestamp, Transition, in_full,
+    AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, LateClients, ServiceName, ServiceSpec,
+    Technology, Timestamp, Transition, in_full,
 };
 use crate::placement::lease::lease;
 use crate::stop::stop;
@@ -298,8 +299,14 @@ impl Operator {
                 return false;
             }
         };
-        let rest = u64::from(record.largest_ttl_s) * 1000 + QUARANTINE_GRACE.as_millis() as u64;
-        let until = Timestamp(now.0 + rest);
+        let rest = Duration::from_secs(record.largest_ttl_s.into()) + QUARANTINE_GRACE;
+        // Of one that no answer ever named nobody can be late.
+        let forward = self.forwards_late(&record).filter(|_| record.largest_ttl_s > 0);
+        if let Some(forward) = forward {
+            self.late.add(&record, Some(after(now, forward)));
+            self.keep_late();
+        }
+        let until = after(now, rest.max(forward.unwrap_or_default()));
         match tokio::task::block_in_place(|| self.world.store.retire(&record, &transition, until)) {
             Ok(_) => {
                 tell(&transition);
@@ -363,9 +370,13 @@ impl Operator {
         let patience = (was_published && !tracked.dead && !at_once).then(|| Patience {
             // Never more than the largest, whatever the order of publishing.
             ttl: tracked.named.left(Instant::now()).min(Duration::from_secs(u64::from(record.largest_ttl_s))),
-            quiet: spec.map_or(Duration::from_secs(2), |s| s.drain_quiet),
+            quiet: spec.map_or(Duration::from_secs(2), |s| match s.drain_late {
+                LateClients::Forward => s.drain_quiet.max(late::SETTLED),
+                LateClients::Cut | LateClients::Keep => s.drain_quiet,
+            }),
             deadline: spec.map_or(Duration::from_secs(300), |s| s.drain_deadline),
             at_deadline: spec.map_or(AtDeadline::Cut, |s| s.drain_at_deadline),
+            late: spec.map_or(LateClients::Cut, |s| s.drain_late),
         });
         let task = TakeDown {
             world: Arc::clone(&self.world),

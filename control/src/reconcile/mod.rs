@@ -12,11 +12,13 @@ mod decide;
 mod drain;
 #[cfg(test)]
 mod fixtures;
+mod forward;
 #[cfg(test)]
 mod frozen_tests;
 mod health;
 mod hold;
 mod idle;
+mod late;
 mod lifecycle;
 mod operator;
 mod probe;
@@ -38,7 +40,7 @@ pub use decide::{Action, InstanceView, ServiceView, decide};
 pub use hold::{HoldError, Rollback, RolledBack};
 pub use operator::{Command, Operator, OperatorChannels};
 pub use probe::{Probe, ProbeError};
-pub use view::{DrainReport, InstanceReport, OperatorView, ProbeReport, TechnologyReport};
+pub use view::{DrainReport, InstanceReport, LeftReport, OperatorView, ProbeReport, TechnologyReport};
 pub use world::World;
 
 use crate::driver::{DriverEvent, Resized};

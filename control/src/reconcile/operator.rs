@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
 use super::idle::Awake;
+use super::late::Late;
 use super::resize::Given;
 use super::served::Serving;
 use super::short_ttl::{Named, Shortening};
@@ -120,6 +121,10 @@ pub struct Operator {
     pub(super) awake: BTreeMap<ServiceName, Awake>,
     /// Services whose answers live shorter ahead of a removal, where they are configured to.
     pub(super) shortenings: BTreeMap<ServiceName, Shortening>,
+    /// Instances whose late clients are forwarded.
+    pub(super) late: Late,
+    /// That the store does not take them was said.
+    pub(super) late_not_kept: bool,
     pub(super) desired: Option<Arc<Desired>>,
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) snapshot: Arc<Snapshot>,
@@ -169,6 +174,8 @@ impl Operator {
             back_off: BackOff::default(),
             awake: BTreeMap::new(),
             shortenings: BTreeMap::new(),
+            late: Late::default(),
+            late_not_kept: false,
             desired: None,
             orders,
             snapshot: Arc::new(last),
@@ -276,6 +283,7 @@ impl Operator {
         self.shorten_ttls();
         self.publish();
         self.take_down_unpublished();
+        self.forward_late();
         self.tell();
         self.tell_cold();
     }
@@ -416,6 +424,7 @@ impl Operator {
         let late = self.instances.values().any(|t| !t.unstored.is_empty());
         let stores = late.then(|| Instant::now() + STORE_RETRY);
         let summoned = self.next_look().chain(self.next_proof());
-        starts.chain(retries).chain(stores).chain(summoned).min().unwrap_or(far).min(far)
+        let forwards = self.next_forward_end().map(|wait| Instant::now() + wait);
+        starts.chain(retries).chain(stores).chain(summoned).chain(forwards).min().unwrap_or(far).min(far)
     }
 }

@@ -357,6 +357,8 @@ mod tests {
             drain_quiet: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(300),
             drain_at_deadline: crate::model::AtDeadline::Cut,
+            drain_late: crate::model::LateClients::Cut,
+            drain_forward: Duration::from_secs(300),
             drain_ttl_s: None,
         }
     }

@@ -73,7 +73,9 @@ impl TakeDown {
         sleep(patience.ttl).await;
         let begun = Instant::now();
         let mut drain = Drain::begin(patience, (begun, Timestamp::now()), &self.seen(self.packets().await));
-        let mut told = None;
+        let first = drain.report();
+        let mut told = Some(first.clone());
+        let _ = self.events.send(Event::Draining { id: self.instance.id.clone(), report: first }).await;
         let mut ticks = interval(QUIET_POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::publish::named;
-use super::view::InstanceReport;
+use super::view::{InstanceReport, LeftReport};
 use super::weights::FULL;
 use super::{InstanceView, Operator, ServiceView};
-use crate::model::{InstanceId, Observed, ObservedService, ServiceName, Snapshot, Timestamp};
+use crate::model::{InstanceId, Left, Observed, ObservedService, ServiceName, Snapshot, Timestamp};
 
 impl Operator {
     /// The state that [`decide`](super::decide) looks at.
@@ -71,6 +71,8 @@ impl Operator {
                 (id.clone(), report)
             })
             .collect();
+        let left = |left: &Left| LeftReport { to: self.late.target(&left.instance).cloned(), left: left.clone() };
+        self.view.left = self.late.all().map(left).collect();
         self.channels.view.send_replace(Arc::new(self.view.clone()));
 
         self.revision += 1;

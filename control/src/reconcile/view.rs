@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Basis, Drain, Hold, Instance, InstanceId, Order, ServiceName, Technology, Timestamp, Transition};
+use crate::model::{
+    Basis, Drain, Hold, Instance, InstanceId, LateClients, Left, Order, ServiceName, Technology, Timestamp, Transition,
+};
 
 /// Outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +32,11 @@ pub struct DrainReport {
     pub open: Option<u64>,
     /// Clients, up to eight, that opened a connection after the answers' end.
     pub late_clients: Vec<IpAddr>,
+    /// Of the open connections, those that were opened after the answers' end; `None` where they are not known.
+    #[serde(default)]
+    pub late_open: Option<u64>,
+    /// What becomes of these clients.
+    pub late: LateClients,
 }
 
 /// One instance, as it stands.
@@ -57,6 +64,16 @@ pub struct InstanceReport {
     pub unwell: Option<String>,
 }
 
+/// An instance that has left the answers, gone or not, and whose late clients go to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftReport {
+    /// Which, with its addresses, and until when.
+    #[serde(flatten)]
+    pub left: Left,
+    /// The instance that they go to; `None` while none serves.
+    pub to: Option<InstanceId>,
+}
+
 /// One technology, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TechnologyReport {
@@ -80,6 +97,9 @@ pub struct OperatorView {
     /// The order that they stay as they are, if there is one.
     #[serde(default)]
     pub held: Option<Hold>,
+    /// Instances that have left the answers and whose late clients go to others.
+    #[serde(default)]
+    pub left: Vec<LeftReport>,
     /// Publishes that were refused because a service would have become empty.
     pub refused_empty: u64,
     /// Times that a service's TTL was shortened ahead of a removal.

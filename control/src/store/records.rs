@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::tables::TRANSITIONS;
-use super::tables::{CONFIG, DESIRED, GENERATION, INSTANCES, META, META_TEXT, MOST_SERVICE_INDEXES};
+use super::tables::{CONFIG, DESIRED, GENERATION, INSTANCES, LEFT, META, META_TEXT, MOST_SERVICE_INDEXES};
 use super::tables::{MOST_TRANSITIONS, NEXT_SERVICE_INDEX, PREDICTORS, RELEASED, SERVICE_INDEXES, SETTINGS};
 use super::{Store, StoreError};
 use crate::model::{
-    AddressPair, Desired, Instance, InstanceId, NodeName, ServiceName, SettingChange, Timestamp, Transition,
+    AddressPair, Desired, Instance, InstanceId, Left, NodeName, ServiceName, SettingChange, Timestamp, Transition,
 };
 
 /// Generations that are set aside at a time.
@@ -389,6 +389,30 @@ impl Store {
         let json =
             self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(SETTINGS)?.map(|v| v.value().to_owned())))?;
         json.map_or_else(|| Ok(Vec::new()), |json| self.decode(OPERATION, SETTINGS, &json))
+    }
+
+    /// Keeps the instances whose late clients are forwarded, all of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub fn put_left(&self, left: &[Left]) -> Result<(), StoreError> {
+        const OPERATION: &str = "write who has left";
+        let json = self.encode(OPERATION, LEFT, &left)?;
+        self.write(OPERATION, |txn| {
+            txn.open_table(META_TEXT)?.insert(LEFT, json.as_str())?;
+            Ok(())
+        })
+    }
+
+    /// The instances whose late clients are forwarded.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read or understood.
+    pub fn left(&self) -> Result<Vec<Left>, StoreError> {
+        const OPERATION: &str = "read who has left";
+        let json =
+            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(LEFT)?.map(|v| v.value().to_owned())))?;
+        json.map_or_else(|| Ok(Vec::new()), |json| self.decode(OPERATION, LEFT, &json))
     }
 
     /// Keeps the text of the configuration that was accepted last.

@@ -26,6 +26,7 @@ pub(super) const CONFIG: &str = "config";
 pub(super) const SNAPSHOT: &str = "snapshot";
 pub(super) const HOLD: &str = "hold";
 pub(super) const SETTINGS: &str = "settings";
+pub(super) const LEFT: &str = "left";
 
 /// Service name → index of its counters; never taken back.
 pub(super) const SERVICE_INDEXES: TableDefinition<'_, &str, u32> = TableDefinition::new("service_indexes");
