@@ -34,7 +34,7 @@ pub use network::{
 pub use order::{Drain, Order, Orders, Override};
 pub use port::{PortEnd, PortKind, TapUse};
 pub use probing::Probing;
-pub use service::{AtDeadline, Choice, Guest, Launch, Limits, OnAllDown, ServiceSpec, Technology, Weights};
+pub use service::{AtDeadline, Choice, Guest, Launch, Limits, OnAllDown, Prepared, ServiceSpec, Technology, Weights};
 pub use setting::SettingChange;
 pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};
 pub use summon::{Cold, ColdServices, Late, Refusal, Summon, SummonLimits, SummonOrder};

@@ -418,7 +418,7 @@ fn a_restart_and_another_configuration_are_taken_up() {
 fn what_is_not_stored_is_not_in_force() {
     let mut stage = Stage::new(PLAIN, "");
     stage.load(35.0);
-    let service = DesiredService { replicas: 8, reason: "8 wanted".to_owned(), fewer_soon: false };
+    let service = DesiredService { replicas: 8, reason: "8 wanted".to_owned(), fewer_soon: false, prepared: 0 };
     stage.orchestrator.not_stored(&[(video(), service)].into());
     stage.is("store gone", 4, &["not in force, for it could not be stored: 8 wanted"]);
 }
