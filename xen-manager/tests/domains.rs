@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use xen_manager::store::{Access, Store};
 use xen_manager::{
-    Assignment, Console, Creation, Domain, DomainKind, DomainSpec, DomainState, End, Ended, Entry, Error, Event, Host, Owner,
-    Scheduling, Vif, Xl,
+    Assignment, Console, Creation, Domain, DomainKind, DomainSpec, DomainState, End, Ended, Entry, Error, Event, Host,
+    Owner, Scheduling, Vif, Xl,
 };
 
 const KINDS: [DomainKind; 2] = [DomainKind::Pv, DomainKind::Pvh];

@@ -20,7 +20,8 @@ pub(super) fn of_service(
         return None;
     }
     if !launch.can_be_prepared() {
-        let what = format!("cannot be had with launch = {:?}, which is told its address when it is made", launch.label());
+        let what =
+            format!("cannot be had with launch = {:?}, which is told its address when it is made", launch.label());
         let fix = "remove it, or use a guest that waits for its address: selvedge, linux, rumprun, clickos";
         service.complain(line, "prepared", what, fix);
         return None;

@@ -173,7 +173,8 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         "Queries for the service's names that the kernel saw, by IP version.",
         &["service", "family"],
     )?;
-    let replicas = gauge("selvedge_service_replicas", "Instances, wanted, serving and prepared ahead.", &["service", "kind"])?;
+    let replicas =
+        gauge("selvedge_service_replicas", "Instances, wanted, serving and prepared ahead.", &["service", "kind"])?;
     let ordered = gauge(
         "selvedge_service_ordered",
         "1 while an operator's order keeps the number of instances, whatever the plan says.",

@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{Event, Operator};
+use crate::config::Config;
 use crate::driver::{Driver, InstanceSpec};
-use crate::model::{InstanceId, InstanceState, ServiceName, Technology, in_full};
+use crate::model::{Desired, InstanceId, InstanceState, OwnerId, ServiceName, Technology, in_full};
 
 /// What one technology was asked for.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Preparing {
     asked: Option<Vec<(InstanceSpec, u32)>>,
     /// The same is to be asked again: something that was prepared may be gone.
     due: bool,
+    /// The last request failed as a whole: what is not wanted any more may be there still.
+    unknown: bool,
     /// The driver is at it.
     under_way: bool,
     /// What came of it.
@@ -47,20 +50,8 @@ impl Operator {
             if busy || preparing.under_way || !available {
                 continue;
             }
-            let wanted: Vec<(InstanceSpec, u32)> = self
-                .config
-                .services
-                .iter()
-                .filter(|spec| spec.technology == *technology)
-                .filter_map(|spec| {
-                    let desired = self.desired.as_ref().and_then(|d| d.services.get(&spec.name));
-                    let count = desired.map_or(spec.prepared?.min, |desired| desired.prepared);
-                    // No instance has this number yet, and none is made of it.
-                    let form = InstanceSpec::of(spec, InstanceId::from_number(0), self.world.owner.clone());
-                    spec.prepared.map(|_| (form, count))
-                })
-                .collect();
-            let again = preparing.due && !wanted.is_empty();
+            let wanted = wanted(&self.config, self.desired.as_deref(), *technology, &self.world.owner);
+            let again = preparing.due && (preparing.unknown || !wanted.is_empty());
             preparing.due = false;
             if preparing.asked.as_ref() == Some(&wanted) && !again {
                 continue;
@@ -95,15 +86,33 @@ impl Operator {
                         warn!(%service, reason, "no instance could be prepared; tried again");
                     }
                 }
-                (preparing.ready, preparing.failed) = (ready, failed);
+                (preparing.ready, preparing.failed, preparing.unknown) = (ready, failed, false);
             }
             Err(reason) => {
                 warn!(technology = technology.label(), reason, "what is prepared could not be looked at; tried again");
-                // What was not wanted any more may be there still.
-                preparing.asked = preparing.asked.take().filter(|asked| !asked.is_empty());
+                preparing.unknown = true;
             }
         }
     }
+}
+
+/// What a technology shall have prepared: what was decided, and the least of services that nothing is decided for.
+fn wanted(
+    config: &Config,
+    desired: Option<&Desired>,
+    technology: Technology,
+    owner: &OwnerId,
+) -> Vec<(InstanceSpec, u32)> {
+    let of_it = config.services.iter().filter(|spec| spec.technology == technology);
+    of_it
+        .filter_map(|spec| {
+            let decided = desired.and_then(|d| d.services.get(&spec.name)).map(|d| d.prepared);
+            let count = decided.unwrap_or(spec.prepared?.min);
+            // No instance has this number yet, and none is made of it.
+            let form = InstanceSpec::of(spec, InstanceId::from_number(0), owner.clone());
+            spec.prepared.map(|_| (form, count))
+        })
+        .collect()
 }
 
 async fn ask(
@@ -119,4 +128,40 @@ async fn ask(
     });
     // Nobody hears it at shutdown only.
     let _ = events.send(Event::Prepared { technology, outcome }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+    use crate::model::{DesiredService, NodeName};
+    use crate::reconcile::fixtures::config;
+
+    #[test]
+    fn what_is_decided_is_asked_for_else_the_least() {
+        let service = |name: &str, technology: &str, more: &str| {
+            format!(
+                "[[service]]\nname = '{name}'\nnames = ['{name}.e.test']\ntechnology = '{technology}'\n\
+                 image = '/images/web'\n{more}"
+            )
+        };
+        let text = "[dns]\nlisten = ['192.0.2.1']\n[[zone]]\nname = 'e.test'\n".to_owned()
+            + &service("a", "xen-pvh", "prepared = { min = 2 }\n")
+            + &service("b", "xen-pvh", "prepared = { min = 0, max = 3 }\n")
+            + &service("c", "xen-pvh", "")
+            + &service("d", "xen-pv", "prepared = { min = 1 }\n");
+        let (config, owner) = (config(&text), OwnerId::from_number(1));
+        let asked = |desired: Option<&Desired>, technology| -> Vec<(String, u32)> {
+            let wanted = wanted(&config, desired, technology, &owner);
+            wanted.into_iter().map(|(spec, count)| (spec.service.to_string(), count)).collect()
+        };
+        let is = |pairs: &[(&str, u32)]| pairs.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect::<Vec<_>>();
+        assert_eq!(asked(None, Technology::XenPvh), is(&[("a", 2), ("b", 0)]));
+        let decided = |prepared| DesiredService { replicas: 1, reason: String::new(), fewer_soon: false, prepared };
+        let services = [("b", 3), ("c", 1)].map(|(name, count)| (ServiceName::new(name).unwrap(), decided(count)));
+        let desired = Desired { revision: 1, node: NodeName::new("n").unwrap(), services: services.into() };
+        assert_eq!(asked(Some(&desired), Technology::XenPvh), is(&[("a", 2), ("b", 3)]));
+        assert_eq!(asked(Some(&desired), Technology::XenPv), is(&[("d", 1)]));
+        assert_eq!(asked(None, Technology::Docker), is(&[]));
+    }
 }

@@ -124,12 +124,7 @@ impl Form {
 impl Prepared {
     /// The domain of that name that can become an instance like `spec`; `None` where its guest is told all that it needs
     /// to know by its command line, which is fixed when the domain is made.
-    pub fn of(
-        kind: DomainKind,
-        name: &str,
-        spec: &InstanceSpec,
-        image: &ImageFile,
-    ) -> Result<Option<Self>, FormError> {
+    pub fn of(kind: DomainKind, name: &str, spec: &InstanceSpec, image: &ImageFile) -> Result<Option<Self>, FormError> {
         let Some(until) = Until::of(spec.guest.launch) else { return Ok(None) };
         // A Linux kernel reads its own words at the boot, so they stand there, too.
         let own = if spec.guest.launch == Launch::Linux { spec.guest.arguments.as_slice() } else { &[] };

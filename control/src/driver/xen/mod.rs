@@ -21,8 +21,8 @@ use xen_manager::{Creation, Domain, DomainKind, Error, Host, Owned, Owner, Xl};
 
 use super::guest::{ImageSource, Images};
 use super::{
-    Attachment, BoxError, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Preparation, Resized, Resources,
-    Result, Running, Usage,
+    Attachment, BoxError, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Preparation, Resized,
+    Resources, Result, Running, Usage,
 };
 use crate::model::{InstanceId, OwnerId, PortEnd, PortKind, Technology};
 use form::Form;
@@ -121,9 +121,10 @@ impl Xen {
         format!("{}{id}", self.prefix())
     }
 
-    /// The instance that a domain of that name is.
+    /// The instance that a domain of that name is; none where it is prepared for one.
     fn instance(&self, name: &str) -> Option<InstanceId> {
-        InstanceId::new(name.strip_prefix(&self.prefix())?).ok()
+        let id = name.strip_prefix(&self.prefix())?;
+        InstanceId::new(id).ok().filter(|_| self.number_of(name).is_none())
     }
 
     /// All domains of this driver's with their instances.
@@ -339,6 +340,8 @@ mod tests {
         assert_eq!(pv.instance(&pvh.name(&id)), None);
         assert_eq!(pvh.instance("xen-pvh-00000000beee-00000007"), None);
         assert_eq!(pv.instance("(null)"), None);
+        assert_eq!(pv.instance("xen-pv-00000000beef-pool-7"), None);
+        assert_eq!((pv.number_of("xen-pv-00000000beef-pool-7"), pv.number_of(&pv.name(&id))), (Some(7), None));
     }
 
     /// On a machine without Xen one line says so, and nothing hangs.
