@@ -279,7 +279,7 @@ impl Xen {
     }
 
     /// The number of a prepared domain of that name.
-    fn number_of(&self, name: &str) -> Option<u32> {
+    pub(super) fn number_of(&self, name: &str) -> Option<u32> {
         name.strip_prefix(&self.prefix())?.strip_prefix(WORD)?.parse().ok()
     }
 }
