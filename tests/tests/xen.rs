@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -14,7 +15,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tests::contract::{self, Fixture, Outside, get, next};
 use xen_manager::store::Store;
+use xen_manager::{Creation, DomainKind, DomainSpec, Scheduling};
 
+/// Who has domains prepared.
+const POOL: u64 = 0x6f;
 /// What the linked kernel is told beside its address: that it may be crashed from outside.
 const WORDS: [&str; 3] = ["console=hvc0", "quiet", "sysrq_always_enabled"];
 
@@ -100,11 +104,12 @@ fn traces() -> Vec<String> {
 
 /// The network of an owner in a host where nothing is left of a test that failed.
 async fn fresh(owner: &OwnerId) -> Net {
-    for left in (0x61..0x66).chain([0xfeed]) {
+    for left in (0x61..0x66).chain([POOL, 0xfeed]) {
         let left = OwnerId::from_number(left);
         let net = Net::new(left.clone()).unwrap();
         for technology in Technology::XEN {
             let driver = driver(technology, &left);
+            driver.prepare(&[]).await.unwrap();
             for running in driver.list_owned().await.unwrap() {
                 driver.stop(&running.id, Duration::ZERO).await.unwrap();
             }
@@ -298,4 +303,123 @@ async fn a_rate_holds_at_a_guests_interface() {
     net.delete_port(&spec.id).await.unwrap();
     net.remove_bridge(&bridge().name).await.unwrap();
     assert_eq!(traces(), Vec::<String>::new());
+}
+
+/// Numbers of domains that are prepared, by their names.
+async fn prepared() -> BTreeMap<String, String> {
+    let all = xl(&["list"]).await;
+    let words = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    words.filter(|words| words[0].contains("-pool-")).map(|w| (w[0].to_owned(), w[1].to_owned())).collect()
+}
+
+/// Runs of `xl create` that are under way.
+fn creations() -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.filter(|p| std::fs::read(p.path().join("cmdline")).is_ok_and(|c| c.starts_with(b"xl\0create\0"))).count()
+}
+
+/// Filled, several at a time; taken; found again by a second driver; filled up where one was lost; renewed; cleared.
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen-driver"]
+async fn prepared_domains_become_instances() {
+    const IMAGE: &str = "/guest/unikernel.xen";
+    if !std::path::Path::new(IMAGE).exists() {
+        println!("SKIPPED (no unikernel; run make unikernel): prepared_domains_become_instances");
+        return;
+    }
+    let owner = OwnerId::from_number(POOL);
+    let net = fresh(&owner).await;
+    net.ensure_bridge(&bridge()).await.unwrap();
+    let form = |memory_mib| InstanceSpec {
+        image: IMAGE.to_owned(),
+        guest: Guest { arguments: vec!["content=12345".to_owned()], ..Guest::default() },
+        resources: Resources { vcpus: 1.0, memory_mib },
+        ..linux(&owner, 1)
+    };
+    let ready = |count| BTreeMap::from([(form(32).service, count)]);
+    let first = driver(Technology::XenPvh, &owner);
+    let mut events = first.events();
+
+    let (wanted, mut most) = ([(form(32), 5)], 0);
+    let mut filling = first.prepare(&wanted);
+    let filled = loop {
+        tokio::select! {
+            filled = &mut filling => break filled.unwrap(),
+            event = next(&mut events) => panic!("{event:?} of what is no instance"),
+            () = tokio::time::sleep(Duration::from_millis(5)) => most = most.max(creations()),
+        }
+    };
+    assert_eq!((filled.ready, filled.failed.len()), (ready(5), 0), "{:?}", filled.failed);
+    assert!((2..=4).contains(&most), "{most} domains were made at a time");
+    let before = prepared().await;
+    assert_eq!((before.len(), first.list_owned().await.unwrap()), (5, vec![]));
+
+    // The guest learns address, gateway and words then, and its interface's address.
+    let mut made = net.create_port(&port(1)).await.unwrap();
+    let begun = std::time::Instant::now();
+    let running = first.start(&form(32), attachment(&mut made)).await.unwrap();
+    net.attach_port(&made, running.end.clone().unwrap()).await.unwrap();
+    let address = port(1).addresses.v4.unwrap().into();
+    assert_eq!(get(address, "/content").await.len(), 12_345);
+    println!("prepared, from the order to the end of an answer: {:.2?}", begun.elapsed());
+    assert!(before.values().any(|id| *id == number(&running)), "{running:?} is none of {before:?}");
+    assert_eq!((prepared().await.len(), first.list_owned().await.unwrap()), (4, vec![running.clone()]));
+
+    // Fewer; then a second driver, as after a restart, to which nobody has told what is there. Somebody else's domain of
+    // such a name stays; what is half-made does not.
+    assert_eq!(first.prepare(&[(form(32), 3)]).await.unwrap().ready, ready(3));
+    let kept = prepared().await;
+    let host = xen_manager::Host::new(
+        Store::new(Store::default_socket(), Duration::from_secs(60)),
+        xen_manager::Xl::default(),
+        xen_manager::Owner::new(POOL).unwrap(),
+    );
+    let half = DomainSpec {
+        name: format!("xen-pvh-{owner}-pool-77").parse().unwrap(),
+        kind: DomainKind::Pv,
+        kernel: "/guest/nano-pv".into(),
+        ramdisk: None,
+        cmdline: String::new(),
+        memory_mib: 16,
+        max_memory_mib: 16,
+        vcpus: 1,
+        max_vcpus: 1,
+        scheduling: Scheduling::default(),
+        vifs: vec![],
+    };
+    let creation = Creation { spec: &half, labels: BTreeMap::new(), entries: vec![], paused: true };
+    host.create(&creation).await.unwrap();
+    let again = driver(Technology::XenPvh, &owner);
+    let mut events_again = again.events();
+    assert_eq!(again.prepare(&[(form(32), 3)]).await.unwrap().ready, ready(3));
+    assert_eq!(prepared().await, kept);
+
+    // Lost ones are told: a prepared one as such, an instance as an instance, though it was known as prepared.
+    let lost = kept.values().next().unwrap();
+    let told = async { tokio::join!(next(&mut events_again), async { drop(xl(&["destroy", lost]).await) }).0 };
+    assert_eq!(told.await, DriverEvent::Unprepared);
+    assert_eq!(again.prepare(&[(form(32), 3)]).await.unwrap().ready, ready(3));
+    assert!(prepared().await.len() == 3 && !prepared().await.values().any(|id| id == lost));
+    xl(&["destroy", &number(&running)]).await;
+    loop {
+        match next(&mut events).await {
+            // It has the other driver's end of it, too.
+            DriverEvent::Unprepared => {}
+            DriverEvent::Exited { id, .. } => break assert_eq!(id, running.id),
+            other => panic!("{other:?}"),
+        }
+    }
+    net.delete_port(&running.id).await.unwrap();
+
+    // Another form: what was prepared is no use. One that cannot be prepared is told, and does not hurt the others.
+    let missing =
+        InstanceSpec { image: "/nonexistent".to_owned(), service: ServiceName::new("audio").unwrap(), ..form(32) };
+    let outcome = again.prepare(&[(missing, 1), (form(40), 1)]).await.unwrap();
+    assert_eq!((outcome.ready, outcome.failed[0].1.label()), (ready(1), "no_image"));
+    let renewed = prepared().await;
+    assert!(renewed.len() == 1 && !renewed.values().any(|id| kept.values().any(|old| old == id)), "{renewed:?}");
+
+    assert!(again.prepare(&[]).await.unwrap().ready.is_empty());
+    net.remove_bridge(&bridge().name).await.unwrap();
+    assert_eq!((prepared().await.len(), again.list_owned().await.unwrap(), traces()), (0, vec![], vec![]));
 }

@@ -36,7 +36,7 @@ mod xl;
 pub use console::Console;
 pub use domain::{Domain, DomainId, DomainName, DomainState, End, NameError};
 pub use error::{Error, Operation};
-pub use host::{Creation, DeviceState, Ended, Entry, Event, Events, Host, Owned, Result};
+pub use host::{Assignment, Creation, DeviceState, Ended, Entry, Event, Events, Host, Owned, Result};
 pub use identity::{Owner, Uuid, UuidError};
 pub use spec::{DomainKind, DomainSpec, Mac, MacError, Scheduling, SpecError, Vif};
 pub use xl::{Row, TableError, Xl, XlError};

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use xen_manager::store::{Access, Store};
 use xen_manager::{
-    Console, Creation, Domain, DomainKind, DomainSpec, DomainState, End, Ended, Entry, Error, Event, Host, Owner,
-    Scheduling, Vif, Xl,
+    Assignment, Console, Creation, Domain, DomainKind, DomainSpec, DomainState, End, Ended, Entry, Error, Event, Host,
+    Owner, Scheduling, Vif, Xl,
 };
 
 const KINDS: [DomainKind; 2] = [DomainKind::Pv, DomainKind::Pvh];
@@ -548,20 +548,24 @@ async fn a_domain_prepared_and_held_serves_where_it_is_told_to() {
     let prepared = host.create(&creation(&with_vif("selvedge-pool", "await"))).await.unwrap();
     bridge.join(&prepared.interface(0));
     host.connect_vif(&prepared, 0).await.unwrap();
-    said(&host.console(&prepared, LONG).await.unwrap(), "GUEST waits").await;
+    assert_eq!(host.written(&prepared, "data/awaits", LONG).await.unwrap(), "data/arguments");
     host.pause(&prepared).await.unwrap();
     let used = host.look(&prepared).await.unwrap().unwrap().cpu;
 
     let begun = Instant::now();
     let labels = BTreeMap::from([("instance".to_owned(), "00000009".to_owned())]);
-    let address = Entry { path: "data/ip".into(), value: b"10.84.0.9/24".to_vec(), access: None };
-    host.configure(&prepared, &labels, &[address]).await.unwrap();
-    host.unpause(&prepared).await.unwrap();
+    let words = b"ip=10.84.0.9/24 mac=00:16:3e:00:00:09";
+    let arguments = Entry { path: "data/arguments".into(), value: words.to_vec(), access: None };
+    let name = "selvedge-taken".parse().unwrap();
+    let mac = "00:16:3e:00:00:09".parse().unwrap();
+    let assignment = Assignment { name: &name, mac, labels: labels.clone(), entries: vec![arguments] };
+    let assigned = host.assign(&prepared, &assignment).await.unwrap();
+    host.unpause(&assigned).await.unwrap();
     let warm_start = until_served("10.84.0.9:80", begun).await;
     println!("Linux PVH to HTTP 200: {cold_start:.1?} from nothing, {warm_start:.1?} prepared");
     let listed = host.list().await.unwrap();
-    assert_eq!(listed[0].labels.as_ref(), Some(&labels));
-    assert!(listed[0].row.cpu >= used);
+    assert_eq!((listed[0].labels.as_ref(), &listed[0].domain), (Some(&labels), &assigned));
+    assert!(listed[0].row.cpu >= used && listed[0].row.name == "selvedge-taken");
     host.destroy(&prepared).await.unwrap();
     assert_eq!(host.configure(&prepared, &labels, &[]).await.unwrap_err().label(), "gone");
     assert_eq!(traces(&host).await, before);

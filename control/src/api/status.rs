@@ -162,6 +162,9 @@ pub struct ServiceStatus {
     pub wanted: u32,
     /// Instances in the tables.
     pub serving: u32,
+    /// Instances that are prepared ahead and ready, where any shall be.
+    #[serde(default)]
+    pub prepared: Option<u32>,
     /// From what it is answered: a label of [`Basis`].
     pub basis: String,
     /// Which fallback group stands in, from 1.
@@ -305,6 +308,7 @@ impl Sources {
                 max: spec.max,
                 ttl_s: spec.ttl_s,
                 wanted: outlook.wanted,
+                prepared: spec.prepared.map(|_| operator.prepared.get(&spec.name).copied().unwrap_or_default()),
                 serving: instances.iter().filter(|i| i.report.published).count() as u32,
                 basis: basis.label().to_owned(),
                 fallback_group: basis.group(),

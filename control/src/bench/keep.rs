@@ -77,6 +77,7 @@ mod tests {
             memory_mb: 2.097_152,
             cpu_peak_percent: 50.0,
             plain: None,
+            pool: None,
         };
         Lifecycle { technology: "spt", version: String::new(), runs: 30, contents: vec![size(1, 8.0), size(20, 40.0)] }
     }

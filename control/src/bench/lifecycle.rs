@@ -49,6 +49,22 @@ pub struct ContentFigures {
     /// Of Xen: a domain of the same form by `xl` alone, one behind each of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plain: Option<Plain>,
+    /// Where it was asked for: an instance that was prepared, one behind each of the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pooled>,
+}
+
+/// How instances come that were prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Pooled {
+    /// Until one is prepared, which nobody waits for.
+    pub preparation_ms: Spread,
+    /// From the order to the first HTTP 200.
+    pub allocation_ms: Spread,
+    /// The driver's part of that, median.
+    pub start_ms: f64,
+    /// How many times as long an instance takes that was not prepared; medians.
+    pub times_sooner: f64,
 }
 
 /// What was measured.
@@ -64,7 +80,8 @@ pub struct Lifecycle {
     pub contents: Vec<ContentFigures>,
 }
 
-/// Allocates and removes `runs` instances for each size, one at a time. `say` is told how far it is.
+/// Allocates and removes `runs` instances for each size, one at a time; with `pool`, one that was prepared behind each.
+/// `say` is told how far it is.
 ///
 /// # Errors
 /// [`BenchError`] at the first run that fails; nothing is left.
@@ -72,6 +89,7 @@ pub fn lifecycle(
     options: &BenchOptions,
     contents: &[u64],
     runs: u32,
+    pool: bool,
     say: impl Fn(&str) + Send,
 ) -> Result<Lifecycle, BenchError> {
     on_site(options, async move |site| {
@@ -84,6 +102,7 @@ pub fn lifecycle(
             let (mut steps, mut removals) = (Vec::<Steps>::new(), Vec::new());
             let (mut downloads, mut memory) = (Vec::new(), Vec::new());
             let (mut creations, mut destructions) = (Vec::new(), Vec::new());
+            let (mut preparations, mut prepared) = (Vec::new(), Vec::<Steps>::new());
             let image_bytes = site.driver.image_bytes(&site.spec(0, content_mb)?).await?;
             let load = Load::watch();
             for run in 0..runs {
@@ -105,8 +124,24 @@ pub fn lifecycle(
                     creations.push(ms(plain.create().await?));
                     destructions.push(ms(plain.destroy().await?));
                 }
+                if pool {
+                    preparations.push(ms(site.prepare(content_mb, 1).await?));
+                    prepared.push(site.up(run, content_mb).await?);
+                    site.down(run).await?;
+                }
             }
-            let part = |of: fn(&Steps) -> Duration| Spread::of(steps.iter().map(|s| ms(of(s))).collect());
+            let spread =
+                |steps: &[Steps], of: fn(&Steps) -> Duration| Spread::of(steps.iter().map(|s| ms(of(s))).collect());
+            let part = |of| spread(&steps, of);
+            let pooled = pool.then(|| {
+                let allocation_ms = spread(&prepared, Steps::total);
+                Pooled {
+                    preparation_ms: Spread::of(preparations),
+                    allocation_ms,
+                    start_ms: spread(&prepared, |s| s.driver).median,
+                    times_sooner: part(Steps::total).median / allocation_ms.median,
+                }
+            });
             figures.push(ContentFigures {
                 content_mb,
                 image_bytes: image_bytes.unwrap_or_default(),
@@ -123,6 +158,7 @@ pub fn lifecycle(
                 memory_mb: Spread::of(memory).median,
                 cpu_peak_percent: load.peak_percent(),
                 plain: Plain::of(creations, destructions, part(|s| s.driver).median),
+                pool: pooled,
             });
         }
         Ok(Lifecycle { technology: options.technology.label(), version, runs, contents: figures })

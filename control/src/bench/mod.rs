@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use density::{Density, density};
 pub use keep::keep;
-pub use lifecycle::{ContentFigures, Lifecycle, Parts, lifecycle};
+pub use lifecycle::{ContentFigures, Lifecycle, Parts, Pooled, lifecycle};
 pub use plain::Plain;
 
 pub use crate::dns::Stage;

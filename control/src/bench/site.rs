@@ -171,6 +171,24 @@ impl Site {
         })
     }
 
+    /// Has so many instances prepared; how long that took.
+    pub(super) async fn prepare(&self, content_mb: u64, count: u32) -> Result<Duration, BenchError> {
+        let wanted = [(self.spec(0, content_mb)?, count)];
+        let begun = Instant::now();
+        let prepared = self.driver.prepare(&wanted).await?;
+        if let Some((_, error)) = prepared.failed.into_iter().next() {
+            return Err(error.into());
+        }
+        let ready: u32 = prepared.ready.values().sum();
+        if ready < count {
+            return Err(BenchError::Missing {
+                what: format!("{} prepares no instances", self.driver.technology().label()),
+                remedy: "leave --pool out",
+            });
+        }
+        Ok(begun.elapsed())
+    }
+
     /// Address of the instance of that number.
     pub(super) fn address(number: u32) -> Ipv4Addr {
         // The bridge has the first one.
@@ -258,6 +276,7 @@ impl Site {
     }
 
     async fn clear_of(&self, driver: &dyn Driver) -> Result<(), BenchError> {
+        driver.prepare(&[]).await?;
         for instance in driver.list_owned().await? {
             driver.stop(&instance.id, Duration::ZERO).await?;
             self.net.delete_port(&instance.id).await?;

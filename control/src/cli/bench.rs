@@ -50,6 +50,9 @@ pub(super) struct LifecycleArgs {
     /// Instances of each
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     runs: u32,
+    /// Of Xen: behind each instance one more of a domain that was prepared; a Linux guest has to know how to wait
+    #[arg(long)]
+    pool: bool,
     /// Write the rows of a Markdown table behind those that this file has
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -127,7 +130,7 @@ pub(super) fn lifecycle(args: TechnologyArgs, of: &LifecycleArgs) -> Done {
     };
     let options = BenchOptions::from(args);
     let name = of.name.clone().unwrap_or_else(|| catalogue_name(options.image.as_deref()));
-    let figures = technologies::lifecycle(&options, &of.content, of.runs, progress);
+    let figures = technologies::lifecycle(&options, &of.content, of.runs, of.pool, progress);
     end_of_progress();
     let figures = figures.map_err(|e| e.to_string())?;
     if json {
@@ -160,6 +163,13 @@ fn print_lifecycle(figures: &Lifecycle) {
             show(&size.removal_ms),
             size.cpu_peak_percent
         );
+        if let Some(pool) = &size.pool {
+            let (allocation, preparation) = (show(&pool.allocation_ms), show(&pool.preparation_ms));
+            println!(
+                "  prepared: allocation {allocation}, {:.1} times sooner; preparation {preparation}",
+                pool.times_sooner
+            );
+        }
         if let Some(plain) = &size.plain {
             let (create, destroy) = (show(&plain.create_ms), show(&plain.destroy_ms));
             println!("  plain xl: create {create}, destroy {destroy}; our start takes {:+.1}%", plain.overhead_percent);

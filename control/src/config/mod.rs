@@ -11,6 +11,7 @@ mod guard;
 mod images;
 mod names;
 mod networks;
+mod prepared;
 mod rdata;
 mod reader;
 mod records;

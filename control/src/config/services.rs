@@ -26,7 +26,7 @@ const DEFAULT_MAX: u32 = 8;
 const MOST_GROUPS: usize = 8;
 const MOST_ADDRESSES: usize = 64;
 
-const KEYS: [&str; 40] = [
+const KEYS: [&str; 41] = [
     "name",
     "names",
     "technology",
@@ -67,6 +67,7 @@ const KEYS: [&str; 40] = [
     "predictor",
     "scaling",
     "summon",
+    "prepared",
 ];
 
 /// A service with the places that checks over several sections need.
@@ -123,6 +124,7 @@ pub(super) fn service(
         section.or(key, Duration::from_millis(default), |v| duration(v, limits.0, limits.1)).value
     };
     let (technology, image, guest) = runs(section);
+    let prepared = super::prepared::of_service(section, technology, guest.launch, max.value);
     let spec = ServiceSpec {
         names: names.iter().map(|f| f.value.clone()).collect(),
         technology,
@@ -144,6 +146,7 @@ pub(super) fn service(
         memory_mib: section.or("memory_mib", 256, |v| whole(v, 6, 1 << 20)).value,
         shaping: shaping(section),
         summon,
+        prepared,
         probing: Probing {
             interval: time("probe_interval", 1_000, 10, 3_600_000),
             timeout: time("probe_timeout", 1_000, 10, 60_000),

@@ -311,6 +311,7 @@ fn the_packaged_examples_are_sound_and_are_the_defaults() {
                    [[service]]\nname='router'\nnames=['router.edge.example']\ntechnology='xen-pv'\n\
                    image='/var/lib/images/clickos'\nlaunch='clickos'\nramdisk='/var/lib/images/initrd'\n\
                    click='/var/lib/images/web.click'\n\
+                   [service.prepared]\nmin=1\nmax=4\n\
                    [technology.docker]\npool6='fd5e:213::/64'\nrate='1gbit'\nburst='1MiB'\n\
                    [technology.unikernel]\npool6='fd5e:214::/64'\n\
                    [technology.xen]\npool6='fd5e:215::/64'\n\

@@ -59,6 +59,9 @@ pub async fn clear(config: &Path, remove: bool) -> Result<Cleared, StartError> {
         let driver = driver(&config, technology, &owner, None);
         match driver.list_owned().await {
             Ok(owned) => {
+                if remove && let Err(error) = driver.prepare(&[]).await {
+                    cleared.failed.push(in_full(&error));
+                }
                 for instance in owned {
                     let what = format!("{} instance {} of {}", technology.label(), instance.id, instance.service);
                     let outcome = if remove { driver.stop(&instance.id, GRACE).await } else { Ok(()) };

@@ -48,7 +48,7 @@ pub struct Resized {
 }
 
 /// What a driver is asked to start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct InstanceSpec {
     /// The instance.
     pub id: InstanceId,
@@ -132,6 +132,17 @@ pub enum DriverEvent {
     Lost,
     /// The engine is back; a look at [`Driver::list_owned`] is due.
     Back,
+    /// Something that was prepared is not there any more: [`Driver::prepare`] is due.
+    Unprepared,
+}
+
+/// What has come of [`Driver::prepare`].
+#[derive(Debug, Default)]
+pub struct Preparation {
+    /// How many are ready, by service; those that have none are not there.
+    pub ready: BTreeMap<ServiceName, u32>,
+    /// Why some are not.
+    pub failed: Vec<(ServiceName, DriverError)>,
 }
 
 /// What one instance uses.
@@ -261,6 +272,13 @@ pub trait Driver: Send + Sync {
     /// the same identifier that is left from an interrupted start is removed first. Where [`Driver::port`] is none that
     /// is configured from outside, `attachment` says what the instance is to serve on.
     fn start<'a>(&'a self, spec: &'a InstanceSpec, attachment: Option<Attachment>) -> BoxFuture<'a, Result<Running>>;
+
+    /// Has so many instances of each form prepared, whose starts are short then: made as far as they come without an
+    /// address. `id` of a form means nothing. What is prepared and not wanted is removed, so that with nothing wanted
+    /// nothing is left. They are no instances: no other call tells of them. Nothing is done where the technology cannot.
+    fn prepare<'a>(&'a self, _wanted: &'a [(InstanceSpec, u32)]) -> BoxFuture<'a, Result<Preparation>> {
+        std::future::ready(Ok(Preparation::default())).boxed()
+    }
 
     /// Stops it, by force after `grace`, and removes it. One that is already gone is a success.
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>>;

@@ -189,7 +189,8 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         "Queries for the service's names that the kernel saw, by IP version.",
         &["service", "family"],
     )?;
-    let replicas = gauge("selvedge_service_replicas", "Instances, wanted and serving.", &["service", "kind"])?;
+    let replicas =
+        gauge("selvedge_service_replicas", "Instances, wanted, serving and prepared ahead.", &["service", "kind"])?;
     let ordered = gauge(
         "selvedge_service_ordered",
         "1 while an operator's order keeps the number of instances, whatever the plan says.",
@@ -229,6 +230,9 @@ fn fill(status: &Status) -> prometheus::Result<Registry> {
         families.with_label_values(&[name, "ipv6"]).inc_by(service.queries_v6_in_kernel);
         replicas.with_label_values(&[name, "wanted"]).set(service.wanted.into());
         replicas.with_label_values(&[name, "serving"]).set(service.serving.into());
+        if let Some(prepared) = service.prepared {
+            replicas.with_label_values(&[name, "prepared"]).set(prepared.into());
+        }
         ordered.with_label_values(&[name]).set(service.ordered.is_some().into());
         last_good.with_label_values(&[name]).set(service.last_good.into());
         for (what, count) in &service.summon.queries {

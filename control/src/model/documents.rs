@@ -32,6 +32,9 @@ pub struct DesiredService {
     /// Fewer are enough already, and only the plan's stabilisation keeps these: a removal is likely.
     #[serde(default)]
     pub fewer_soon: bool,
+    /// Instances that are prepared beside these, where the service has any prepared.
+    #[serde(default)]
+    pub prepared: u32,
 }
 
 /// What one node runs and counted.

@@ -36,7 +36,7 @@ pub use order::{Drain, Order, Orders, Override};
 pub use port::{PortEnd, PortKind, TapUse};
 pub use probing::Probing;
 pub use service::{
-    AtDeadline, Choice, Guest, LateClients, Launch, Limits, OnAllDown, ServiceSpec, Technology, Weights,
+    AtDeadline, Choice, Guest, LateClients, Launch, Limits, OnAllDown, Prepared, ServiceSpec, Technology, Weights,
 };
 pub use setting::SettingChange;
 pub use snapshot::{Authority, Backend, Basis, PublishedService, Snapshot, ZONE_INDEX, Zone, ZoneRecord};

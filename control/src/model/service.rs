@@ -130,6 +130,14 @@ impl Launch {
     }
 }
 
+impl Launch {
+    /// Whether a guest can be made before its address is known: it is told behind that, and not by its command line.
+    #[must_use]
+    pub const fn can_be_prepared(self) -> bool {
+        matches!(self, Self::Selvedge | Self::Linux | Self::Rumprun | Self::ClickOs)
+    }
+}
+
 /// What of a unikernel its image does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Guest {
@@ -286,6 +294,8 @@ pub struct ServiceSpec {
     pub shaping: Option<Shaping>,
     /// How its queries start it; there exactly where `min` is 0.
     pub summon: Option<Summon>,
+    /// How many of its instances are prepared ahead, beside those that run; `None` for none.
+    pub prepared: Option<Prepared>,
     /// How it is asked whether it serves.
     pub probing: Probing,
     /// Longest wait for the first answer to a probe.
@@ -302,6 +312,15 @@ pub struct ServiceSpec {
     pub drain_forward: Duration,
     /// TTL of its answers in seconds while a removal is coming; `None` for the usual one.
     pub drain_ttl_s: Option<u32>,
+}
+
+/// Instances of a service that are prepared ahead. Between these bounds the forecast says how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prepared {
+    /// Fewest, while there is room.
+    pub min: u32,
+    /// Most.
+    pub max: u32,
 }
 
 /// What becomes of clients that use an instance still when its drain has lasted for as long as it may.

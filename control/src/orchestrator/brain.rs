@@ -19,6 +19,8 @@ const HORIZONS: usize = 4;
 const LOOK_AHEAD: usize = 2;
 /// Most windows that are filled in for the time that the daemon was away.
 const MOST_MISSED: u64 = 512;
+/// Share of windows that instances and those that are prepared shall be enough for, as forecast.
+const RARE: f64 = 0.99;
 /// A start that takes less than this share of a window has effect in the next one.
 const AT_ONCE: f64 = 0.1;
 /// Requests of a window that are worth an instance ahead of them.
@@ -178,6 +180,17 @@ impl Brain {
         let forecast = self.predictor.forecast(horizon)?;
         let nothing = service.min == 0 && forecast.mean < LEAST_FORECAST;
         Some(if nothing { Forecast { mean: 0.0, ..forecast } } else { forecast })
+    }
+
+    /// Instances that one of the windows behind a decision may need: all but few windows need no more.
+    pub fn may_need(&self, service: &ServiceSpec, scaling: &Scaling, window: Duration) -> Option<u32> {
+        let first = self.horizon(service.technology, window);
+        let load = |h| {
+            let expected = self.forecast(service, h)?.mean;
+            (expected > 0.0).then(|| self.predictor.quantile(h, RARE).unwrap_or(expected).max(expected))
+        };
+        let most = (first..=first + LOOK_AHEAD).filter_map(load).reduce(f64::max)?;
+        Some((most / self.capacity(service, scaling).in_force()).ceil() as u32)
     }
 
     /// Windows ahead that a decision has effect in.

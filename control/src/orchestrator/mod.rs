@@ -311,12 +311,28 @@ impl Orchestrator {
         }
         let mut services = placed.nodes.remove(&self.node).unwrap_or_default();
         for (name, service) in &mut services {
+            service.prepared = self.prepared(name, service.replicas, config, &mut room);
             if let Some(outlook) = self.view.services.get_mut(name) {
                 service.fewer_soon = outlook.decisions.back().is_some_and(DecisionRecord::is_about_to_lower);
                 outlook.decision.clone_from(&service.reason);
             }
         }
         self.send(services);
+    }
+
+    /// Instances of a service that shall be prepared beside `replicas`: what the windows to come may need above these,
+    /// within its bounds and what there is room for.
+    fn prepared(&self, name: &ServiceName, replicas: u32, config: &Config, room: &mut Room<'_>) -> u32 {
+        let found = config.service(name).zip(config.scaling.get(name)).zip(self.brains.get(name));
+        let Some(((service, scaling), brain)) = found else { return 0 };
+        let Some(prepared) = service.prepared else { return 0 };
+        let may_need = brain.may_need(service, scaling, config.control.window).unwrap_or(0);
+        let most = [room.by_processors(service, scaling), room.by_memory(service, scaling), Some(service.max)];
+        let left = most.into_iter().flatten().map(|most| most.saturating_sub(replicas)).min().unwrap_or(0);
+        let count = may_need.saturating_sub(replicas).max(prepared.min).min(prepared.max).min(left);
+        // What is prepared for one service is not there for another.
+        room.take(service, replicas + count);
+        count
     }
 
     /// What was decided last, where that is carried out.
@@ -413,7 +429,8 @@ impl Orchestrator {
         // All but the reason, which figures change with each window.
         let is_new = |name: &ServiceName, wanted: &DesiredService| {
             let last = before.as_ref().and_then(|d| d.services.get(name));
-            last.is_none_or(|last| (last.replicas, last.fewer_soon) != (wanted.replicas, wanted.fewer_soon))
+            let said = |s: &DesiredService| (s.replicas, s.fewer_soon, s.prepared);
+            last.is_none_or(|last| said(last) != said(wanted))
         };
         let is_known = |d: &Arc<Desired>| d.services.keys().eq(services.keys());
         if services.iter().any(|(name, wanted)| is_new(name, wanted)) || !before.as_ref().is_some_and(is_known) {

@@ -418,7 +418,7 @@ fn a_restart_and_another_configuration_are_taken_up() {
 fn what_is_not_stored_is_not_in_force() {
     let mut stage = Stage::new(PLAIN, "");
     stage.load(35.0);
-    let service = DesiredService { replicas: 8, reason: "8 wanted".to_owned(), fewer_soon: false };
+    let service = DesiredService { replicas: 8, reason: "8 wanted".to_owned(), fewer_soon: false, prepared: 0 };
     stage.orchestrator.not_stored(&[(video(), service)].into());
     stage.is("store gone", 4, &["not in force, for it could not be stored: 8 wanted"]);
 }
@@ -527,4 +527,34 @@ fn many_services_take_turns() {
     }
     assert!(stage.orchestrator.fitted.is_some(), "estimation has begun");
     assert_eq!(stage.store.predictors().unwrap().len(), 200, "each had its turn to be stored");
+}
+
+#[test]
+fn what_the_windows_to_come_may_need_is_prepared_within_bounds_and_room() {
+    let prepared = |limits: &str, prepared: &str, loads: &[f64]| {
+        let own = "technology = 'xen-pvh'\nmemory_mib = 64\nmax = 8\n".to_owned() + prepared;
+        let text = "[dns]\nlisten = ['192.0.2.1']\n[control]\nwindow = '10s'\n[limits]\ninstances = 20\n".to_owned()
+            + limits
+            + "\n[[zone]]\nname = 'e.test'\n[[service]]\nname = 'video'\nnames = ['video.e.test']\n\
+               image = '/images/web'\ncapacity = 10\n"
+            + &own
+            + "\n[service.scaling]\n"
+            + PLAIN;
+        let mut stage = Stage::of(crate::config::parse(&text, "f.toml").unwrap_or_else(|e| panic!("{e}")));
+        loads.iter().for_each(|requests| stage.load(*requests));
+        let desired = stage.desired.borrow().clone().expect("a plan");
+        let video = &desired.services[&video()];
+        (video.replicas, video.prepared)
+    };
+    let steady = [20.0; 30];
+    let rough: Vec<f64> = (0..40).map(|window| if window % 4 == 3 { 20.0 } else { 42.0 }).collect();
+    assert_eq!(prepared("", "", &steady), (2, 0), "none is asked for");
+    assert_eq!(prepared("", "prepared = { min = 0, max = 4 }", &steady), (2, 0), "nothing speaks for more");
+    assert_eq!(prepared("", "prepared = { min = 1, max = 4 }", &steady), (2, 1), "the least");
+    // The last window had 20, the one before it twice as much.
+    let (replicas, count) = prepared("", "prepared = { min = 0, max = 6 }", &rough);
+    assert!(replicas == 2 && (3..=6).contains(&count), "{replicas} and {count} prepared");
+    assert_eq!(prepared("", "prepared = { min = 0, max = 1 }", &rough), (2, 1), "the most");
+    assert_eq!(prepared("memory_mib = 256", "prepared = { min = 0, max = 6 }", &rough), (2, 2), "the node's memory");
+    assert_eq!(prepared("memory_mib = 128", "prepared = { min = 1, max = 6 }", &rough), (2, 0), "no room");
 }

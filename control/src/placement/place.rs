@@ -172,7 +172,12 @@ fn describe(wanted: &BTreeMap<ServiceName, Want>, nodes: &[Node<'_>]) -> Placeme
     }
     for node in nodes {
         let services = reasons.iter().map(|(service, reason)| {
-            let desired = DesiredService { replicas: node.count(service), reason: reason.clone(), fewer_soon: false };
+            let desired = DesiredService {
+                replicas: node.count(service),
+                reason: reason.clone(),
+                fewer_soon: false,
+                prepared: 0,
+            };
             ((*service).clone(), desired)
         });
         placement.nodes.insert(node.view.name.clone(), services.collect());

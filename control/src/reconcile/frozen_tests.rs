@@ -76,7 +76,7 @@ async fn nothing_is_started_or_drained_that_cannot_be_stored() {
     assert!(!bench.operator.change(&id(1), InstanceState::Draining, "not wanted any more"));
     assert_eq!(state(&bench, 1), Some(InstanceState::Serving));
     let video = ServiceName::new("video").unwrap();
-    let wanted = DesiredService { replicas: 2, reason: "test".to_owned(), fewer_soon: false };
+    let wanted = DesiredService { replicas: 2, reason: "test".to_owned(), fewer_soon: false, prepared: 0 };
     let desired =
         Desired { revision: 1, node: NodeName::new("node").unwrap(), services: [(video.clone(), wanted)].into() };
     bench.operator.desired = Some(Arc::new(desired));

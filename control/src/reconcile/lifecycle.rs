@@ -107,7 +107,10 @@ impl Operator {
             cancelled,
             resume,
         };
+        let technology = tracked.record.technology;
         tracked.work = Work::Up { cancel, task: tokio::spawn(task.run()) };
+        // It may be made of one that was prepared.
+        self.prepare_again(technology);
     }
 
     fn lease(&self, technology: Technology, now: Timestamp) -> Option<AddressPair> {

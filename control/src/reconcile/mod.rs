@@ -21,6 +21,7 @@ mod idle;
 mod late;
 mod lifecycle;
 mod operator;
+mod prepare;
 mod probe;
 mod publish;
 mod resize;
@@ -63,6 +64,8 @@ enum Event {
     TakenDown { id: InstanceId, outcome: take_down::Outcome },
     /// A running instance was given other limits, or could not be.
     Resized { id: InstanceId, outcome: Result<Resized, String> },
+    /// A technology has prepared what it was asked for, or could not look.
+    Prepared { technology: Technology, outcome: Result<prepare::Prepared, String> },
     /// A technology told something by itself.
     Driver { technology: Technology, event: DriverEvent },
     /// A counting period was closed.

@@ -14,6 +14,7 @@ use super::back_off::BackOff;
 use super::hold::{HoldError, Rollback, RolledBack};
 use super::idle::Awake;
 use super::late::Late;
+use super::prepare::Preparing;
 use super::resize::Given;
 use super::served::Serving;
 use super::short_ttl::{Named, Shortening};
@@ -116,6 +117,8 @@ pub struct Operator {
     pub(super) config: Arc<Config>,
     pub(super) instances: BTreeMap<InstanceId, Tracked>,
     pub(super) technologies: BTreeMap<Technology, TechnologyReport>,
+    /// What they prepare.
+    pub(super) preparing: BTreeMap<Technology, Preparing>,
     pub(super) back_off: BackOff,
     /// Services that are kept up by use alone, as long as they are used.
     pub(super) awake: BTreeMap<ServiceName, Awake>,
@@ -171,6 +174,7 @@ impl Operator {
             config,
             instances: BTreeMap::new(),
             technologies: BTreeMap::new(),
+            preparing: BTreeMap::new(),
             back_off: BackOff::default(),
             awake: BTreeMap::new(),
             shortenings: BTreeMap::new(),
@@ -230,6 +234,7 @@ impl Operator {
                     self.refused = None;
                     if self.settled { self.audit().await } else { self.adopt().await }
                     self.resize_refused();
+                    self.prepare_all_again();
                 }
                 () = sleep_until(wake.into()) => {}
             }
@@ -280,6 +285,7 @@ impl Operator {
         self.store_late();
         self.act();
         self.resize();
+        self.prepare();
         self.shorten_ttls();
         self.publish();
         self.take_down_unpublished();
@@ -321,6 +327,7 @@ impl Operator {
             Event::Failed { id, reason } => self.failed(&id, &reason),
             Event::TakenDown { id, outcome } => self.taken_down(&id, outcome),
             Event::Resized { id, outcome } => self.resized(&id, outcome),
+            Event::Prepared { technology, outcome } => self.prepared(technology, outcome),
             Event::Driver { technology, event } => self.driver_event(technology, event).await,
             Event::Window(report) if report.closed => {
                 let took_ms = |id: &InstanceId| self.instances.get(id).and_then(|t| t.weighing.median_ms());
@@ -379,7 +386,9 @@ impl Operator {
                     self.audit().await;
                 }
                 self.resize_refused();
+                self.prepare_again(technology);
             }
+            DriverEvent::Unprepared => self.prepare_again(technology),
         }
     }
 

@@ -352,6 +352,7 @@ mod tests {
             memory_mib: 256,
             shaping: None,
             summon: None,
+            prepared: None,
             probing: crate::model::Probing::default(),
             start_deadline: Duration::from_secs(30),
             drain_quiet: Duration::from_secs(2),

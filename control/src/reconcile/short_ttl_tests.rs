@@ -25,7 +25,7 @@ drain_ttl_s = 2
 
 /// Says what is planned and publishes what follows; the TTL in the tables.
 fn plan(operator: &mut Operator, replicas: u32, fewer_soon: bool) -> u32 {
-    let wanted = DesiredService { replicas, reason: "test".to_owned(), fewer_soon };
+    let wanted = DesiredService { replicas, reason: "test".to_owned(), fewer_soon, prepared: 0 };
     let services = [(ServiceName::new("video").unwrap(), wanted)].into();
     let node = operator.world.node.clone();
     operator.desired = Some(Arc::new(Desired { revision: 1, node, services }));

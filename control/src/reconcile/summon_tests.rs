@@ -33,7 +33,7 @@ fn order(service: u32) -> SummonOrder {
 }
 
 fn plan(fixture: &Fixture, revision: u64, replicas: u32) {
-    let wanted = DesiredService { replicas, reason: "planned".to_owned(), fewer_soon: false };
+    let wanted = DesiredService { replicas, reason: "planned".to_owned(), fewer_soon: false, prepared: 0 };
     let services = BTreeMap::from([(rare(), wanted)]);
     fixture.desired.send_replace(Some(Arc::new(Desired {
         revision,

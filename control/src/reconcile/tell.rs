@@ -51,6 +51,7 @@ impl Operator {
         self.view.bases = snapshot.services.iter().map(|s| (s.name.clone(), s.basis)).collect();
         self.view.held.clone_from(&self.hold);
         self.view.technologies.clone_from(&self.technologies);
+        self.view.prepared = self.preparing.values().flat_map(|p| p.ready.clone()).collect();
         let (shares, weights) = (shares(&snapshot), self.weights());
         let orders = Arc::clone(&self.orders.borrow());
         self.view.instances = self

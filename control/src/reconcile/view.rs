@@ -111,6 +111,9 @@ pub struct OperatorView {
     pub instances: BTreeMap<InstanceId, InstanceReport>,
     /// Technologies.
     pub technologies: BTreeMap<Technology, TechnologyReport>,
+    /// Instances that are prepared ahead, by service.
+    #[serde(default)]
+    pub prepared: BTreeMap<ServiceName, u32>,
     /// From what each service is answered.
     pub bases: BTreeMap<ServiceName, Basis>,
     /// Services that are answered from their last good backends because none serves.

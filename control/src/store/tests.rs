@@ -225,7 +225,7 @@ fn documents_predictors_and_configuration_are_kept() {
     let place = Place::new();
     let store = place.open();
     let node = NodeName::new("n").unwrap();
-    let wanted = DesiredService { replicas: 3, reason: "because".to_owned(), fewer_soon: false };
+    let wanted = DesiredService { replicas: 3, reason: "because".to_owned(), fewer_soon: false, prepared: 0 };
     let desired =
         |revision| Desired { revision, node: node.clone(), services: [(service("s"), wanted.clone())].into() };
     assert_eq!(store.desired(&node).unwrap(), None);

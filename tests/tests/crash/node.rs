@@ -165,6 +165,7 @@ impl Node {
                 replicas: 1 + (chance.next() % 4) as u32,
                 reason: "chance".to_owned(),
                 fewer_soon: false,
+                prepared: 0,
             };
             let services = self.config.services.iter().map(|s| (s.name.clone(), wanted(s))).collect();
             let desired = Desired { revision, node: self.config.node.clone(), services };

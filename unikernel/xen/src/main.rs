@@ -14,6 +14,7 @@ mod page;
 mod ring;
 mod store;
 
+use alloc::string::String;
 use core::fmt::{Display, Write};
 use core::panic::PanicInfo;
 
@@ -34,6 +35,11 @@ static HEAP: TalcLock<RawSpinlock, Manual> = TalcLock::new(Manual);
 
 /// Where the toolstack asks for the domain's end.
 const CONTROL: &str = "control/shutdown";
+/// A guest that was started in advance has this word on its command line. It says in the store that it is there, and
+/// sleeps until it finds its words in the other entry.
+const AWAIT: &str = "await";
+const AWAITS: &str = "data/awaits";
+const ARGUMENTS: &str = "data/arguments";
 
 struct Machine {
     net: Net,
@@ -116,17 +122,33 @@ fn unikernel_main(boot: &Boot) -> ! {
     if heap.is_none() {
         fail(&"no memory to start with");
     }
-    let settings = Settings::parse(boot.command_line()).unwrap_or_else(|error| fail(&error));
     if let Err(hypercall::Refused(errno)) = events::start() {
         fail(&format_args!("the hypervisor shares no page ({errno})"));
     }
-    let start = events::now();
     let mut store = Store::find().unwrap_or_else(|error| fail(&error));
+    let mut line = String::from(boot.command_line());
+    if line.split_ascii_whitespace().any(|word| word == AWAIT) {
+        line = told(&mut store).unwrap_or_else(|error| fail(&error));
+    }
+    let settings = Settings::parse(&line).unwrap_or_else(|error| fail(&error));
+    let start = events::now();
     let net = Net::connect(&mut store).unwrap_or_else(|error| fail(&error));
     if let Err(error) = store.watch(CONTROL) {
         fail(&error);
     }
     serve(&mut Machine { net, store, start, memory: boot.heap_size }, &settings)
+}
+
+/// Sleeps until the toolstack says what this guest is for.
+fn told(store: &mut Store) -> Result<String, StoreError> {
+    store.watch(ARGUMENTS)?;
+    store.write(&[(AWAITS, ARGUMENTS)])?;
+    loop {
+        store.wait()?;
+        if let Some(words) = store.read(ARGUMENTS)? {
+            return Ok(words);
+        }
+    }
 }
 
 /// Says why, and ends the domain as one that has crashed.

@@ -72,10 +72,17 @@ impl Host {
     /// [`Error`].
     pub async fn configure(&self, domain: &Domain, labels: &BTreeMap<String, String>, entries: &[Entry]) -> Result<()> {
         self.expect(Operation::Configure, domain).await?;
-        self.write_down(domain, labels, entries).await
+        self.write_down(domain, labels, entries, []).await
     }
 
-    async fn write_down(&self, domain: &Domain, labels: &BTreeMap<String, String>, entries: &[Entry]) -> Result<()> {
+    /// Writes notes, entries for the guest, and `more`, in one transaction.
+    pub(super) async fn write_down<const MORE: usize>(
+        &self,
+        domain: &Domain,
+        labels: &BTreeMap<String, String>,
+        entries: &[Entry],
+        more: [Change; MORE],
+    ) -> Result<()> {
         let own = domain.path();
         // With no label at all, too, a domain that is whole has notes.
         let whole = Change::Write { path: format!("{own}/{NOTES}"), value: Vec::new(), access: None };
@@ -89,7 +96,7 @@ impl Host {
             value: entry.value.clone(),
             access: entry.access.map(|access| (domain.id, access)),
         });
-        let changes: Vec<Change> = std::iter::once(whole).chain(notes).chain(entries).collect();
+        let changes: Vec<Change> = std::iter::once(whole).chain(notes).chain(entries).chain(more).collect();
         self.store.commit(&changes).await.map_err(store(Operation::Configure, domain))
     }
 
@@ -98,7 +105,7 @@ impl Host {
         let name = creation.spec.name.to_string();
         let id = self.find(uuid, &name).await?;
         let domain = Domain { id, uuid, name };
-        self.write_down(&domain, &creation.labels, &creation.entries).await?;
+        self.write_down(&domain, &creation.labels, &creation.entries, []).await?;
         if held && !creation.paused {
             self.unpause(&domain).await?;
         }
@@ -108,8 +115,7 @@ impl Host {
     /// The number of a domain that was just made: most often the highest one.
     async fn find(&self, uuid: Uuid, name: &str) -> Result<DomainId> {
         let failed = |error| store(Operation::Configure, name)(error);
-        let names = self.store.list("/local/domain").await.map_err(failed)?;
-        let mut ids: Vec<DomainId> = names.iter().filter_map(|id| id.parse().ok().and_then(DomainId::new)).collect();
+        let mut ids = self.ids().await.map_err(failed)?;
         ids.sort_unstable_by(|a, b| b.cmp(a));
         for id in ids {
             if self.uuid_at(&format!("/local/domain/{id}")).await.map_err(failed)? == Some(uuid) {

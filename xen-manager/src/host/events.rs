@@ -112,6 +112,8 @@ impl Events {
                 self.told.push_back(Event::Appeared(domain.clone()));
                 (domain, false)
             });
+            // One that was made in advance may have got another.
+            domain.name = row.name;
             if let Some(end) = row.end
                 && !*ended
             {

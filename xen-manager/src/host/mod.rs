@@ -4,17 +4,19 @@
 //! by its UUID ([`Uuid::of`]), from the first moment on; what has another is listed by [`Host::list_all`] and never
 //! touched. A second handle, or one after a restart, finds what an earlier one has made.
 
+mod assign;
 mod create;
 mod events;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use assign::Assignment;
 pub use create::{Creation, Entry};
 pub use events::{Event, Events};
 
 use crate::console::Console;
-use crate::domain::{Domain, DomainState, End};
+use crate::domain::{Domain, DomainId, DomainState, End};
 use crate::error::{Error, Operation};
 use crate::identity::{Owner, Uuid};
 use crate::store::{Store, StoreError};
@@ -347,6 +349,12 @@ impl Host {
             }
         }
         Ok(Some(labels))
+    }
+
+    /// Numbers that have entries in the store.
+    async fn ids(&self) -> std::result::Result<Vec<DomainId>, StoreError> {
+        let names = self.store.list("/local/domain").await?;
+        Ok(names.iter().filter_map(|id| id.parse().ok().and_then(DomainId::new)).collect())
     }
 
     /// The UUID of the domain that has a number now, from its entries.

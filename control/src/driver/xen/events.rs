@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use xen_manager::{Event, Events, Uuid};
+use xen_manager::{Domain, Event, Events, Uuid};
 
 use super::Xen;
 use crate::driver::DriverEvent;
@@ -19,6 +19,16 @@ enum Stage {
     Away { told: bool },
     /// Domains are watched.
     Watching(Box<Events>),
+}
+
+/// What the end of a domain means. That it has become an instance may be known to the pool alone yet.
+fn over(driver: &Xen, domain: &Domain, cause: String) -> Option<DriverEvent> {
+    let instance = driver.pool.instance(domain.uuid).or_else(|| driver.instance(&domain.name));
+    let was_prepared = driver.pool.forget(domain.uuid);
+    match instance {
+        Some(id) => Some(DriverEvent::Exited { id, cause }),
+        None => was_prepared.then_some(DriverEvent::Unprepared),
+    }
 }
 
 /// Events of the driver's domains from the first poll on; ends that nobody has dealt with are told then.
@@ -49,12 +59,15 @@ pub(super) fn of(driver: &Xen) -> impl Stream<Item = DriverEvent> + Send + '_ {
                         Event::Ended(domain, end) => {
                             ended.insert(domain.uuid);
                             let cause = format!("the domain has ended: {}", end.label());
-                            driver.instance(&domain.name).map(|id| DriverEvent::Exited { id, cause })
+                            over(driver, &domain, cause)
                         }
-                        Event::Gone(domain) if ended.remove(&domain.uuid) => None,
+                        Event::Gone(domain) if ended.remove(&domain.uuid) => {
+                            driver.pool.forget(domain.uuid);
+                            None
+                        }
                         Event::Gone(domain) => {
                             let cause = "the domain was destroyed".to_owned();
-                            driver.instance(&domain.name).map(|id| DriverEvent::Exited { id, cause })
+                            over(driver, &domain, cause)
                         }
                     };
                     stage = Stage::Watching(events);

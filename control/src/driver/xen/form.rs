@@ -17,6 +17,15 @@ const LINUX_MEMORY: u32 = 2;
 /// so much at once (ClickOS, `minios/xenbus`; its own tool parts it so).
 const CHUNK: usize = 1024;
 
+/// On the command line of a guest that is started in advance: it writes an entry once it waits, and finds its words in
+/// another one.
+const AWAIT: &str = "await";
+pub(super) const AWAITS: &str = "data/awaits";
+const ARGUMENTS: &str = "data/arguments";
+
+/// Address of an interface of which nobody knows yet whose it will be; it is joined to nothing.
+const NO_MAC: &str = "02:00:00:00:00:02";
+
 /// Rumprun's configuration on Xen (`doc/config.md` of Rumprun): the interface is made by it.
 const RUMPRUN: &str = r#"{"net":{"interfaces":{"xenif0":{"create":true,"addrs":[{"type":"inet","method":"static","addr":"{ip}/{prefix}"}]}},"gateways":[{"type":"inet","addr":"{gw}"}]}"#;
 
@@ -27,6 +36,38 @@ pub(super) struct Form {
     pub domain: DomainSpec,
     /// What it finds in the store at its first instruction.
     pub entries: Vec<Entry>,
+}
+
+/// An instance as a domain that is made before anybody knows which instance it will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Prepared {
+    /// The domain.
+    pub domain: DomainSpec,
+    /// How far it comes.
+    pub until: Until,
+}
+
+/// How far a prepared domain comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// It is held before its first instruction: it reads the store once, at its start.
+    Start,
+    /// It has booted, says that it waits and sleeps until its words are there.
+    Asleep,
+    /// It has booted and says that it waits; it is held then, for its init may look for its words again and again.
+    Booted,
+}
+
+impl Until {
+    /// How far guests of that launch form come; `None` where they are told by their command line alone.
+    pub const fn of(launch: Launch) -> Option<Self> {
+        match launch {
+            Launch::Rumprun | Launch::ClickOs => Some(Self::Start),
+            Launch::Selvedge => Some(Self::Asleep),
+            Launch::Linux => Some(Self::Booted),
+            Launch::Mirage | Launch::Unikraft | Launch::Osv | Launch::Nanos => None,
+        }
+    }
 }
 
 /// Why an instance can be no domain.
@@ -59,35 +100,83 @@ impl Form {
     ) -> Result<Self, FormError> {
         let values = values(spec, attachment);
         let guest = &spec.guest;
-        let told_by_store = matches!(guest.launch, Launch::Rumprun | Launch::ClickOs);
-        let mut words = Vec::new();
-        if !told_by_store {
-            words = words_of(guest.launch, image.arguments.as_deref(), &values);
-            words.extend(guest.arguments.iter().cloned());
+        let told_by_store = Until::of(guest.launch) == Some(Until::Start);
+        let cmdline = if told_by_store { String::new() } else { words(spec, image, &values) };
+        let entries = if told_by_store { store_entries(spec, &values)? } else { Vec::new() };
+        Ok(Self { domain: domain(kind, name, spec, image, (cmdline, mac(attachment)?))?, entries })
+    }
+
+    /// What a prepared domain finds in the store once it is the instance.
+    pub fn told(spec: &InstanceSpec, image: &ImageFile, attachment: &Attachment) -> Result<Vec<Entry>, FormError> {
+        let values = values(spec, attachment);
+        let mut words = match Until::of(spec.guest.launch) {
+            Some(Until::Start) => return store_entries(spec, &values),
+            _ => words(spec, image, &values),
+        };
+        if spec.guest.launch == Launch::Linux {
+            // Its driver has been given another one at the boot.
+            words.push_str(&format!(" mac={}", mac(attachment)?));
         }
-        let entries = match guest.launch {
-            Launch::Rumprun => vec![rumprun(&values, &guest.arguments)],
-            Launch::ClickOs => click(&values, spec)?,
-            _ => Vec::new(),
-        };
-        let (memory_mib, vcpus) = (mib(spec.resources.memory_mib), vcpus(spec.resources.vcpus));
-        let is_linux = guest.launch == Launch::Linux;
-        let mac = attachment.mac.map(|byte| format!("{byte:02x}")).join(":");
-        let domain = DomainSpec {
-            name: name.parse()?,
-            kind,
-            kernel: image.path.clone(),
-            ramdisk: guest.ramdisk.as_ref().map(Into::into),
-            cmdline: words.join(" "),
-            memory_mib,
-            max_memory_mib: if is_linux { memory_mib.saturating_mul(LINUX_MEMORY) } else { memory_mib },
-            vcpus,
-            // Linux brings all up that there may ever be.
-            max_vcpus: vcpus,
-            scheduling: Scheduling { cap: cap(spec.resources.vcpus), ..Scheduling::default() },
-            vifs: vec![Vif { mac: mac.parse::<Mac>()? }],
-        };
-        Ok(Self { domain, entries })
+        Ok(vec![Entry { path: ARGUMENTS.to_owned(), value: words.into_bytes(), access: None }])
+    }
+}
+
+impl Prepared {
+    /// The domain of that name that can become an instance like `spec`; `None` where its guest is told all that it needs
+    /// to know by its command line, which is fixed when the domain is made.
+    pub fn of(kind: DomainKind, name: &str, spec: &InstanceSpec, image: &ImageFile) -> Result<Option<Self>, FormError> {
+        let Some(until) = Until::of(spec.guest.launch) else { return Ok(None) };
+        // A Linux kernel reads its own words at the boot, so they stand there, too.
+        let own = if spec.guest.launch == Launch::Linux { spec.guest.arguments.as_slice() } else { &[] };
+        let words = std::iter::once(AWAIT).chain(own.iter().map(String::as_str));
+        let cmdline = if until == Until::Start { String::new() } else { words.collect::<Vec<_>>().join(" ") };
+        Ok(Some(Self { domain: domain(kind, name, spec, image, (cmdline, NO_MAC.parse()?))?, until }))
+    }
+}
+
+/// The domain with that command line and address.
+fn domain(
+    kind: DomainKind,
+    name: &str,
+    spec: &InstanceSpec,
+    image: &ImageFile,
+    (cmdline, mac): (String, Mac),
+) -> Result<DomainSpec, FormError> {
+    let (memory_mib, vcpus) = (mib(spec.resources.memory_mib), vcpus(spec.resources.vcpus));
+    let is_linux = spec.guest.launch == Launch::Linux;
+    Ok(DomainSpec {
+        name: name.parse()?,
+        kind,
+        kernel: image.path.clone(),
+        ramdisk: spec.guest.ramdisk.as_ref().map(Into::into),
+        cmdline,
+        memory_mib,
+        max_memory_mib: if is_linux { memory_mib.saturating_mul(LINUX_MEMORY) } else { memory_mib },
+        vcpus,
+        // Linux brings all up that there may ever be.
+        max_vcpus: vcpus,
+        scheduling: Scheduling { cap: cap(spec.resources.vcpus), ..Scheduling::default() },
+        vifs: vec![Vif { mac }],
+    })
+}
+
+/// Address of its interface.
+pub(super) fn mac(attachment: &Attachment) -> Result<Mac, MacError> {
+    attachment.mac.map(|byte| format!("{byte:02x}")).join(":").parse()
+}
+
+/// What the guest is told in words, its application's own behind them.
+fn words(spec: &InstanceSpec, image: &ImageFile, values: &Values) -> String {
+    let mut words = words_of(spec.guest.launch, image.arguments.as_deref(), values);
+    words.extend(spec.guest.arguments.iter().cloned());
+    words.join(" ")
+}
+
+/// What a guest that is told by the store finds there at its first instruction.
+fn store_entries(spec: &InstanceSpec, values: &Values) -> Result<Vec<Entry>, FormError> {
+    match spec.guest.launch {
+        Launch::ClickOs => click(values, spec),
+        _ => Ok(vec![rumprun(values, &spec.guest.arguments)]),
     }
 }
 
@@ -183,6 +272,34 @@ mod tests {
         let linux = launch(Launch::Linux, &[]).domain;
         assert_eq!((linux.max_vcpus, linux.max_memory_mib), (2, 64));
         assert_eq!((vcpus(0.05), cap(0.05), vcpus(1.0), cap(0.001)), (1, 5, 1, 1));
+    }
+
+    #[test]
+    fn a_prepared_domain_knows_nothing_of_its_instance() {
+        let attachment = testing::attachment(false);
+        let image = ImageFile::at("/images/x".into());
+        for (launch, cmdline, until, entry, told) in [
+            (Launch::Selvedge, "await", Until::Asleep, ARGUMENTS, "ip=10.0.0.9/24 gw=10.0.0.1 more"),
+            (
+                Launch::Linux,
+                "await more",
+                Until::Booted,
+                ARGUMENTS,
+                "ip=10.0.0.9::10.0.0.1:255.255.255.0::eth0:off more mac=02:00:00:00:00:ab",
+            ),
+            (Launch::Rumprun, "", Until::Start, "rumprun/cfg", r#"{"net":"#),
+        ] {
+            let guest = Guest { launch, arguments: vec!["more".to_owned()], ..Guest::default() };
+            let spec = testing::spec(guest, 1.0);
+            let prepared = Prepared::of(DomainKind::Pvh, "x", &spec, &image).unwrap().unwrap();
+            assert_eq!((prepared.domain.cmdline.as_str(), prepared.until), (cmdline, until));
+            prepared.domain.validate().unwrap();
+            let entries = Form::told(&spec, &image, &attachment).unwrap();
+            assert_eq!(entries[0].path, entry);
+            assert!(String::from_utf8_lossy(&entries[0].value).starts_with(told), "{entries:?}");
+        }
+        let spec = testing::spec(Guest { launch: Launch::Mirage, ..Guest::default() }, 1.0);
+        assert_eq!(Prepared::of(DomainKind::Pvh, "x", &spec, &image).unwrap(), None);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! An instance is a domain. Its UUID begins with the owner's number, and its name holds technology, owner and instance, so
 //! it is known as ours whatever happened to the daemon. Its interface comes with it and is joined to the bridge by the
-//! caller; no hotplug script is run.
+//! caller; no hotplug script is run. Domains may be prepared ahead of their instances ([`pool`]).
 
 mod events;
 mod form;
+mod pool;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,11 +21,12 @@ use xen_manager::{Creation, Domain, DomainKind, Error, Host, Owned, Owner, Xl};
 
 use super::guest::{ImageSource, Images};
 use super::{
-    Attachment, BoxError, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Resized, Resources, Result,
-    Running, Usage,
+    Attachment, BoxError, Driver, DriverError, DriverEvent, FetchProgress, InstanceSpec, Preparation, Resized,
+    Resources, Result, Running, Usage,
 };
 use crate::model::{InstanceId, OwnerId, PortEnd, PortKind, Technology};
 use form::Form;
+use pool::{Offer, Pool};
 
 /// How long the store may take for one answer.
 const STORE: Duration = Duration::from_secs(20);
@@ -54,6 +56,7 @@ pub struct Xen {
     owner: OwnerId,
     number: Owner,
     images: Images,
+    pool: Pool,
     /// Made with the first call, for its connection is a task.
     host: OnceLock<Host>,
 }
@@ -72,7 +75,7 @@ impl Xen {
         let number = u64::from_str_radix(owner.as_str(), 16).ok().and_then(Owner::new)?;
         let images = Images::new(technology, false);
         let (settings, owner) = (settings.clone(), owner.clone());
-        Some(Self { technology, kind, settings, owner, number, images, host: OnceLock::new() })
+        Some(Self { technology, kind, settings, owner, number, images, pool: Pool::new(), host: OnceLock::new() })
     }
 
     /// The same, with images by name as well as by file.
@@ -118,9 +121,10 @@ impl Xen {
         format!("{}{id}", self.prefix())
     }
 
-    /// The instance that a domain of that name is.
+    /// The instance that a domain of that name is; none where it is prepared for one.
     fn instance(&self, name: &str) -> Option<InstanceId> {
-        InstanceId::new(name.strip_prefix(&self.prefix())?).ok()
+        let id = name.strip_prefix(&self.prefix())?;
+        InstanceId::new(id).ok().filter(|_| self.number_of(name).is_none())
     }
 
     /// All domains of this driver's with their instances.
@@ -151,13 +155,14 @@ impl Xen {
             (VCPUS.to_owned(), form.domain.vcpus.to_string()),
         ]);
         let creation = Creation { spec: &form.domain, labels, entries: form.entries, paused: false };
+        let offer = self.offer(spec, &image, &attachment)?;
         let host = self.host();
-        let made = match host.create(&creation).await {
+        let made = match self.make(&spec.id, &creation, offer.as_ref()).await {
             // Left from an interrupted start, unless it is another's.
             Err(error @ Error::NameTaken { .. }) => match self.find(&spec.id).await? {
                 Some(left) => {
                     host.destroy(&left.domain).await.map_err(self.refused("remove what was left of", &spec.id))?;
-                    host.create(&creation).await
+                    self.make(&spec.id, &creation, offer.as_ref()).await
                 }
                 None => Err(error),
             },
@@ -166,12 +171,43 @@ impl Xen {
         let domain = made.map_err(self.refused("start", &spec.id))?;
         // Its frames wait at the interface until that is up, which is for the caller.
         if let Err(error) = host.connect_vif(&domain, 0).await {
-            if let Err(left) = host.destroy(&domain).await {
-                tracing::warn!(instance = %spec.id, error = %left, "a half-started domain could not be removed");
-            }
+            self.remove_half(&domain).await;
             return Err(self.refused("connect", &spec.id)(error));
         }
         Ok(self.running(spec.id.clone(), &domain, true, spec.service.to_string()))
+    }
+
+    /// The instance's domain: a prepared one, or a new one.
+    async fn make(
+        &self,
+        id: &InstanceId,
+        creation: &Creation<'_>,
+        offer: Option<&Offer>,
+    ) -> std::result::Result<Domain, Error> {
+        if let Some(offer) = offer
+            && let Some(domain) = self.take(id, offer, &creation.labels).await?
+        {
+            return Ok(domain);
+        }
+        match self.create(creation).await {
+            // What is prepared for later is not worth more than what is wanted now.
+            Err(Error::NoMemory { .. }) if self.give_up().await => self.create(creation).await,
+            made => made,
+        }
+    }
+
+    /// Makes a domain, with others at a time but not with all.
+    async fn create(&self, creation: &Creation<'_>) -> std::result::Result<Domain, Error> {
+        // It is never closed.
+        let _permit = self.pool.creations.acquire().await;
+        self.host().create(creation).await
+    }
+
+    /// Removes a domain behind a failure, which is what is told.
+    async fn remove_half(&self, domain: &Domain) {
+        if let Err(error) = self.host().destroy(domain).await {
+            tracing::warn!(%domain, %error, "a domain that is of no use could not be removed");
+        }
     }
 
     async fn stop_domain(&self, id: &InstanceId, grace: Duration) -> Result<()> {
@@ -258,6 +294,10 @@ impl Driver for Xen {
         self.start_domain(spec, attachment).boxed()
     }
 
+    fn prepare<'a>(&'a self, wanted: &'a [(InstanceSpec, u32)]) -> BoxFuture<'a, Result<Preparation>> {
+        self.fill(wanted).boxed()
+    }
+
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<()>> {
         self.stop_domain(id, grace).boxed()
     }
@@ -300,6 +340,8 @@ mod tests {
         assert_eq!(pv.instance(&pvh.name(&id)), None);
         assert_eq!(pvh.instance("xen-pvh-00000000beee-00000007"), None);
         assert_eq!(pv.instance("(null)"), None);
+        assert_eq!(pv.instance("xen-pv-00000000beef-pool-7"), None);
+        assert_eq!((pv.number_of("xen-pv-00000000beef-pool-7"), pv.number_of(&pv.name(&id))), (Some(7), None));
     }
 
     /// On a machine without Xen one line says so, and nothing hangs.
