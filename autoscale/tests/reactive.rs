@@ -81,29 +81,42 @@ fn compared(trace: &Trace) -> (ElasticityScore, ElasticityScore) {
     (ours, hpa_alike(trace, &options, ours.instance_seconds_ratio).unwrap().1)
 }
 
+/// Means over the lengths of a window, of the plan and of the `hpa`.
+#[derive(Debug)]
+struct Compared {
+    kind: &'static str,
+    /// Windows with too few instances, percent.
+    short: [f64; 2],
+    /// Changes per hour.
+    changes: [f64; 2],
+}
+
+fn of_kind(kind: Kind) -> Compared {
+    let pairs = [30.0, 120.0, 300.0].map(|window_s| compared(&made(kind, window_s, 7 + window_s as u64)));
+    let means = |of: fn(&ElasticityScore) -> f64| {
+        [pairs.iter().map(|p| of(&p.0)).sum::<f64>() / 3.0, pairs.iter().map(|p| of(&p.1)).sum::<f64>() / 3.0]
+    };
+    let all = Compared { kind: kind.0, short: means(|e| e.tau_u), changes: means(|e| e.adaptations_per_h) };
+    println!("{}: short {:.2?} %, changes per hour {:.2?}, plan and hpa", all.kind, all.short, all.changes);
+    all
+}
+
 #[test]
 fn the_plan_leaves_less_short_than_a_reactive_one_that_takes_as_much() {
-    let kind = |kind: Kind| {
-        let pairs = [30.0, 120.0, 300.0].map(|window_s| compared(&made(kind, window_s, 7 + window_s as u64)));
-        let mean = |f: &dyn Fn(&(ElasticityScore, ElasticityScore)) -> f64| pairs.iter().map(f).sum::<f64>() / 3.0;
-        let short = [mean(&|p| p.0.tau_u), mean(&|p| p.1.tau_u)];
-        let changes = [mean(&|p| p.0.adaptations_per_h), mean(&|p| p.1.adaptations_per_h)];
-        println!("{}: short {short:.2?} %, changes per hour {changes:.2?}, plan and hpa", kind.0);
-        (kind.0, short, changes)
-    };
-    let all: Vec<_> = std::thread::scope(|scope| {
-        let halves = KINDS.chunks(KINDS.len() / 2).map(|half| {
-            let kind = &kind;
-            scope.spawn(move || half.iter().map(|k| kind(*k)).collect::<Vec<_>>())
-        });
-        let halves: Vec<_> = halves.collect();
+    let all: Vec<Compared> = std::thread::scope(|scope| {
+        let halves = KINDS.chunks(KINDS.len() / 2);
+        let halves: Vec<_> =
+            halves.map(|half| scope.spawn(|| half.iter().map(|kind| of_kind(*kind)).collect::<Vec<_>>())).collect();
         halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
     });
-    for (name, [ours, theirs], _) in &all {
+    for Compared { kind, short: [ours, theirs], .. } in &all {
         // About equal where nothing can be foreseen, and then chance decides.
-        assert!(*ours <= theirs + 1.0, "{name}: {ours} {theirs}");
+        assert!(*ours <= theirs + 1.0, "{kind}: {ours} {theirs}");
     }
-    let sum = |f: &dyn Fn(&(&str, [f64; 2], [f64; 2])) -> f64| all.iter().map(f).sum::<f64>();
-    assert!(sum(&|k| k.1[0]) < 0.5 * sum(&|k| k.1[1]), "windows short: {all:?}");
-    assert!(sum(&|k| k.2[0]) < sum(&|k| k.2[1]), "changes: {all:?}");
+    let sum = |of: fn(&Compared) -> [f64; 2]| {
+        all.iter().map(of).fold([0.0, 0.0], |sum, pair| [sum[0] + pair[0], sum[1] + pair[1]])
+    };
+    let ([short, theirs], [changes, more]) = (sum(|c| c.short), sum(|c| c.changes));
+    assert!(short < 0.5 * theirs, "windows short: {all:?}");
+    assert!(changes < more, "changes: {all:?}");
 }

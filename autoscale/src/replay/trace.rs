@@ -48,7 +48,7 @@ pub enum TraceError {
     },
     /// Times do not keep the step.
     #[error(
-        "line {line}: {seconds} s after the row before, where the step is {step} s; every row is one or more whole windows later"
+        "line {line}: {seconds} s after the row before, where the step is {step} s; every row is 1 to {MOST_MISSING} whole windows later"
     )]
     Step {
         /// From 1.
