@@ -309,7 +309,8 @@ impl Operator {
             self.late.add(&record, Some(after(now, forward)));
             self.keep_late();
         }
-        let until = after(now, rest.max(forward.unwrap_or_default()));
+        // The kernel's rules are gone before another instance has the address.
+        let until = after(now, rest.max(forward.map_or(Duration::ZERO, |forward| forward + QUARANTINE_GRACE)));
         match tokio::task::block_in_place(|| self.world.store.retire(&record, &transition, until)) {
             Ok(_) => {
                 tell(&transition);
