@@ -89,10 +89,10 @@ fn number(running: &Running) -> String {
     name.strip_prefix("vif").unwrap().split('.').next().unwrap().to_owned()
 }
 
-/// The same, whose guest has no way to be crashed but a fault that it does not handle: the hypervisor resets it.
-struct Faulting;
+/// The same, whose guest has no way to be crashed but an interrupt that it does not handle: the hypervisor resets it.
+struct Interrupted;
 
-impl Outside for Faulting {
+impl Outside for Interrupted {
     fn kill<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ()> {
         async { drop(xl(&["trigger", &number(running), "nmi"]).await) }.boxed()
     }
@@ -154,22 +154,22 @@ async fn fresh(owner: &OwnerId) -> Net {
 }
 
 /// What differs between guests that keep the contract.
-struct Guests {
+struct Guests<'a> {
     spec: InstanceSpec,
     memory: bool,
     share: f64,
     load: &'static str,
-    outside: &'static dyn Outside,
+    outside: &'a dyn Outside,
 }
 
-async fn linux_keeps_the_contract(technology: Technology, owner: u64) {
+async fn keeps_the_contract_with_linux(technology: Technology, owner: u64) {
     let owner = OwnerId::from_number(owner);
     let spec = linux(&owner, 0);
     let guests = Guests { spec, memory: true, share: 0.4, load: "/cgi-bin/work", outside: &Domains };
     keeps_the_contract(technology, &owner, guests).await;
 }
 
-async fn keeps_the_contract(technology: Technology, owner: &OwnerId, guests: Guests) {
+async fn keeps_the_contract(technology: Technology, owner: &OwnerId, guests: Guests<'_>) {
     let net = fresh(owner).await;
     let others = OwnerId::from_number(0xfeed);
     let fixture = Fixture {
@@ -194,27 +194,27 @@ async fn keeps_the_contract(technology: Technology, owner: &OwnerId, guests: Gue
 
 #[tokio::test]
 #[ignore = "needs a Xen host: make test-xen-driver"]
-async fn pv_keeps_the_contract() {
-    linux_keeps_the_contract(Technology::XenPv, 0x61).await;
+async fn pv_linux_keeps_the_contract() {
+    keeps_the_contract_with_linux(Technology::XenPv, 0x61).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a Xen host: make test-xen-driver"]
-async fn pvh_keeps_the_contract() {
-    linux_keeps_the_contract(Technology::XenPvh, 0x62).await;
+async fn pvh_linux_keeps_the_contract() {
+    keeps_the_contract_with_linux(Technology::XenPvh, 0x62).await;
 }
 
 /// The reference unikernel, which is there in a second where Linux takes ten.
 #[tokio::test]
 #[ignore = "needs a Xen host: make test-xen-driver"]
-async fn our_unikernel_keeps_the_contract() {
+async fn pvh_unikernel_keeps_the_contract() {
     if !std::path::Path::new(UNIKERNEL).exists() {
-        println!("SKIPPED (no unikernel; run make unikernel): our_unikernel_keeps_the_contract");
+        println!("SKIPPED (no unikernel; run make unikernel): pvh_unikernel_keeps_the_contract");
         return;
     }
     let owner = OwnerId::from_number(0x66);
     let spec = unikernel(&owner);
-    let guests = Guests { spec, memory: false, share: 0.4, load: "/work/1000", outside: &Faulting };
+    let guests = Guests { spec, memory: false, share: 0.4, load: "/work/1000", outside: &Interrupted };
     keeps_the_contract(Technology::XenPvh, &owner, guests).await;
 }
 

@@ -86,7 +86,7 @@ impl From<TechnologyArgs> for BenchOptions {
         let unikernels = args.unikernels.or_else(built).unwrap_or_else(|| "/usr/lib/selvedge/unikernel".into());
         let (mut image, mut ramdisk) = (args.image, args.ramdisk);
         let linux = (unikernels.join("vmlinuz"), unikernels.join("initrd"));
-        let ours = args.technology == Technology::XenPvh && unikernels.join(XEN_UNIKERNEL).exists();
+        let ours = unikernels.join(XEN_UNIKERNEL).exists();
         if image.is_none() && args.technology.is_xen() && !ours && linux.0.exists() && linux.1.exists() {
             (image, ramdisk) = (Some(linux.0.to_string_lossy().into_owned()), Some(linux.1));
         }
