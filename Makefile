@@ -52,6 +52,7 @@ test-xen: ## Run the tests of xen-manager on a Xen host in an emulator (no root)
 
 test-xen-driver: ## Run the tests of the driver for Xen there: the contract suite on PV and PVH, faults, launch forms
 	@tests/setup.sh build xen
+	@$(MAKE) unikernel
 	@exec tests/xen/run.sh tests/xen
 
 test-xen-appliance: ## Run the daemon in dom0 there: DNS from outside in its kernel, guests that follow the load (as root)

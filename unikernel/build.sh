@@ -5,7 +5,7 @@
 #   DIRECTORY/unikernel.spt, .hvt    images for them
 #   DIRECTORY/unikernel-disk.spt, .hvt   the same for an instance with a disk, without which they do not start
 #   DIRECTORY/unikernel.pvh          the image for QEMU's microvm and Firecracker
-#   DIRECTORY/unikernel.xen          the image for Xen, as a PVH guest
+#   DIRECTORY/unikernel.xen          the image for Xen, as a PV or a PVH guest
 #
 # Solo5 0.7.2 comes in the crate solo5-sys, which the lock file names with its checksum. A second run builds what has
 # changed only.

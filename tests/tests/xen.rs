@@ -61,6 +61,18 @@ fn port(number: u32) -> PortSpec {
     PortSpec { instance, bridge: bridge(), addresses, shaping: None, kind: PortKind::Vif }
 }
 
+/// The reference unikernel, which `tests/xen/run.sh` copies there if it was built.
+const UNIKERNEL: &str = "/guest/unikernel.xen";
+
+fn unikernel(owner: &OwnerId) -> InstanceSpec {
+    InstanceSpec {
+        image: UNIKERNEL.to_owned(),
+        guest: Guest::default(),
+        resources: Resources { vcpus: 1.0, memory_mib: 32 },
+        ..linux(owner, 0)
+    }
+}
+
 /// `xl` with these words; what it printed.
 async fn xl(words: &[&str]) -> String {
     let output = tokio::process::Command::new("xl").args(words).output().await.unwrap();
@@ -75,6 +87,23 @@ struct Domains;
 fn number(running: &Running) -> String {
     let Some(PortEnd::Interface(name)) = &running.end else { panic!("{running:?} does not run") };
     name.strip_prefix("vif").unwrap().split('.').next().unwrap().to_owned()
+}
+
+/// The same, whose guest has no way to be crashed but an interrupt that it does not handle: the hypervisor resets it.
+struct Interrupted;
+
+impl Outside for Interrupted {
+    fn kill<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ()> {
+        async { drop(xl(&["trigger", &number(running), "nmi"]).await) }.boxed()
+    }
+
+    fn is_there<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, bool> {
+        Domains.is_there(running)
+    }
+
+    fn cause(&self) -> &'static [&'static str] {
+        &["reboot"]
+    }
 }
 
 impl Outside for Domains {
@@ -104,7 +133,7 @@ fn traces() -> Vec<String> {
 
 /// The network of an owner in a host where nothing is left of a test that failed.
 async fn fresh(owner: &OwnerId) -> Net {
-    for left in (0x61..0x66).chain([POOL, 0xfeed]) {
+    for left in (0x61..0x67).chain([POOL, 0xfeed]) {
         let left = OwnerId::from_number(left);
         let net = Net::new(left.clone()).unwrap();
         for technology in Technology::XEN {
@@ -124,20 +153,35 @@ async fn fresh(owner: &OwnerId) -> Net {
     Net::new(owner.clone()).unwrap()
 }
 
-async fn keeps_the_contract(technology: Technology, owner: u64) {
+/// What differs between guests that keep the contract.
+struct Guests<'a> {
+    spec: InstanceSpec,
+    memory: bool,
+    share: f64,
+    load: &'static str,
+    outside: &'a dyn Outside,
+}
+
+async fn keeps_the_contract_with_linux(technology: Technology, owner: u64) {
     let owner = OwnerId::from_number(owner);
-    let net = fresh(&owner).await;
+    let spec = linux(&owner, 0);
+    let guests = Guests { spec, memory: true, share: 0.4, load: "/cgi-bin/work", outside: &Domains };
+    keeps_the_contract(technology, &owner, guests).await;
+}
+
+async fn keeps_the_contract(technology: Technology, owner: &OwnerId, guests: Guests<'_>) {
+    let net = fresh(owner).await;
     let others = OwnerId::from_number(0xfeed);
     let fixture = Fixture {
-        driver: &driver(technology, &owner),
-        again: &driver(technology, &owner),
+        driver: &driver(technology, owner),
+        again: &driver(technology, owner),
         other: &driver(technology, &others),
-        spec: linux(&owner, 0),
-        resizes: Resized { vcpus: true, memory: true },
-        share: 0.4,
+        spec: guests.spec,
+        resizes: Resized { vcpus: true, memory: guests.memory },
+        share: guests.share,
         window: Duration::from_secs(5),
-        load: "/cgi-bin/work",
-        outside: &Domains,
+        load: guests.load,
+        outside: guests.outside,
         absent_image: "/nonexistent/image",
         net: &net,
         bridge: bridge(),
@@ -150,14 +194,28 @@ async fn keeps_the_contract(technology: Technology, owner: u64) {
 
 #[tokio::test]
 #[ignore = "needs a Xen host: make test-xen-driver"]
-async fn pv_keeps_the_contract() {
-    keeps_the_contract(Technology::XenPv, 0x61).await;
+async fn pv_linux_keeps_the_contract() {
+    keeps_the_contract_with_linux(Technology::XenPv, 0x61).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a Xen host: make test-xen-driver"]
-async fn pvh_keeps_the_contract() {
-    keeps_the_contract(Technology::XenPvh, 0x62).await;
+async fn pvh_linux_keeps_the_contract() {
+    keeps_the_contract_with_linux(Technology::XenPvh, 0x62).await;
+}
+
+/// The reference unikernel, which is there in a second where Linux takes ten.
+#[tokio::test]
+#[ignore = "needs a Xen host: make test-xen-driver"]
+async fn pvh_unikernel_keeps_the_contract() {
+    if !std::path::Path::new(UNIKERNEL).exists() {
+        println!("SKIPPED (no unikernel; run make unikernel): pvh_unikernel_keeps_the_contract");
+        return;
+    }
+    let owner = OwnerId::from_number(0x66);
+    let spec = unikernel(&owner);
+    let guests = Guests { spec, memory: false, share: 0.4, load: "/work/1000", outside: &Interrupted };
+    keeps_the_contract(Technology::XenPvh, &owner, guests).await;
 }
 
 /// Each thing that can be wrong has an error of its own that names it, and leaves nothing.

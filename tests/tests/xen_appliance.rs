@@ -126,7 +126,29 @@ prepared = {{ min = 1, max = 1 }}
 /// The daemon in dom0. What it made goes with this, also where the test fails.
 struct Appliance<'a>(&'a Dom0);
 
-impl Appliance<'_> {
+/// A client's namespace that is wired to `eth1`.
+fn outside(dom0: &Dom0) -> Namespace {
+    const SPACE: &str = "sv-appliance-client";
+    // A killed run may have left it.
+    Namespace::remove(SPACE).unwrap();
+    let client = Namespace::create(SPACE).unwrap();
+    wire::plug(&client, "wire0", &dom0.wire().unwrap()).unwrap();
+    client.add_address("wire0", CLIENT.0.into(), 24).unwrap();
+    client.add_route("default", EDGE.0.into()).unwrap();
+    dom0.exec(&format!("ip addr flush dev eth1; ip addr add {}/24 dev eth1; ip link set eth1 up", EDGE.0)).unwrap();
+    client
+}
+
+impl<'a> Appliance<'a> {
+    fn install(dom0: &'a Dom0, directory: &Path) -> Self {
+        for program in ["selvedged", "selvedge"] {
+            dom0.install(program, directory).unwrap();
+        }
+        let appliance = Self(dom0);
+        appliance.configure(&config(), directory);
+        appliance
+    }
+
     /// Puts its configuration where it is read.
     fn configure(&self, text: &str, directory: &Path) {
         let file = directory.join("selvedge.toml");
@@ -272,23 +294,10 @@ fn guests_follow_the_load_and_outlive_the_daemon() {
     if !is_root("guests_follow_the_load_and_outlive_the_daemon") {
         return;
     }
-    const CLIENT_SPACE: &str = "sv-appliance-client";
     let _lock = Lock::take("sv-appliance").unwrap();
-    let dom0 = Dom0::find().unwrap();
-    // A killed run may have left it.
-    Namespace::remove(CLIENT_SPACE).unwrap();
-    let client = Namespace::create(CLIENT_SPACE).unwrap();
-    wire::plug(&client, "wire0", &dom0.wire().unwrap()).unwrap();
-    client.add_address("wire0", CLIENT.0.into(), 24).unwrap();
-    client.add_route("default", EDGE.0.into()).unwrap();
-    dom0.exec(&format!("ip addr flush dev eth1; ip addr add {}/24 dev eth1; ip link set eth1 up", EDGE.0)).unwrap();
-
-    let directory = tempfile::tempdir().unwrap();
-    for program in ["selvedged", "selvedge"] {
-        dom0.install(program, directory.path()).unwrap();
-    }
-    let appliance = Appliance(&dom0);
-    appliance.configure(&config(), directory.path());
+    let (dom0, directory) = (Dom0::find().unwrap(), tempfile::tempdir().unwrap());
+    let client = outside(&dom0);
+    let appliance = Appliance::install(&dom0, directory.path());
     let links = || dom0.exec("ls /sys/class/net").unwrap();
     let before = links();
 
@@ -364,4 +373,53 @@ fn guests_follow_the_load_and_outlive_the_daemon() {
     let said = appliance.end().unwrap();
     assert!(said.contains("xen-pv instance") && said.contains("bridge sv-appliance"), "{said}");
     assert_eq!((appliance.guests(), links()), (vec![], before));
+}
+
+/// Xen's store cannot be started anew. Where it dies, the daemon says so once, starts nothing more, and what runs is served
+/// and answered for as before, also by the next daemon. In a host of its own, which is of no use afterwards.
+#[test]
+#[ignore = "needs a Xen host: make test-xen-appliance"]
+fn guests_and_answers_outlive_the_store() {
+    if !is_root("guests_and_answers_outlive_the_store") {
+        return;
+    }
+    let _lock = Lock::take("sv-appliance").unwrap();
+    let (host, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dom0 = Dom0::find().unwrap().second(host.path()).unwrap();
+    let client = outside(&dom0);
+    let appliance = Appliance::install(&dom0, directory.path());
+    let links = || dom0.exec("ls /sys/class/net").unwrap();
+    let is_off = |status: &Status| status.technologies.get("xen-pv").is_some_and(|xen| !xen.available);
+
+    appliance.start();
+    let first = appliance.wait_for("the first guest", |status| serving(status).len() == 1);
+    let before = links();
+    dom0.exec("kill -9 $(cat /run/xen/xenstored.pid)").unwrap();
+    appliance.wait_for("that Xen is off", is_off);
+    let downloaded = std::thread::scope(|scope| {
+        let mut clients = Clients { scope, namespace: &client, windows: Vec::new() };
+        clients.come(CALM);
+        // One more is wanted, and cannot be had.
+        appliance.configure(&config().replace("min = 1", "min = 2"), directory.path());
+        dom0.exec("kill -HUP $(cat /tmp/selvedged.pid)").unwrap();
+        clients.come(CALM);
+        clients.come(CALM);
+        let status = appliance.status();
+        assert_eq!((serving(&status), video(&status).instances.len(), links()), (serving(&first), 1, before.clone()));
+        let said = appliance.0.exec("grep -cE 'WARN|ERROR' /tmp/selvedged.log").unwrap();
+        assert_eq!(said.trim(), "2", "that the store went away, and that a guest has no place: {}", appliance.log());
+
+        dom0.exec("kill -9 $(cat /tmp/selvedged.pid)").unwrap();
+        clients.come(CALM);
+        appliance.start();
+        let next = appliance.wait_for("adoption", |status| is_off(status) && serving(status) == serving(&first));
+        assert_eq!((video(&next).instances.len(), links()), (1, before));
+        clients.come(CALM);
+        clients.all_served()
+    });
+    let status = appliance.status();
+    let service = video(&status);
+    assert_eq!((service.answered_in_kernel, service.answered_by_daemon), (downloaded, 0), "{}", appliance.log());
+    let said = appliance.0.exec("grep -c 'no XenStore at' /tmp/selvedged.log").unwrap();
+    assert_eq!(said.trim(), "1", "{}", appliance.log());
 }

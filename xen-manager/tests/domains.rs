@@ -581,50 +581,52 @@ async fn the_reference_unikernel_serves_and_rests_and_ends() {
         return;
     }
     let (host, bridge) = (host(), Bridge::create("xmt2", "10.85.0.1/24"));
-    let before = traces(&host).await;
-    let with = |words: &str| DomainSpec {
-        kernel: IMAGE.into(),
-        cmdline: words.to_owned(),
-        vifs: vec![Vif { mac: "00:16:3e:00:00:07".parse().unwrap() }],
-        ..nano(DomainKind::Pvh, "selvedge-unikernel")
-    };
-    let begun = Instant::now();
-    let domain = host.create(&creation(&with("ip=10.85.0.8/24"))).await.unwrap();
-    bridge.join(&domain.interface(0));
-    host.connect_vif(&domain, 0).await.unwrap();
-    host.vif_connected(&domain, 0, LONG).await.unwrap();
-    // Two requests on one connection.
-    let mut stream = TcpStream::connect("10.85.0.8:80").await.unwrap();
-    let pages =
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /content/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    stream.write_all(pages).await.unwrap();
-    let mut answers = Vec::new();
-    stream.read_to_end(&mut answers).await.unwrap();
-    println!("our unikernel to the end of 1 MB: {:.1?} from nothing", begun.elapsed());
-    let (heads, content) = answers.split_at(answers.len() - 1_000_000);
-    let heads = String::from_utf8_lossy(heads);
-    assert!(heads.starts_with("HTTP/1.1 200 ") && heads.contains("\r\n\r\nok\nHTTP/1.1 200 "), "{heads}");
-    assert!(content.iter().enumerate().all(|(at, byte)| at % 251 == usize::from(*byte)));
+    for kind in KINDS {
+        let before = traces(&host).await;
+        let with = |words: &str| DomainSpec {
+            kernel: IMAGE.into(),
+            cmdline: words.to_owned(),
+            vifs: vec![Vif { mac: "00:16:3e:00:00:07".parse().unwrap() }],
+            ..nano(kind, "selvedge-unikernel")
+        };
+        let begun = Instant::now();
+        let domain = host.create(&creation(&with("ip=10.85.0.8/24"))).await.unwrap();
+        bridge.join(&domain.interface(0));
+        host.connect_vif(&domain, 0).await.unwrap();
+        host.vif_connected(&domain, 0, LONG).await.unwrap();
+        // Two requests on one connection.
+        let mut stream = TcpStream::connect("10.85.0.8:80").await.unwrap();
+        let pages =
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /content/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(pages).await.unwrap();
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).await.unwrap();
+        println!("our unikernel, {kind:?}, to the end of 1 MB: {:.1?} from nothing", begun.elapsed());
+        let (heads, content) = answers.split_at(answers.len() - 1_000_000);
+        let heads = String::from_utf8_lossy(heads);
+        assert!(heads.starts_with("HTTP/1.1 200 ") && heads.contains("\r\n\r\nok\nHTTP/1.1 200 "), "{heads}");
+        assert!(content.iter().enumerate().all(|(at, byte)| at % 251 == usize::from(*byte)));
 
-    let used = async || host.look(&domain).await.unwrap().unwrap().cpu;
-    let then = used().await;
-    // Time passes and nothing happens: that is what is looked at.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(used().await - then <= Duration::from_millis(100), "one step of the count at most: it rests");
-    assert_eq!(host.shutdown(&domain, LONG).await.unwrap(), Ended::Itself(End::PowerOff));
-    assert_eq!(traces(&host).await, before);
+        let used = async || host.look(&domain).await.unwrap().unwrap().cpu;
+        let then = used().await;
+        // Time passes and nothing happens: that is what is looked at.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(used().await - then <= Duration::from_millis(100), "one step of the count at most: it rests");
+        assert_eq!(host.shutdown(&domain, LONG).await.unwrap(), Ended::Itself(End::PowerOff));
+        assert_eq!(traces(&host).await, before);
 
-    // What it cannot go on with is said, and is a crash.
-    let mut events = host.events().await.unwrap();
-    let domain = host.create(&creation(&with("ip=nonsense"))).await.unwrap();
-    let end = loop {
-        if let Event::Ended(_, end) = tokio::time::timeout(LONG, events.next()).await.unwrap() {
-            break end;
-        }
-    };
-    assert_eq!(end, End::Crash);
-    host.destroy(&domain).await.unwrap();
-    assert_eq!(traces(&host).await, before);
+        // What it cannot go on with is said, and is a crash.
+        let mut events = host.events().await.unwrap();
+        let domain = host.create(&creation(&with("ip=nonsense"))).await.unwrap();
+        let end = loop {
+            if let Event::Ended(_, end) = tokio::time::timeout(LONG, events.next()).await.unwrap() {
+                break end;
+            }
+        };
+        assert_eq!(end, End::Crash);
+        host.destroy(&domain).await.unwrap();
+        assert_eq!(traces(&host).await, before);
+    }
 }
 
 #[tokio::test]

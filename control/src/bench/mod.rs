@@ -18,6 +18,7 @@ pub use density::{Density, density};
 pub use keep::keep;
 pub use lifecycle::{ContentFigures, Lifecycle, Parts, Pooled, lifecycle};
 pub use plain::Plain;
+pub(crate) use site::XEN_UNIKERNEL;
 
 pub use crate::dns::Stage;
 pub use summon::{Percentiles, Summon, SummonOptions, summon};

@@ -285,6 +285,9 @@ impl Site {
     }
 }
 
+/// The reference unikernel for Xen, in the directory of all.
+pub(crate) const XEN_UNIKERNEL: &str = "unikernel.xen";
+
 /// What instances are made of.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -306,20 +309,18 @@ pub(super) fn parts(options: &BenchOptions, directory: &Path) -> Result<Parts, B
         })?;
         return Ok(Parts { program: PathBuf::new(), image, memory_mib: 256 });
     }
-    if technology.is_xen() {
-        let image = options.image.clone().ok_or_else(|| BenchError::Missing {
-            what: format!("there is no image for {}", technology.label()),
-            remedy: "name a kernel, and a ramdisk if it is Linux's: --image FILE --ramdisk FILE",
-        })?;
+    if let (true, Some(image)) = (technology.is_xen(), options.image.clone()) {
         return Ok(Parts { program: PathBuf::from(XL), image, memory_mib: 96 });
     }
     let (tender, kernel, memory_mib) = match technology {
         Technology::Spt => (Some("solo5-spt"), "unikernel.spt", 32),
         Technology::Hvt => (Some("solo5-hvt"), "unikernel.hvt", 32),
+        Technology::XenPv | Technology::XenPvh => (None, XEN_UNIKERNEL, 32),
         _ => (None, "unikernel.pvh", 64),
     };
     let program = match (tender, technology) {
         (Some(tender), _) => copy(&options.unikernels, directory, tender)?,
+        (None, Technology::XenPv | Technology::XenPvh) => PathBuf::from(XL),
         (None, Technology::Firecracker) => PathBuf::from("/usr/bin/firecracker"),
         (None, _) => PathBuf::from("/usr/bin/qemu-system-x86_64"),
     };

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::catalogue::{FILE, configuration};
 use super::{CONFIG, Done};
-use crate::bench::{self as technologies, BenchOptions, Lifecycle, Spread, Stage, SummonOptions};
+use crate::bench::{self as technologies, BenchOptions, Lifecycle, Spread, Stage, SummonOptions, XEN_UNIKERNEL};
 use crate::datapath::bench;
 use crate::model::{Technology, Timestamp};
 
@@ -22,8 +22,8 @@ pub(super) struct TechnologyArgs {
     /// /usr/lib/selvedge/unikernel]
     #[arg(long, value_name = "DIR")]
     unikernels: Option<PathBuf>,
-    /// Another image than the reference unikernel; {content} becomes the megabytes that it shall serve. For Xen, which
-    /// has none, it is a kernel [default: vmlinuz with the ramdisk initrd in --unikernels DIR]
+    /// Another image than the reference unikernel; {content} becomes the megabytes that it shall serve. For Xen it is a
+    /// kernel [default: where --unikernels DIR has no reference unikernel for it, vmlinuz with the ramdisk initrd there]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Initial ramdisk, where the image is a Linux kernel for Xen; it is told ip= and content=
@@ -86,7 +86,8 @@ impl From<TechnologyArgs> for BenchOptions {
         let unikernels = args.unikernels.or_else(built).unwrap_or_else(|| "/usr/lib/selvedge/unikernel".into());
         let (mut image, mut ramdisk) = (args.image, args.ramdisk);
         let linux = (unikernels.join("vmlinuz"), unikernels.join("initrd"));
-        if image.is_none() && args.technology.is_xen() && linux.0.exists() && linux.1.exists() {
+        let ours = unikernels.join(XEN_UNIKERNEL).exists();
+        if image.is_none() && args.technology.is_xen() && !ours && linux.0.exists() && linux.1.exists() {
             (image, ramdisk) = (Some(linux.0.to_string_lossy().into_owned()), Some(linux.1));
         }
         let (technology, docker, user) = (args.technology, args.docker_socket, args.user);

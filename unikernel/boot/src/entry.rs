@@ -90,6 +90,7 @@ page_directories:
     .skip 4 * 4096
 stack:
     .skip 256 * 1024
+    .globl stack_top
 stack_top:
     "#,
     enter = sym enter,
@@ -136,6 +137,15 @@ pub struct Boot {
 }
 
 impl Boot {
+    /// Of a loader of another kind; the command line ends at its first zero.
+    #[must_use]
+    pub fn new(heap_start: usize, heap_size: usize, text: &[u8]) -> Self {
+        let length = text.iter().position(|byte| *byte == 0).unwrap_or(text.len()).min(LONGEST_LINE);
+        let mut line = [0; LONGEST_LINE];
+        line[..length].copy_from_slice(&text[..length]);
+        Self { heap_start, heap_size, line, length }
+    }
+
     /// The command line; empty where it is no text.
     pub fn command_line(&self) -> &str {
         core::str::from_utf8(&self.line[..self.length]).unwrap_or_default()

@@ -1,5 +1,5 @@
 //! What is served: `/healthz`, `/`, `/content` of the size that the command line says or from the disk, `/content/N` of N
-//! megabytes.
+//! megabytes, `/work/N` of N bytes that take processor time.
 
 /// Reads from the disk at an offset as much as is at hand; how many bytes, 0 where it cannot be read.
 pub type ReadDisk<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> usize;
@@ -26,12 +26,17 @@ enum Kind {
     Text(&'static [u8]),
     Pattern,
     Disk,
+    Work,
 }
 
 /// 1 MB, as the paper counts its contents.
 const MEGABYTE: u64 = 1_000_000;
 /// Largest `/content/N`.
 const MOST_MEGABYTES: u64 = 1000;
+/// Largest `/work/N`.
+const MOST_WORK: u64 = 1000;
+/// How often the pattern is gone through for a byte of work.
+const ROUNDS: usize = 16;
 /// The pattern's period: a prime, so that a part that stands at a wrong place is seen whatever its size.
 const PERIOD: usize = 251;
 /// The pattern laid out, so that it is copied by the kilobyte.
@@ -60,18 +65,15 @@ impl Content {
     pub fn find(path: &str, pages: Pages) -> Option<Self> {
         match path {
             "/healthz" => Some(Self::text(b"ok\n")),
-            "/" => Some(Self::text(b"Selvedge reference unikernel: /healthz, /content, /content/MEGABYTES\n")),
+            "/" => {
+                Some(Self::text(b"Selvedge reference unikernel: /healthz, /content, /content/MEGABYTES, /work/BYTES\n"))
+            }
             "/content" if pages.from_disk => Some(Self { length: pages.length, kind: Kind::Disk }),
             "/content" => Some(Self::pattern(pages.length)),
-            _ => {
-                let digits = path.strip_prefix("/content/")?;
-                // A sign is no part of a path of ours.
-                if !digits.bytes().all(|b| b.is_ascii_digit()) {
-                    return None;
-                }
-                let megabytes: u64 = digits.parse().ok()?;
-                (megabytes <= MOST_MEGABYTES).then(|| Self::pattern(megabytes * MEGABYTE))
-            }
+            _ => match path.strip_prefix("/work/") {
+                Some(digits) => number(digits, MOST_WORK).map(|length| Self { length, kind: Kind::Work }),
+                None => number(path.strip_prefix("/content/")?, MOST_MEGABYTES).map(|n| Self::pattern(n * MEGABYTE)),
+            },
         }
     }
 
@@ -79,7 +81,7 @@ impl Content {
     pub const fn media_type(&self) -> &'static str {
         match self.kind {
             Kind::Text(_) => "text/plain",
-            Kind::Pattern | Kind::Disk => "application/octet-stream",
+            Kind::Pattern | Kind::Disk | Kind::Work => "application/octet-stream",
         }
     }
 
@@ -91,11 +93,30 @@ impl Content {
             Kind::Disk => return disk(offset, &mut out[..limit]).min(limit),
             Kind::Text(text) => text.get(offset as usize..).unwrap_or_default(),
             Kind::Pattern => PATTERN.get(offset as usize % PERIOD..).unwrap_or_default(),
+            // One at a time, so that other connections go on meanwhile.
+            Kind::Work => &[worked(offset)],
         };
         let count = limit.min(rest.len());
         out[..count].copy_from_slice(&rest[..count]);
         count
     }
+}
+
+/// The number that a path ends in, up to `most`. A sign is no part of a path of ours.
+fn number(digits: &str, most: u64) -> Option<u64> {
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten().filter(|number| *number <= most)
+}
+
+/// A byte that is worked for: of the pattern's hash, gone through again and again (FNV-1a).
+fn worked(offset: u64) -> u8 {
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ offset;
+    for _ in 0..ROUNDS {
+        for byte in &PATTERN {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    (hash >> 56) as u8
 }
 
 #[cfg(test)]
@@ -114,9 +135,17 @@ mod tests {
         assert_eq!(Content::find("/content/20", PAGES).unwrap().length, 20_000_000);
         assert_eq!(Content::find("/content", PAGES).unwrap().length, 7);
         assert_eq!(Content::find("/healthz", PAGES).unwrap().length, 3);
-        for path in
-            ["/content/", "/content/x", "/content/+1", "/content/1001", "/content/99999999999999999999", "/x", ""]
-        {
+        for path in [
+            "/content/",
+            "/content/x",
+            "/content/+1",
+            "/content/1001",
+            "/content/99999999999999999999",
+            "/work/1001",
+            "/work/-1",
+            "/x",
+            "",
+        ] {
             assert_eq!(Content::find(path, PAGES), None, "{path}");
         }
     }
@@ -134,6 +163,18 @@ mod tests {
         }
         assert_eq!(content.copy(0, &mut [], &mut no_disk), 0);
         assert_eq!(Content::text(b"ok\n").copy(1, &mut out, &mut no_disk), 2);
+    }
+
+    #[test]
+    fn work_is_done_byte_by_byte_and_comes_to_the_same() {
+        let work = Content::find("/work/3", PAGES).unwrap();
+        let take = |offset| {
+            let mut out = [0; 9];
+            (work.copy(offset, &mut out, &mut no_disk), out[0])
+        };
+        assert_eq!((work.length, take(0).0, take(2).0, take(3).0), (3, 1, 1, 0));
+        assert_eq!(take(1), take(1));
+        assert_ne!((take(0).1, take(1).1), (take(1).1, take(2).1));
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! Calls to the hypervisor, by the page of code that it fills in. Numbers and structures are those of Xen's
+//! Calls to the hypervisor, by the page of code that it fills in, of a PV guest before that begins. Numbers and structures are those of Xen's
 //! `public/xen.h`, `sched.h`, `event_channel.h`, `memory.h` and `hvm/hvm_op.h`.
 
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 
 use crate::page::{PAGE_SIZE, Page};
+use crate::pv;
 
 /// This domain, where a structure asks for one.
 const DOMID_SELF: u16 = 0x7ff0;
 
+const MMU_UPDATE: u64 = 1;
 const MEMORY_OP: u64 = 12;
+const UPDATE_VA_MAPPING: u64 = 14;
+const GRANT_TABLE_OP: u64 = 20;
 const SCHED_OP: u64 = 29;
 const EVENT_CHANNEL_OP: u64 = 32;
 const HVM_OP: u64 = 34;
@@ -19,7 +23,7 @@ const FIRST_LEAF: u32 = 0x4000_0000;
 const LAST_LEAF: u32 = 0x4001_0000;
 const LEAF_STEP: usize = 0x100;
 
-static CODE: Page = Page::new();
+pub static CODE: Page = Page::new();
 
 /// A call that the hypervisor refused, with `-errno` of `public/errno.h`.
 #[derive(Debug, Clone, Copy)]
@@ -79,13 +83,14 @@ pub fn start() -> bool {
 ///
 /// # Safety
 /// What the arguments point to must be what the call expects, and live as long as it uses it.
-unsafe fn call(number: u64, operation: u64, argument: u64) -> Result<u64, Refused> {
+unsafe fn call(number: u64, [first, second, third, fourth]: [u64; 4]) -> Result<u64, Refused> {
     let entry = CODE.address() as u64 + number * 32;
     let result: i64;
     // SAFETY: `start` has let the page be filled; the caller answers for the arguments. The stack is free of a red zone.
     unsafe {
-        asm!("call {entry}", entry = in(reg) entry, inout("rdi") operation => _, inout("rsi") argument => _,
-            lateout("rax") result, out("rdx") _, out("r10") _, out("r8") _, out("r9") _, out("rcx") _, out("r11") _);
+        asm!("call {entry}", entry = in(reg) entry, inout("rdi") first => _, inout("rsi") second => _,
+            inout("rdx") third => _, inout("r10") fourth => _,
+            lateout("rax") result, out("r8") _, out("r9") _, out("rcx") _, out("r11") _);
     }
     u64::try_from(result).map_err(|_| Refused(result))
 }
@@ -93,7 +98,7 @@ unsafe fn call(number: u64, operation: u64, argument: u64) -> Result<u64, Refuse
 /// A call with a structure that it reads and writes.
 fn with<T>(number: u64, operation: u64, argument: &mut T) -> Result<u64, Refused> {
     // SAFETY: each caller gives the structure of its operation, which is borrowed until the call returns.
-    unsafe { call(number, operation, &raw mut *argument as u64) }
+    unsafe { call(number, [operation, &raw mut *argument as u64, 1, 0]) }
 }
 
 /// A value that the toolstack has set.
@@ -105,6 +110,15 @@ pub fn parameter(which: Parameter) -> Result<u64, Refused> {
         value: u64,
     }
     const GET: u64 = 1;
+    if let Some(info) = pv::info() {
+        let ((store, store_events), (console, console_events)) = (info.store(), info.console());
+        return Ok(match which {
+            Parameter::StoreFrame => store,
+            Parameter::StoreEvents => store_events,
+            Parameter::ConsoleFrame => console,
+            Parameter::ConsoleEvents => console_events,
+        });
+    }
     let mut get = GetParameter { domain: DOMID_SELF, index: which as u32, value: 0 };
     with(HVM_OP, GET, &mut get)?;
     Ok(get.value)
@@ -121,9 +135,46 @@ pub fn map(space: Space, index: u64, page: &Page) -> Result<(), Refused> {
         frame: u64,
     }
     const ADD_TO_PHYSMAP: u64 = 7;
+    if let Some(info) = pv::info() {
+        let machine = match space {
+            Space::SharedInfo => info.shared_info,
+            Space::GrantTable => grant_frame()? * PAGE_SIZE as u64,
+        };
+        return map_address(page.address() as u64, machine | pv::WRITABLE);
+    }
     let frame = (page.address() / PAGE_SIZE) as u64;
     let mut add = AddToPhysmap { domain: DOMID_SELF, size: 0, space: space as u32, index, frame };
     with(MEMORY_OP, ADD_TO_PHYSMAP, &mut add).map(drop)
+}
+
+/// Sets the page table's entry for an address.
+pub fn map_address(address: u64, entry: u64) -> Result<(), Refused> {
+    const INVALIDATE: u64 = 2;
+    // SAFETY: callers map what they may, at addresses that are nobody else's.
+    unsafe { call(UPDATE_VA_MAPPING, [address, entry, INVALIDATE, 0]) }.map(drop)
+}
+
+/// Sets an entry, at an address of the machine, of a page table.
+pub fn update_table(machine: u64, entry: u64) -> Result<(), Refused> {
+    let mut update = [machine, entry];
+    // SAFETY: one update, which is borrowed until the call returns.
+    unsafe { call(MMU_UPDATE, [update.as_mut_ptr() as u64, 1, 0, DOMID_SELF.into()]) }.map(drop)
+}
+
+/// The machine's frame of the grant table's first.
+fn grant_frame() -> Result<u64, Refused> {
+    #[repr(C)]
+    struct SetupTable {
+        domain: u16,
+        frames: u32,
+        status: i16,
+        list: *mut u64,
+    }
+    const SETUP_TABLE: u64 = 2;
+    let mut frame = 0u64;
+    let mut setup = SetupTable { domain: DOMID_SELF, frames: 1, status: 0, list: &raw mut frame };
+    with(GRANT_TABLE_OP, SETUP_TABLE, &mut setup)?;
+    if setup.status == 0 { Ok(frame) } else { Err(Refused(setup.status.into())) }
 }
 
 /// A new event channel that domain `remote` may bind to; its port here.

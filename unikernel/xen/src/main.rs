@@ -1,4 +1,4 @@
-//! The reference unikernel as a Xen guest, PVH: everything by hypercalls, rings and the store, no device emulated.
+//! The reference unikernel as a Xen guest, PV or PVH: everything by hypercalls, rings and the store, no device emulated.
 
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@ mod grants;
 mod hypercall;
 mod net;
 mod page;
+mod pv;
 mod ring;
 mod store;
 
@@ -115,6 +116,11 @@ fn unikernel_main(boot: &Boot) -> ! {
         // Nobody would hear why.
         unikernel_boot::reset();
     }
+    run(boot)
+}
+
+/// The same for both kinds of guests.
+fn run(boot: &Boot) -> ! {
     // Without a console it says nothing and serves all the same.
     let _ = console::start();
     // SAFETY: this memory is the machine's, behind the image, and nobody else claims it.

@@ -5,6 +5,8 @@ use core::alloc::Layout;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
+use crate::pv;
+
 /// Bytes.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -49,9 +51,10 @@ impl Shared {
         NonNull::new((frame as usize * PAGE_SIZE) as *mut u8).map(Self)
     }
 
-    /// Its frame.
+    /// Its frame, as other domains know it.
     pub fn frame(self) -> u32 {
-        (self.0.as_ptr() as usize / PAGE_SIZE) as u32
+        let own = (self.0.as_ptr() as usize / PAGE_SIZE) as u64;
+        pv::info().map_or(own, |info| info.machine(own)) as u32
     }
 
     /// Pointer to a value at `offset`, which is kept within the page.

@@ -50,6 +50,7 @@ impl Host {
         for file in std::iter::once(&spec.kernel).chain(&spec.ramdisk) {
             readable(file).map_err(|source| Error::File { domain: named(), file: file.clone(), source })?;
         }
+        self.reach(Operation::Create, &spec.name).await?;
         let uuid = self.new_uuid().map_err(|source| Error::File { domain: named(), file: RANDOM.into(), source })?;
         let held = *paused || !entries.is_empty();
         // No `xl` stays behind for the domain's end: the store tells of it.

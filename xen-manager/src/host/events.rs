@@ -53,6 +53,7 @@ impl Events {
         let connection = host.store.connection();
         let (known, told) = (BTreeMap::new(), VecDeque::new());
         let mut events = Self { host, introduced, released, connection, known, told, lost: false, due: false };
+        events.host.reach(Operation::Observe, "*").await?;
         let rows = events.host.rows(Operation::Observe).await?;
         events.compare(rows);
         // Those that are there already are no news; an end that nobody has dealt with is.

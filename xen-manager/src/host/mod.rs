@@ -108,7 +108,7 @@ impl Host {
     /// # Errors
     /// [`Error`]; [`Error::is_unavailable`] where there is no Xen.
     pub async fn check(&self) -> Result<String> {
-        self.store.list("/local/domain").await.map_err(store(Operation::Check, "*"))?;
+        self.reach(Operation::Check, "*").await?;
         self.xl.version().await.map_err(xl(Operation::Check, "*"))
     }
 
@@ -126,6 +126,7 @@ impl Host {
     /// [`Error`].
     pub async fn list(&self) -> Result<Vec<Owned>> {
         let mut owned = Vec::new();
+        self.reach(Operation::Observe, "*").await?;
         for row in self.rows(Operation::Observe).await? {
             if row.uuid.owner() == Some(self.owner) {
                 let domain = Domain { id: row.id, uuid: row.uuid, name: row.name.clone() };
@@ -326,6 +327,11 @@ impl Host {
     /// [`Error`].
     pub async fn events(&self) -> Result<Events> {
         Events::new(self.clone()).await
+    }
+
+    /// Whether the store answers. Asked first, for where it has died `xl` waits for it without end.
+    async fn reach(&self, operation: Operation, domain: impl ToString) -> Result<()> {
+        self.store.list("/local/domain").await.map(drop).map_err(store(operation, domain))
     }
 
     async fn rows(&self, operation: Operation) -> Result<Vec<Row>> {
