@@ -266,7 +266,7 @@ fn beside(test: &str, tool: &str, load: &[&str], unload: &[&str]) {
     xdp_balancer::remove_all(&lab.pins()).unwrap();
     lab.remove().unwrap();
     // What the tools leave where nothing of theirs is loaded.
-    for directory in ["/sys/fs/bpf/xdp", "/sys/fs/bpf/xdp-filter"] {
+    for directory in ["/sys/fs/bpf/xdp", "/sys/fs/bpf/xdp-filter/programs", "/sys/fs/bpf/xdp-filter"] {
         let _ = fs::remove_dir(directory);
     }
 }
