@@ -38,8 +38,6 @@ const CALM: u32 = 4;
 const RUSH: u32 = 20;
 
 const CONFIG: &str = "/tmp/selvedge.toml";
-/// Our own guest, where it was built.
-const UNIKERNEL: &str = "/guest/unikernel.xen";
 
 fn config() -> String {
     format!(
@@ -102,23 +100,6 @@ memory_mib = 96
 min = 1
 max = 1
 start_deadline = "10m"
-"#
-    )
-}
-
-/// A third one, with one more of it prepared than run.
-fn prepared() -> String {
-    format!(
-        r#"[[service]]
-name = "page"
-names = ["page.{ZONE}"]
-technology = "xen-pvh"
-image = "{UNIKERNEL}"
-probe_path = "/healthz"
-memory_mib = 32
-min = 1
-max = 2
-prepared = {{ min = 1, max = 1 }}
 "#
     )
 }
@@ -245,47 +226,6 @@ impl Clients<'_, '_> {
     }
 }
 
-/// The second instance of a service is the domain that was prepared; another one is made then, and outlives the daemon.
-fn a_prepared_guest_is_the_next_one(appliance: &Appliance<'_>, directory: &Path) {
-    let dom0 = appliance.0;
-    appliance.configure(&(config() + &prepared()), directory);
-    dom0.exec("kill -HUP $(cat /tmp/selvedged.pid)").unwrap();
-    // By their names: the numbers of instances' domains, and those of prepared ones.
-    let domains = || {
-        let listed = dom0.exec("xl list").unwrap();
-        let ids = listed.lines().filter(|line| line.starts_with("xen-pvh-")).map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            (words[1].to_owned(), words[0].contains("-pool-"))
-        });
-        let (ready, running): (Vec<_>, Vec<_>) = ids.partition(|(_, is_prepared)| *is_prepared);
-        let ids = |of: Vec<(String, bool)>| of.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-        (ids(running), ids(ready))
-    };
-    let come_to = |serving: u32| {
-        appliance.wait_for("one that serves more, and one prepared", |status| {
-            let page = status.services.iter().find(|(name, _)| name.as_str() == "page").map(|(_, page)| page);
-            page.is_some_and(|page| page.serving == serving && page.prepared == Some(1))
-        });
-        domains()
-    };
-    let (_, ready) = come_to(1);
-    let order = "SELVEDGE_SOCKET=/run/selvedged.sock /tmp/selvedge service pin page 2 --reason test";
-    dom0.exec(order).unwrap();
-    // What is told of the pool is as old as the last look at it, so a new one is waited for.
-    let begun = Instant::now();
-    let (running, next) = loop {
-        let (running, next) = come_to(2);
-        if next.len() == 1 && next != ready {
-            break (running, next);
-        }
-        assert!(begun.elapsed() < LONG, "none was prepared anew within {LONG:?}\n{}", appliance.log());
-    };
-    assert!(running.contains(&ready[0]), "{running:?} are not of {ready:?}");
-    appliance.0.exec("kill -9 $(cat /tmp/selvedged.pid)").unwrap();
-    appliance.start();
-    assert_eq!(come_to(2), (running, next), "adopted, not made anew");
-}
-
 /// A client that asks and downloads: guests go from one to three and back, and the daemon is killed on the way. Then a
 /// guest that reboots without end beside it.
 #[test]
@@ -363,12 +303,6 @@ fn guests_follow_the_load_and_outlive_the_daemon() {
         reboots(status) >= 2
     });
     assert_eq!(serving(&looped), serving(&last), "the other one serves on");
-
-    if dom0.exec(&format!("test -e {UNIKERNEL}")).is_ok() {
-        a_prepared_guest_is_the_next_one(&appliance, directory.path());
-    } else {
-        println!("SKIPPED (no unikernel; run make unikernel): prepared guests of the daemon");
-    }
 
     let said = appliance.end().unwrap();
     assert!(said.contains("xen-pv instance") && said.contains("bridge sv-appliance"), "{said}");
