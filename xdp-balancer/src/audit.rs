@@ -4,88 +4,18 @@
 //! Two looks. A glance costs some system calls: pins, links, programs, settings. A full look reads all tables back, name
 //! by name. The kernel tells nobody when a link is detached or its program replaced, so both are for a clock.
 
-use std::fmt;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::os::fd::AsFd as _;
 
 use xdp_balancer_common::{Settings, object};
 
-use crate::attach::{create, instead_of_ours};
 use crate::dataplane::Dataplane;
+use crate::drift::{Drift, DriftKind, Mended, mend_pin, mend_pin_at, pin_again};
 use crate::error::Error;
+use crate::hook::{create, instead_of_ours};
 use crate::object as elf;
-use crate::pins::{self, Pins};
 use crate::plan::Installed;
 use crate::sys;
 use crate::table::{Checked, CheckedName, Role, present};
-
-/// A kind of thing that can differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DriftKind {
-    /// A pin of a map or link.
-    Pin,
-    /// The link on an interface.
-    Link,
-    /// The program in it.
-    Program,
-    /// What is answered.
-    Table,
-    /// Addresses, secrets and numbers beside the tables.
-    Settings,
-    /// An instance's counters.
-    Counter,
-    /// Limits, lists and what becomes of stale tables.
-    Rules,
-    /// What rewrites replies on the way out: a link, or a filter and the qdisc that it is in.
-    Filter,
-}
-
-impl DriftKind {
-    /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Pin, Self::Link, Self::Program, Self::Table, Self::Settings, Self::Counter, Self::Rules, Self::Filter];
-
-    /// Short fixed name: metric label and JSON name.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Pin => "pin",
-            Self::Link => "link",
-            Self::Program => "program",
-            Self::Table => "table",
-            Self::Settings => "settings",
-            Self::Counter => "counter",
-            Self::Rules => "rules",
-            Self::Filter => "filter",
-        }
-    }
-}
-
-/// Something that is not as it was put.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drift {
-    /// What kind of thing.
-    pub kind: DriftKind,
-    /// Which: an interface, a pin, a name.
-    pub object: String,
-    /// What differs.
-    pub what: String,
-}
-
-impl Drift {
-    pub(crate) fn new(kind: DriftKind, object: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { kind, object: object.into(), what: what.into() }
-    }
-}
-
-impl fmt::Display for Drift {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.kind.label(), self.object, self.what)
-    }
-}
-
-/// A drift, and what came of the repair.
-pub type Mended = (Drift, Result<(), Error>);
 
 impl Dataplane {
     /// Looks at pins, links, programs, settings and rules, and puts right what it can. What an operator took off by
@@ -207,41 +137,6 @@ impl Dataplane {
     }
 }
 
-/// Pins a map again that shall be pinned under that name.
-pub(crate) fn mend_pin(pins: &Pins, name: &'static str, map: BorrowedFd<'_>) -> Result<Option<Mended>, Error> {
-    mend_pin_at(pins, &pins.map(name), name.to_owned(), map)
-}
-
-/// The same for any pin, whose directory is there.
-pub(crate) fn mend_pin_at(
-    pins: &Pins,
-    path: &Path,
-    name: String,
-    object: BorrowedFd<'_>,
-) -> Result<Option<Mended>, Error> {
-    let Some(what) = pin_drift(path, object)? else { return Ok(None) };
-    let mended = pins.create().and_then(|()| pin_again(path, object));
-    Ok(Some((Drift::new(DriftKind::Pin, name, what), mended)))
-}
-
-/// What is wrong with a pin of an object.
-fn pin_drift(path: &Path, object: BorrowedFd<'_>) -> Result<Option<&'static str>, Error> {
-    let inspect = |error| Error::system("inspect the pin", path.display().to_string())(error);
-    match sys::get(path) {
-        Ok(pinned) => {
-            let same = sys::object_id(pinned.as_fd()).map_err(inspect)? == sys::object_id(object).map_err(inspect)?;
-            Ok((!same).then_some("something else is pinned there"))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some("the pin is gone")),
-        Err(error) => Err(inspect(error)),
-    }
-}
-
-pub(crate) fn pin_again(path: &Path, object: BorrowedFd<'_>) -> Result<(), Error> {
-    pins::remove(path)?;
-    sys::pin(object, path).map_err(Error::system("pin", path.display().to_string()))
-}
-
 /// Which settings differ.
 pub(crate) fn settings_words(found: &Settings, wanted: &Settings) -> String {
     let parts = [
@@ -305,10 +200,4 @@ fn role_word(role: Role) -> String {
         Role::Others => "answer for other types".to_owned(),
         Role::Below => "answer for names below".to_owned(),
     }
-}
-
-/// The pins of maps that are missing.
-pub(crate) fn missing_pins(pins: &Pins, names: &[&'static str]) -> Vec<Drift> {
-    let missing = names.iter().filter(|name| !pins.map(name).exists());
-    missing.map(|name| Drift::new(DriftKind::Pin, *name, "the pin is gone")).collect()
 }

@@ -5,10 +5,9 @@ use std::os::fd::AsFd as _;
 use aya::maps::IterableMap as _;
 use xdp_balancer_common::{CostCount, Guard, object};
 
-use crate::counters::sums;
 use crate::dataplane::Dataplane;
 use crate::error::Error;
-use crate::maps::Maps;
+use crate::maps::{Maps, sums};
 
 /// Times of queries from the moment when a packet is known to ask us until its verdict, since the maps were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Reading the counters: per CPU in the kernel, summed here.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 
 use aya::maps::{IterableMap as _, MapError, PerCpuValues};
 use aya::util::nr_cpus;
@@ -8,8 +8,7 @@ use xdp_balancer_common::{FlowCount, ServiceCount, Verdict, object};
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
-use crate::maps::Maps;
-use crate::sys;
+use crate::maps::{Maps, sums};
 
 /// Counters since the maps were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,23 +52,6 @@ impl Maps {
         }
         Ok(Counters { epoch: self.settings().epoch, verdicts, services })
     }
-}
-
-/// The first `len` elements of a per-CPU array, all CPUs' summed, read in one call.
-pub(crate) fn sums<T: aya::Pod + Default>(
-    map: BorrowedFd<'_>,
-    name: &'static str,
-    len: u32,
-    add: impl Fn(&mut T, &T),
-) -> Result<Vec<T>, Error> {
-    let cpus = nr_cpus().map_err(|(path, error)| Error::system("read", path)(error))?;
-    let parts = sys::lookup_batch_per_cpu::<T>(map, len, cpus).map_err(Error::system("read", name))?;
-    let sum = |parts: &[T]| {
-        let mut total = T::default();
-        parts.iter().for_each(|part| add(&mut total, part));
-        total
-    };
-    Ok(parts.chunks(cpus).map(sum).collect())
 }
 
 impl Dataplane {

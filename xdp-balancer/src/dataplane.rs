@@ -8,10 +8,10 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use xdp_balancer_common::{Guard, ListKey, Settings, object};
 
-use crate::attach::Held;
 use crate::error::Error;
+use crate::hook::Held;
 use crate::log::KernelLog;
-use crate::maps::{Maps, Sizes, pin_word, pinned_word, random, shapes};
+use crate::maps::{Maps, Sizes, open_pin, pin_word, pinned_word, random, shapes};
 use crate::object as elf;
 use crate::pins::Pins;
 use crate::plan::Installed;
@@ -201,10 +201,6 @@ impl Dataplane {
     pub fn run(&self, frame: &[u8]) -> Result<RunResult, Error> {
         test_run(elf::loaded_xdp(&self.object)?, frame, 1)
     }
-}
-
-pub(crate) fn open_pin(pins: &Pins, name: &'static str) -> Result<(&'static str, OwnedFd), Error> {
-    Ok((name, sys::get(&pins.map(name)).map_err(Error::system("open the pinned map", name))?))
 }
 
 pub(crate) fn test_run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<RunResult, Error> {

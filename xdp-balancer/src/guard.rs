@@ -7,21 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
-use xdp_balancer_common::{
-    AnswerHead, Bytes as _, Guard, LIST_ALLOW, LIST_DENY, ListKey, NotedName, REFUSED_AT, Rate, SLIPPED_AT,
-    UNPROVEN_AT, Verdict, mask_v4, mask_v6, object,
-};
+use xdp_balancer_common::{Guard, LIST_ALLOW, LIST_DENY, ListKey, NotedName, Rate, mask_v4, mask_v6, object};
 
-use crate::audit::{Drift, DriftKind, Mended};
 use crate::dataplane::Dataplane;
+use crate::drift::{Drift, DriftKind, Mended};
 use crate::error::{Error, Problem};
 use crate::maps::{Maps, random};
 use crate::pins::Pins;
 use crate::sys;
-
-/// TC.
-const TRUNCATED: u16 = 0x0200;
-const REFUSED: u16 = 5;
 
 /// A network: address and length of its prefix.
 pub type Prefix = (IpAddr, u8);
@@ -168,18 +161,6 @@ pub(crate) fn list_key((address, len): Prefix) -> ListKey {
     let bytes = (u128::from(address) & mask).to_be_bytes();
     let word = |i: usize| u32::from_ne_bytes(std::array::from_fn(|j| bytes[4 * i + j]));
     ListKey { len, address: std::array::from_fn(word) }
-}
-
-/// Answers without records, where the program looks for them.
-pub(crate) fn bare_answers() -> [(usize, [u8; size_of::<AnswerHead>()]); 3] {
-    let head = |flags: u16, verdict| {
-        AnswerHead { flags: flags.to_be(), verdict: verdict as u16, ..AnswerHead::default() }.to_bytes()
-    };
-    [
-        (SLIPPED_AT, head(TRUNCATED, Verdict::Slipped)),
-        (UNPROVEN_AT, head(TRUNCATED, Verdict::Unproven)),
-        (REFUSED_AT, head(REFUSED, Verdict::Refused)),
-    ]
 }
 
 impl Dataplane {

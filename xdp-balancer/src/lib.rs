@@ -33,6 +33,7 @@
 mod adopt;
 mod attach;
 mod audit;
+mod bare;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod capture;
@@ -41,13 +42,16 @@ mod connections;
 mod costs;
 mod counters;
 mod dataplane;
+mod drift;
 mod error;
 mod explain;
 mod fill;
 pub mod frames;
 mod guard;
+mod hook;
 mod log;
 mod maps;
+mod mode;
 mod netlink;
 mod object;
 mod pins;
@@ -64,21 +68,21 @@ pub mod testing;
 mod transit;
 mod verify;
 
-pub use attach::{
-    AttachedMode, Attachment, Mode, Pinned, attach_pass, detach, remove_all, show, verified_instructions,
-};
-pub use audit::{Drift, DriftKind, Mended};
+pub use attach::{Pinned, attach_pass, detach, remove_all, show};
 pub use capture::{Capture, CaptureRules, CaptureTotals, CapturedFrame, CapturedQuery};
 pub use connections::OpenConnection;
 pub use costs::Costs;
 pub use counters::Counters;
 pub use dataplane::{Dataplane, Options, RunAction, RunResult};
+pub use drift::{Drift, DriftKind, Mended};
 pub use error::{Error, Problem};
 pub use explain::{Explained, Explainer};
 pub use fill::Fill;
 pub use guard::{Freshness, Limits, Prefix, Rules, Stale, Top, top};
+pub use hook::{Attachment, verified_instructions};
 pub use log::{KernelLog, log_level, set_log_level};
 pub use maps::Sizes;
+pub use mode::{AttachedMode, Mode};
 pub use publish::Published;
 pub use table::{Below, Name, Rendered, Ring, Rrset, Table};
 pub use transit::{EgressBy, MAX_TRANSIT_INTERFACES, PinnedTransit, TransitPlace, verify_transit};

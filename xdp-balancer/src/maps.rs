@@ -2,19 +2,20 @@
 
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray, PerCpuHashMap};
+use aya::util::nr_cpus;
 use xdp_balancer_common::{
     BUCKET_SETS, BucketSet, Bytes as _, Connection, ConnectionKey, CostCount, FlowCount, GRAIN, Guard, ListKey,
     NotedName, PILOTS_AT, POOL_GRAINS, Pool, ROOT_AT, Root, SLOT_HEAD, ServiceCount, Settings, TableHead, Verdict,
     object,
 };
 
+use crate::bare::bare_answers;
 use crate::carried::Carried;
 use crate::error::Error;
-use crate::guard::bare_answers;
 use crate::pins::{self, Pins};
 use crate::plan::{Placed, Writes};
 use crate::slots::Places;
@@ -350,4 +351,26 @@ pub(crate) fn pin_word(path: &Path, value: u64) -> Result<(), Error> {
 /// A random secret or epoch.
 pub(crate) fn random() -> Result<u64, Error> {
     sys::random().map_err(Error::system("get", "random numbers"))
+}
+
+/// The first `len` elements of a per-CPU array, all CPUs' summed, read in one call.
+pub(crate) fn sums<T: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
+    name: &'static str,
+    len: u32,
+    add: impl Fn(&mut T, &T),
+) -> Result<Vec<T>, Error> {
+    let cpus = nr_cpus().map_err(|(path, error)| Error::system("read", path)(error))?;
+    let parts = sys::lookup_batch_per_cpu::<T>(map, len, cpus).map_err(Error::system("read", name))?;
+    let sum = |parts: &[T]| {
+        let mut total = T::default();
+        parts.iter().for_each(|part| add(&mut total, part));
+        total
+    };
+    Ok(parts.chunks(cpus).map(sum).collect())
+}
+
+/// A pinned map with its name.
+pub(crate) fn open_pin(pins: &Pins, name: &'static str) -> Result<(&'static str, OwnedFd), Error> {
+    Ok((name, sys::get(&pins.map(name)).map_err(Error::system("open the pinned map", name))?))
 }

@@ -7,10 +7,12 @@ use std::path::Path;
 use aya::EbpfLoader;
 use xdp_balancer_common::{Settings, object};
 
-use crate::attach::{Attachment, Mode, attachment_of, check_mode, create, name_and_tag};
-use crate::audit::{Drift, DriftKind, differences, missing_pins, settings_words};
+use crate::audit::{differences, settings_words};
+use crate::drift::{Drift, DriftKind, missing_pins};
 use crate::error::Error;
+use crate::hook::{Attachment, attachment_of, check_mode, create, name_and_tag};
 use crate::maps::{Maps, Sizes, pinned_word, shapes};
+use crate::mode::Mode;
 use crate::netlink;
 use crate::object as elf;
 use crate::pins::Pins;

@@ -9,8 +9,7 @@ use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::cause::cause;
-use super::lifecycle::QUARANTINE_GRACE;
-use super::{Operator, World};
+use super::{Operator, QUARANTINE_GRACE, World};
 use crate::config::Config;
 use crate::model::{
     Backend, Hold, Instance, InstanceState, PublishedService, ServiceName, Snapshot, Timestamp, in_full,

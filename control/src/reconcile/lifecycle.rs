@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::Operator;
 use super::bring_up::BringUp;
 use super::drain::Patience;
 use super::late::{self, after};
@@ -17,6 +16,7 @@ use super::resize::Given;
 use super::short_ttl::Named;
 use super::take_down::{Outcome, TakeDown};
 use super::weights::Weighing;
+use super::{Operator, QUARANTINE_GRACE};
 use crate::dns::Stage;
 use crate::model::{
     AddressPair, AtDeadline, Drain, Instance, InstanceId, InstanceState, LateClients, ServiceName, ServiceSpec,
@@ -30,8 +30,6 @@ const REMOVAL_RETRY: Duration = Duration::from_secs(5);
 /// An instance that ends sooner than this after its start to serve counts as one that did not come up: an image
 /// that answers once and exits must not be started without end.
 const SETTLED: Duration = Duration::from_secs(30);
-/// An address rests this long behind the largest TTL before another instance may get it.
-pub(super) const QUARANTINE_GRACE: Duration = Duration::from_secs(1);
 
 impl Operator {
     /// Takes an instance in, from its start or from the store.

@@ -44,8 +44,13 @@ pub use probe::{Probe, ProbeError};
 pub use view::{DrainReport, InstanceReport, LeftReport, OperatorView, ProbeReport, TechnologyReport};
 pub use world::World;
 
+use std::time::Duration;
+
 use crate::driver::{DriverEvent, Resized};
 use crate::model::{InstanceId, InstanceState, Technology, WindowReport};
+
+/// An address rests this long behind the largest TTL before another instance may get it.
+const QUARANTINE_GRACE: Duration = Duration::from_secs(1);
 
 /// What the operator's helpers tell it.
 #[derive(Debug)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::operator::Tracked;
 use super::{Event, Operator};
 use crate::driver::{Driver, Resized, Resources};
 use crate::model::{InstanceId, InstanceState, ServiceSpec, in_full};
@@ -58,7 +57,7 @@ impl Operator {
     }
 
     pub(super) fn resized(&mut self, id: &InstanceId, outcome: Result<Resized, String>) {
-        let Some(Tracked { given: Some(given), .. }) = self.instances.get_mut(id) else { return };
+        let Some(given) = self.instances.get_mut(id).and_then(|tracked| tracked.given.as_mut()) else { return };
         given.under_way = false;
         let Resources { vcpus, memory_mib } = given.resources;
         match outcome {

@@ -1,11 +1,11 @@
-//! Calls to the hypervisor, by the page of code that it fills in, of a PV guest before that begins. Numbers and structures are those of Xen's
-//! `public/xen.h`, `sched.h`, `event_channel.h`, `memory.h` and `hvm/hvm_op.h`.
+//! Calls to the hypervisor, by the page of code that it fills in, of a PV guest before that begins. Numbers and
+//! structures are those of Xen's `public/xen.h`, `sched.h`, `event_channel.h`, `memory.h` and `hvm/hvm_op.h`.
 
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 
 use crate::page::{PAGE_SIZE, Page};
-use crate::pv;
+use crate::start_info;
 
 /// This domain, where a structure asks for one.
 const DOMID_SELF: u16 = 0x7ff0;
@@ -110,7 +110,7 @@ pub fn parameter(which: Parameter) -> Result<u64, Refused> {
         value: u64,
     }
     const GET: u64 = 1;
-    if let Some(info) = pv::info() {
+    if let Some(info) = start_info::info() {
         let ((store, store_events), (console, console_events)) = (info.store(), info.console());
         return Ok(match which {
             Parameter::StoreFrame => store,
@@ -135,17 +135,20 @@ pub fn map(space: Space, index: u64, page: &Page) -> Result<(), Refused> {
         frame: u64,
     }
     const ADD_TO_PHYSMAP: u64 = 7;
-    if let Some(info) = pv::info() {
+    if let Some(info) = start_info::info() {
         let machine = match space {
             Space::SharedInfo => info.shared_info,
             Space::GrantTable => grant_frame()? * PAGE_SIZE as u64,
         };
-        return map_address(page.address() as u64, machine | pv::WRITABLE);
+        return map_address(page.address() as u64, machine | WRITABLE);
     }
     let frame = (page.address() / PAGE_SIZE) as u64;
     let mut add = AddToPhysmap { domain: DOMID_SELF, size: 0, space: space as u32, index, frame };
     with(MEMORY_OP, ADD_TO_PHYSMAP, &mut add).map(drop)
 }
+
+/// Bits of a page table's entry for a page that is to be written to: present, the guest's, accessed, dirty, writable.
+pub const WRITABLE: u64 = 0x67;
 
 /// Sets the page table's entry for an address.
 pub fn map_address(address: u64, entry: u64) -> Result<(), Refused> {

@@ -13,6 +13,7 @@ mod net;
 mod page;
 mod pv;
 mod ring;
+mod start_info;
 mod store;
 
 use alloc::string::String;

@@ -5,7 +5,7 @@ use core::alloc::Layout;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
-use crate::pv;
+use crate::start_info;
 
 /// Bytes.
 pub const PAGE_SIZE: usize = 4096;
@@ -54,7 +54,7 @@ impl Shared {
     /// Its frame, as other domains know it.
     pub fn frame(self) -> u32 {
         let own = (self.0.as_ptr() as usize / PAGE_SIZE) as u64;
-        pv::info().map_or(own, |info| info.machine(own)) as u32
+        start_info::info().map_or(own, |info| info.machine(own)) as u32
     }
 
     /// Pointer to a value at `offset`, which is kept within the page.

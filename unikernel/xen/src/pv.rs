@@ -3,12 +3,12 @@
 //! what is told to others are frames of the machine.
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicPtr, Ordering};
 
 use unikernel_boot::Boot;
 
-use crate::hypercall::{self, CODE, Refused};
+use crate::hypercall::{self, CODE, Refused, WRITABLE};
 use crate::page::PAGE_SIZE;
+use crate::start_info::{self, StartInfo};
 
 global_asm!(
     r#"
@@ -50,73 +50,16 @@ pv_start:
     enter = sym enter,
 );
 
-/// `struct start_info` of `public/xen.h`.
-#[repr(C)]
-pub struct StartInfo {
-    magic: [u8; 32],
-    /// Pages of this domain.
-    pages: u64,
-    /// Address of the shared page in the machine.
-    pub shared_info: u64,
-    flags: u32,
-    store_frame: u64,
-    store_events: u32,
-    console_frame: u64,
-    console_events: u32,
-    page_tables: u64,
-    page_table_frames: u64,
-    /// Address of the list of frames: the machine's of each of this domain's.
-    frames: u64,
-    module_start: u64,
-    module_length: u64,
-    command_line: [u8; 1024],
-}
-
-/// Bits of a page table's entry: present, then with the guest's, accessed and dirty, then with writable.
+/// Bits of a page table's entry: present, then with the guest's, accessed and dirty.
 const PRESENT: u64 = 1;
 const READ_ONLY: u64 = 0x65;
-/// The last of these, for pages that are to be written to.
-pub const WRITABLE: u64 = 0x67;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Bytes.
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Entries of a page table.
 const ENTRIES: usize = 512;
 
-static INFO: AtomicPtr<StartInfo> = AtomicPtr::new(core::ptr::null_mut());
-
-/// What the loader tells; nothing in a PVH guest.
-pub fn info() -> Option<&'static StartInfo> {
-    // SAFETY: set once, to a page that stays as it is.
-    unsafe { INFO.load(Ordering::Relaxed).as_ref() }
-}
-
 impl StartInfo {
-    fn list(&self) -> &'static [u64] {
-        // SAFETY: the loader has made and mapped a list of that length, which stays.
-        unsafe { core::slice::from_raw_parts(self.frames as *const u64, self.pages as usize) }
-    }
-
-    /// The machine's frame for one of this domain's.
-    pub fn machine(&self, frame: u64) -> u64 {
-        self.list().get(frame as usize).copied().unwrap_or_default()
-    }
-
-    /// The other way round.
-    fn own(&self, machine: u64) -> Option<u64> {
-        self.list().iter().position(|frame| *frame == machine).map(|frame| frame as u64)
-    }
-
-    /// Frame of the store's ring, and its event channel.
-    pub fn store(&self) -> (u64, u64) {
-        (self.own(self.store_frame).unwrap_or_default(), self.store_events.into())
-    }
-
-    /// Frame of the console's ring, and its event channel.
-    pub fn console(&self) -> (u64, u64) {
-        (self.own(self.console_frame).unwrap_or_default(), self.console_events.into())
-    }
-
     /// Where entry `index` of a page table is, and the address of the page that it tells of.
     fn entry(&self, table: u64, index: usize) -> (*const u64, Option<u64>) {
         let at = (table as *const u64).wrapping_add(index);
@@ -154,8 +97,8 @@ impl StartInfo {
 }
 
 extern "C" fn enter(info: *mut StartInfo) -> ! {
-    INFO.store(info, Ordering::Relaxed);
-    let Some(info) = self::info() else { unikernel_boot::reset() };
+    start_info::set(info);
+    let Some(info) = start_info::info() else { unikernel_boot::reset() };
     // Behind the loader's page tables there is its stack, of one page; then nothing.
     let free = info.page_tables + (info.page_table_frames + 1) * PAGE;
     let most = info.pages.min((ENTRIES * ENTRIES) as u64) * PAGE;

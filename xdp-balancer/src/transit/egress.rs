@@ -14,9 +14,9 @@ use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use xdp_balancer_common::OWN_CLSACT;
 use xdp_balancer_common::object::TRANSIT_EGRESS;
 
-use crate::attach::{FILTER_HANDLE, TRANSIT_PRIORITY, attach_classifier, instead_of_ours, name_and_tag};
-use crate::audit::{Drift, DriftKind, Mended, mend_pin_at, pin_again};
+use crate::drift::{Drift, DriftKind, Mended, mend_pin_at, pin_again};
 use crate::error::Error;
+use crate::hook::{FILTER_HANDLE, TRANSIT_PRIORITY, attach_classifier, instead_of_ours, name_and_tag};
 use crate::netlink::{self, List};
 use crate::pins::{self, PinnedLink, Pins};
 use crate::sys::{self, Classifier};

@@ -11,9 +11,9 @@ use xdp_balancer_common::object::{TAIL_TRANSIT, TRANSIT_HOOKS, TRANSIT_VERDICTS}
 use xdp_balancer_common::{OWN_CLSACT, TransitHook, TransitVerdict};
 
 use super::{PinnedTransit, TransitPlace, direction, egress, kind};
-use crate::audit::Drift;
-use crate::counters::sums;
+use crate::drift::Drift;
 use crate::error::Error;
+use crate::maps::sums;
 use crate::pins::{self, Pins};
 use crate::sys;
 use crate::tails::Slot;
