@@ -49,7 +49,7 @@ fn the_combination_keeps_up_with_the_best_single_model() {
     ];
     let singles = ["naive", "ema", "snaive", "holt-winters", "arima", "sarima"];
     for (seed, (name, mut family)) in families.into_iter().enumerate() {
-        let mut noise = Noise(seed as u64 + 1);
+        let mut noise = Noise::new(seed as u64 + 1);
         let values: Vec<f64> = (0..n).map(|t| family(t, &mut noise).max(0.0)).collect();
         let errors = singles.map(|single| (rmse(&values, single.parse().unwrap()), single));
         let (best, single) = errors.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();

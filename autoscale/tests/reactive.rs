@@ -64,7 +64,7 @@ const KINDS: [Kind; 14] = [
 
 /// 700 windows of so many seconds, of which one in 50 was not counted.
 fn made((name, expected): Kind, window_s: f64, seed: u64) -> Trace {
-    let mut load = Load { noise: Noise(seed), level: 120.0, left: 0, on: true };
+    let mut load = Load { noise: Noise::new(seed), level: 120.0, left: 0, on: true };
     let mut window = |t| {
         let mean = expected(&mut load, t).max(0.0);
         let count = mean.sqrt().mul_add(load.noise.normal(), mean).round().max(0.0);

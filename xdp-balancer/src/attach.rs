@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use aya::EbpfLoader;
-use aya::programs::tc::TcError;
-use aya::programs::{TcAttachType, tc};
+use aya::programs::TcAttachType;
 use xdp_balancer_common::object;
 
 use crate::costs::Costs;
@@ -14,7 +13,9 @@ use crate::counters::Counters;
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::guard::Freshness;
-use crate::hook::{Attachment, FILTER_PRIORITY, Held, attach_classifier, attachment_of, check_mode, create, foreign};
+use crate::hook::{
+    Attachment, FILTER_PRIORITY, Held, add_clsact, attach_classifier, attachment_of, check_mode, create, foreign,
+};
 use crate::maps::{Maps, Sizes, shapes};
 use crate::mode::Mode;
 use crate::netlink;
@@ -131,10 +132,7 @@ impl Dataplane {
             self.classifiers_loaded = true;
         }
         self.make_flow(ifindex)?;
-        match tc::qdisc_add_clsact(interface) {
-            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            result => result.map_err(Error::system("add the clsact qdisc to", interface))?,
-        }
+        add_clsact(interface)?;
         for (name, direction) in [(object::FLOW_TO, TcAttachType::Egress), (object::FLOW_FROM, TcAttachType::Ingress)] {
             let program = elf::classifier_of(&mut self.object, name)?;
             attach_classifier(program, interface, direction, FILTER_PRIORITY)

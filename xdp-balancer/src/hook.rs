@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use aya::programs::loaded_programs;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 
 use crate::error::Error;
 use crate::mode::{AttachedMode, Mode};
@@ -38,6 +38,14 @@ pub(crate) const FILTER_PRIORITY: u16 = 0x5e1f;
 /// The same of the filter that rewrites replies, which sees them first: an instance's may be counted behind it.
 pub(crate) const TRANSIT_PRIORITY: u16 = 0x5e1e;
 pub(crate) const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// Gives an interface a `clsact` qdisc; `false` where it has one.
+pub(crate) fn add_clsact(interface: &str) -> Result<bool, Error> {
+    match tc::qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        result => result.map(|()| true).map_err(Error::system("add the clsact qdisc to", interface)),
+    }
+}
 
 pub(crate) fn attach_classifier(
     program: &mut SchedClassifier,

@@ -2,7 +2,7 @@
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]
-pub(crate) struct Noise(u64);
+pub struct Noise(u64);
 
 impl Noise {
     pub const fn new(seed: u64) -> Self {

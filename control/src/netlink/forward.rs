@@ -94,6 +94,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Whether a look at the table would tell nothing new: nothing is forwarded, and nothing was.
+    pub fn is_idle(&self, wanted: &Forwards) -> bool {
+        wanted.all.is_empty() && self.last.is_empty() && self.of_address.is_empty()
+    }
+
     /// Takes in the table's counts; what is forwarded, with its count, and the count of all that ever was.
     pub fn count(&mut self, wanted: &Forwards, table: &Table) -> (Vec<ForwardReport>, u64) {
         let now: BTreeMap<&str, u64> = table.redirects().map(|r| (r.comment.as_str(), r.connections)).collect();

@@ -301,6 +301,9 @@ impl Net {
     fn count_forwarded(&self) {
         let Some(wanted) = self.wanted().forwards.clone() else { return };
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if tally.is_idle(&wanted) {
+            return;
+        }
         // Why it could not be read was told by the look.
         let table = self.nft.read().ok().flatten().unwrap_or_default();
         let (forwards, total) = tally.count(&wanted, &table);

@@ -128,10 +128,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Record`] where it cannot be understood.
     pub fn hold(&self) -> Result<Option<Hold>, StoreError> {
-        const OPERATION: &str = "read the hold of the tables";
-        let json =
-            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(HOLD)?.map(|v| v.value().to_owned())))?;
-        json.map(|json| self.decode(OPERATION, HOLD, &json)).transpose()
+        self.document("read the hold of the tables", HOLD)
     }
 
     /// The tables that are kept, oldest first. Those that this version does not understand are left out.
@@ -197,10 +194,7 @@ impl Store {
     /// Takes over what a store of schema 1 held: the one published snapshot.
     pub(super) fn take_over_snapshot(&self, now: Timestamp) -> Result<(), StoreError> {
         const OPERATION: &str = "take over the published snapshot";
-        let json =
-            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(SNAPSHOT)?.map(|v| v.value().to_owned())))?;
-        let Some(json) = json else { return Ok(()) };
-        let snapshot: Snapshot = self.decode(OPERATION, SNAPSHOT, &json)?;
+        let Some(snapshot) = self.document::<Snapshot>(OPERATION, SNAPSHOT)? else { return Ok(()) };
         let encoded = self.encode_table(OPERATION, &snapshot, now, "in force at the upgrade")?;
         self.write_table(OPERATION, encoded, None, 1)?;
         self.write(OPERATION, |txn| {

@@ -354,7 +354,6 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read or written.
     pub fn note_settings(&self, changes: &[SettingChange]) -> Result<(), StoreError> {
-        const OPERATION: &str = "write the node's settings";
         let mut known = self.settings()?;
         for change in changes {
             match known.iter_mut().find(|k| k.path == change.path) {
@@ -362,11 +361,7 @@ impl Store {
                 None => known.push(change.clone()),
             }
         }
-        let json = self.encode(OPERATION, SETTINGS, &known)?;
-        self.write(OPERATION, |txn| {
-            txn.open_table(META_TEXT)?.insert(SETTINGS, json.as_str())?;
-            Ok(())
-        })
+        self.put_document("write the node's settings", SETTINGS, &known)
     }
 
     /// Forgets the changes of settings: they have been taken back.
@@ -385,10 +380,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where they cannot be read or understood.
     pub fn settings(&self) -> Result<Vec<SettingChange>, StoreError> {
-        const OPERATION: &str = "read the node's settings";
-        let json =
-            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(SETTINGS)?.map(|v| v.value().to_owned())))?;
-        json.map_or_else(|| Ok(Vec::new()), |json| self.decode(OPERATION, SETTINGS, &json))
+        Ok(self.document("read the node's settings", SETTINGS)?.unwrap_or_default())
     }
 
     /// Keeps the instances whose late clients are forwarded, all of them.
@@ -396,12 +388,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn put_left(&self, left: &[Left]) -> Result<(), StoreError> {
-        const OPERATION: &str = "write who has left";
-        let json = self.encode(OPERATION, LEFT, &left)?;
-        self.write(OPERATION, |txn| {
-            txn.open_table(META_TEXT)?.insert(LEFT, json.as_str())?;
-            Ok(())
-        })
+        self.put_document("write who has left", LEFT, &left)
     }
 
     /// The instances whose late clients are forwarded.
@@ -409,10 +396,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where they cannot be read or understood.
     pub fn left(&self) -> Result<Vec<Left>, StoreError> {
-        const OPERATION: &str = "read who has left";
-        let json =
-            self.read(OPERATION, |txn| Ok(txn.open_table(META_TEXT)?.get(LEFT)?.map(|v| v.value().to_owned())))?;
-        json.map_or_else(|| Ok(Vec::new()), |json| self.decode(OPERATION, LEFT, &json))
+        Ok(self.document("read who has left", LEFT)?.unwrap_or_default())
     }
 
     /// Keeps the text of the configuration that was accepted last.
@@ -420,10 +404,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn put_config(&self, text: &str) -> Result<(), StoreError> {
-        self.write("write the configuration", |txn| {
-            txn.open_table(META_TEXT)?.insert(CONFIG, text)?;
-            Ok(())
-        })
+        self.put_text("write the configuration", CONFIG, text)
     }
 
     /// The text of the configuration that was accepted last.
@@ -431,9 +412,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn config(&self) -> Result<Option<String>, StoreError> {
-        self.read("read the configuration", |txn| {
-            Ok(txn.open_table(META_TEXT)?.get(CONFIG)?.map(|v| v.value().to_owned()))
-        })
+        self.text("read the configuration", CONFIG)
+    }
+
+    /// A text that the store has one of, by its key.
+    pub(super) fn text(&self, operation: &'static str, key: &str) -> Result<Option<String>, StoreError> {
+        self.read(operation, |txn| Ok(txn.open_table(META_TEXT)?.get(key)?.map(|v| v.value().to_owned())))
+    }
+
+    fn put_text(&self, operation: &'static str, key: &str, text: &str) -> Result<(), StoreError> {
+        self.write(operation, |txn| Ok(txn.open_table(META_TEXT)?.insert(key, text)?.map(drop))).map(drop)
+    }
+
+    /// The same of a document.
+    pub(super) fn document<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        key: &str,
+    ) -> Result<Option<T>, StoreError> {
+        self.text(operation, key)?.map(|json| self.decode(operation, key, &json)).transpose()
+    }
+
+    fn put_document<T: Serialize>(&self, operation: &'static str, key: &str, document: &T) -> Result<(), StoreError> {
+        self.put_text(operation, key, &self.encode(operation, key, document)?)
     }
 }
 

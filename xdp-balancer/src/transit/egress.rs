@@ -9,14 +9,14 @@ use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::programs::links::Link as _;
-use aya::programs::tc::{SchedClassifierLink, TcError};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
+use aya::programs::tc::SchedClassifierLink;
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use xdp_balancer_common::OWN_CLSACT;
 use xdp_balancer_common::object::TRANSIT_EGRESS;
 
 use crate::drift::{Drift, DriftKind, Mended, mend_pin_at, pin_again};
 use crate::error::Error;
-use crate::hook::{FILTER_HANDLE, TRANSIT_PRIORITY, attach_classifier, instead_of_ours, name_and_tag};
+use crate::hook::{FILTER_HANDLE, TRANSIT_PRIORITY, add_clsact, attach_classifier, instead_of_ours, name_and_tag};
 use crate::netlink::{self, List};
 use crate::pins::{self, PinnedLink, Pins};
 use crate::sys::{self, Classifier};
@@ -135,10 +135,7 @@ fn mend_filter(program: &mut SchedClassifier, (interface, ifindex): (&str, u32),
     if there == Some(own) {
         return Ok(out(clsact, Vec::new()));
     }
-    let added = match tc::qdisc_add_clsact(interface) {
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => false,
-        result => result.map(|()| true).map_err(Error::system("add the clsact qdisc to", interface))?,
-    };
+    let added = add_clsact(interface)?;
     attach_classifier(program, interface, TcAttachType::Egress, TRANSIT_PRIORITY)
         .map_err(Error::system("attach the rewriting filter to", interface))?;
     let missing = if added { "the qdisc is gone, and the filter with it" } else { "the filter is gone" };
