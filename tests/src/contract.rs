@@ -180,15 +180,15 @@ async fn runs_and_is_reached(fixture: &Fixture<'_>) {
         assert_eq!(get(address, "/healthz").await, b"ok\n", "{address}");
     }
 
-    let before = fixture.driver.usage().await.unwrap();
-    let before = before.get(&spec.id).expect("its usage");
-    assert!(before.cpu_ns > 0 && before.memory_bytes > 0, "{before:?}");
-    assert!(before.memory_bytes <= spec.resources.memory_mib << 20, "{before:?}");
-    for _ in 0..50 {
-        get(fixture.v4(), "/healthz").await;
+    let usage = async || *fixture.driver.usage().await.unwrap().get(&spec.id).expect("its usage");
+    let (before, begun) = (usage().await, Instant::now());
+    let most = spec.resources.memory_mib << 20;
+    assert!((1..=most).contains(&before.memory_bytes), "{before:?}");
+    // It may be counted in steps that a small guest needs many answers for.
+    while usage().await.cpu_ns <= before.cpu_ns {
+        get(fixture.v4(), fixture.load).await;
+        assert!(begun.elapsed() < SOON, "work takes processor time: {before:?}");
     }
-    let after = fixture.driver.usage().await.unwrap();
-    assert!(after.get(&spec.id).unwrap().cpu_ns > before.cpu_ns, "work takes CPU time");
 
     for _ in 0..2 {
         fixture.down(2, Duration::from_secs(2)).await;

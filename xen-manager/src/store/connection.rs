@@ -47,7 +47,7 @@ pub(super) enum Order {
     Watch { path: String, changes: watch::Sender<u64> },
 }
 
-/// Which connection there is; each has its own number, 0 is none.
+/// Which connection there is, once the store has answered on it; each has its own number, 0 is none.
 pub(super) type Epoch = watch::Receiver<u64>;
 
 /// Starts the task. It ends when nobody can order anything any more.
@@ -91,9 +91,7 @@ impl Task {
             };
             match connect(&self.socket).await {
                 Ok(mut live) => {
-                    pause = PAUSES.0;
                     self.last_epoch += 1;
-                    self.epoch.send_replace(self.last_epoch);
                     for (token, watched) in &self.watches {
                         live.watch(*token, &watched.path);
                     }
@@ -101,9 +99,16 @@ impl Task {
                         self.obey(order, &mut live);
                     }
                     let goes_on = self.serve(&mut live).await;
-                    self.epoch.send_replace(0);
+                    let answered = self.epoch.send_replace(0) != 0;
                     live.lose();
                     if !goes_on {
+                        return;
+                    }
+                    if answered {
+                        pause = PAUSES.0;
+                    } else if !self.watches.is_empty()
+                        && !self.wait(&mut pause, &io::ErrorKind::ConnectionReset.into()).await
+                    {
                         return;
                     }
                 }
@@ -113,18 +118,19 @@ impl Task {
                         continue;
                     }
                     tracing::debug!(socket = %self.socket.display(), %error, "XenStore is out of reach");
-                    if !self.wait(pause, &error).await {
+                    if !self.wait(&mut pause, &error).await {
                         return;
                     }
-                    pause = (pause * 2).min(PAUSES.1);
                 }
             }
         }
     }
 
-    /// Waits before the next attempt; what is asked meanwhile is refused. `false` where nobody is left to ask.
-    async fn wait(&mut self, pause: Duration, error: &io::Error) -> bool {
-        let end = tokio::time::Instant::now() + pause;
+    /// Waits before the next attempt, longer each time; what is asked meanwhile is refused. `false` where nobody is left
+    /// to ask.
+    async fn wait(&mut self, pause: &mut Duration, error: &io::Error) -> bool {
+        let end = tokio::time::Instant::now() + *pause;
+        *pause = (*pause * 2).min(PAUSES.1);
         loop {
             match tokio::time::timeout_at(end, self.orders.recv()).await {
                 Ok(Some(order)) => self.refuse(order, error),
@@ -197,6 +203,8 @@ impl Task {
     fn take(&mut self, live: &mut Live) -> Result<(), Nonsense> {
         while let Some((message, length)) = wire::decode(&live.input)? {
             live.input.drain(..length);
+            // Not before: a store that is ending takes connections for a moment, and answers none.
+            self.epoch.send_if_modified(|epoch| std::mem::replace(epoch, self.last_epoch) != self.last_epoch);
             match message {
                 Message::Event { token } => self.changed(&token, live),
                 Message::Refusal { id, errno } => {

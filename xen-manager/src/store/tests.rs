@@ -131,6 +131,35 @@ fn a_watch_outlives_its_connection() {
     );
 }
 
+/// A store that is killed takes connections until its last descriptor is closed; that it is back must not be told of them.
+#[test]
+fn a_connection_without_an_answer_is_none() {
+    against(
+        |listener| async move {
+            drop(ok(&mut listener.accept().await.unwrap().0).await);
+            for _ in 0..3 {
+                drop(listener.accept().await.unwrap());
+            }
+            let mut stream = listener.accept().await.unwrap().0;
+            ok(&mut stream).await;
+            std::future::pending().await
+        },
+        |store| async move {
+            let mut connection = store.connection();
+            let _watch = store.watch("/x").unwrap();
+            let mut seen = Vec::new();
+            while seen.last() != Some(&5) {
+                connection.changed().await.unwrap();
+                seen.push(*connection.borrow_and_update());
+            }
+            // Two that follow each other at once may be seen as one.
+            seen.retain(|&number| number != 0 && number != 1);
+            assert_eq!(seen, [5]);
+        },
+        LONG,
+    );
+}
+
 #[test]
 fn a_transaction_ends_with_its_connection() {
     against(
