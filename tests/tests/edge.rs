@@ -8,15 +8,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{PATIENCE, dig, lab, load, metrics, serving, video, wait_until};
+use support::{PATIENCE, dig, lab, metrics, serving, under_load, video, wait_until};
 use tests::edge::{EDGE, NAME};
 use tests::lab::daemon::{binary, selvedge};
-use tests::lab::is_root;
+use tests::lab::{Namespace, is_root};
 
 /// Flags, TTLs, counts and sections of every kind of answer, over both families, and the same RRsets from the
 /// kernel and from the daemon.
@@ -99,14 +98,8 @@ fn a_killed_daemon_loses_nothing() {
     let mut lab = lab("killed", "min = 3\nmax = 3\nttl_s = 1");
     let mut daemon = lab.start_daemon().unwrap();
     let before = daemon.wait_for("three instances", PATIENCE, |s| serving(s).len() == 3).unwrap();
-    let stop = AtomicBool::new(false);
-    let client = lab.client.name().to_owned();
-    let (report, after) = std::thread::scope(|scope| {
-        let from = tests::lab::Namespace::existing(&client);
-        let running = scope.spawn({
-            let stop = &stop;
-            move || load(&from, vec![40; 60], stop)
-        });
+    let client = Namespace::existing(lab.client.name());
+    let (report, daemon) = under_load(client, vec![40; 60], || {
         std::thread::sleep(Duration::from_secs(2));
         daemon.kill().unwrap();
         // Nobody but the kernel is there now.
@@ -120,12 +113,10 @@ fn a_killed_daemon_loses_nothing() {
         daemon
             .wait_for("adoption", PATIENCE, |s| serving(s) == serving(&before) && video(s).history.len() >= 3)
             .unwrap();
-        stop.store(true, Ordering::Relaxed);
-        let report = running.join().unwrap();
-        let after = daemon.status().unwrap();
-        daemon.terminate().unwrap();
-        (report, after)
+        daemon
     });
+    let after = daemon.status().unwrap();
+    daemon.terminate().unwrap();
     assert_eq!(serving(&after), serving(&before), "the same instances");
     assert!(after.transitions.iter().all(|t| t.from.is_some()), "nothing was started: {:?}", after.transitions);
     assert!(video(&after).answered_in_kernel > video(&before).answered_in_kernel, "counters went on");
@@ -151,21 +142,13 @@ fn reload_and_drain_lose_nothing() {
     let refused = daemon.wait_for("the refusal", PATIENCE, |s| s.config_rejected == 1).unwrap();
     assert_eq!(serving(&refused).len(), 4);
 
-    let stop = AtomicBool::new(false);
-    let client = lab.client.name().to_owned();
-    let report = std::thread::scope(|scope| {
-        let from = tests::lab::Namespace::existing(&client);
-        let running = scope.spawn({
-            let stop = &stop;
-            move || load(&from, vec![60; 60], stop)
-        });
+    let client = Namespace::existing(lab.client.name());
+    let (report, ()) = under_load(client, vec![60; 60], || {
         // Far more capacity than load: the plan falls to the minimum.
         let less = good.replace("min = 4", "min = 1").replace("[[service]]", "[[service]]\ncapacity = 1000");
         std::fs::write(lab.config(), less).unwrap();
         daemon.signal(Signal::SIGHUP).unwrap();
         daemon.wait_for("one instance", PATIENCE, |s| video(s).instances.len() == 1 && serving(s).len() == 1).unwrap();
-        stop.store(true, Ordering::Relaxed);
-        running.join().unwrap()
     });
     assert!(report.total.ok > 100, "{report}");
     assert_eq!(report.total.failed, 0, "{report}");
@@ -186,25 +169,17 @@ fn a_detached_program_lowers_no_target() {
     let mut lab = lab("detached", "capacity = 20\nmin = 1\nmax = 4\nttl_s = 1");
     let mut daemon = lab.start_daemon().unwrap();
     daemon.wait_for("the first instance", PATIENCE, |s| serving(s).len() == 1).unwrap();
-    let stop = AtomicBool::new(false);
-    let client = lab.client.name().to_owned();
-    let (report, after) = std::thread::scope(|scope| {
-        let from = tests::lab::Namespace::existing(&client);
-        let running = scope.spawn({
-            let stop = &stop;
-            move || load(&from, vec![60; 60], stop)
-        });
+    let client = Namespace::existing(lab.client.name());
+    let (report, after) = under_load(client, vec![60; 60], || {
         let before = daemon.wait_for("three instances", PATIENCE, |s| serving(s).len() >= 3).unwrap();
         let pins = lab.pins();
         let (code, _, said) =
             selvedge(Some(&lab.edge), &["dataplane", "detach", "--pin-dir", &pins.to_string_lossy()]).unwrap();
         assert_eq!(code, Some(0), "{said}");
         let windows = video(&before).history.last().map_or(0, |w| w.window) + 6;
-        let after = daemon
+        daemon
             .wait_for("six windows", PATIENCE, |s| video(s).history.last().is_some_and(|w| w.window >= windows))
-            .unwrap();
-        stop.store(true, Ordering::Relaxed);
-        (running.join().unwrap(), after)
+            .unwrap()
     });
     assert!(video(&after).answered_by_daemon > 200, "the daemon answered: {}", video(&after).answered_by_daemon);
     assert!(serving(&after).len() >= 3, "{}", video(&after).decision);

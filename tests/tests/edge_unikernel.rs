@@ -6,16 +6,15 @@
 mod support;
 
 use std::process::{Child, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use control::api::{ServiceStatus, Status};
 use control::model::{InstanceState, Technology};
-use support::{PATIENCE, dig, lab, load, serving, video, wait_until};
+use support::{PATIENCE, dig, lab, serving, under_load, video, wait_until};
 use tests::edge::{EDGE, EdgeLab, NAME};
 use tests::lab::daemon::selvedge;
-use tests::lab::is_root;
 use tests::lab::unikernel::Unikernels;
+use tests::lab::{Namespace, is_root};
 
 /// The lab's service as unikernels on spt.
 fn use_spt(lab: &EdgeLab, unikernels: &Unikernels) {
@@ -56,22 +55,16 @@ fn unikernels_serve_survive_and_go() {
         assert_eq!(dig(&lab.client, &[&server, NAME, qtype]).addresses().len(), 2);
     }
     assert_eq!(video(&daemon.status().unwrap()).answered_in_kernel, before + 2);
-    let stop = AtomicBool::new(false);
-    let (report, after) = std::thread::scope(|scope| {
-        let from = tests::lab::Namespace::existing(lab.client.name());
-        let stop = &stop;
-        let running = scope.spawn(move || load(&from, vec![40; 60], stop));
+    let client = Namespace::existing(lab.client.name());
+    let (report, (mut daemon, after)) = under_load(client, vec![40; 60], || {
         std::thread::sleep(Duration::from_secs(1));
         daemon.kill().unwrap();
         assert_eq!(unikernels.tenders().len(), 2, "they do not depend on the daemon");
         let mut daemon = lab.start_daemon().unwrap();
         let adopted = |s: &_| serving(s) == serving(&status) && video(s).history.len() >= 2;
         let after = daemon.wait_for("adoption", PATIENCE, adopted).unwrap();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        let report = running.join().unwrap();
-        (report, (daemon, after))
+        (daemon, after)
     });
-    let (mut daemon, after) = after;
     assert_eq!(serving(&after), serving(&status), "the same instances");
     assert!(report.total.ok > 20, "{report}");
     assert_eq!((report.total.failed, report.total.dns_lost), (0, 0), "{report}");

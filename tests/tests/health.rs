@@ -7,12 +7,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use control::api::{InstanceStatus, Status};
-use support::{PATIENCE, dig, lab, load, metrics, serving, video, wait_until};
+use support::{PATIENCE, dig, lab, metrics, serving, under_load, video, wait_until};
 use tests::edge::{EDGE, EdgeLab, NAME};
 use tests::lab::{Namespace, is_root};
 use tokio::runtime::Runtime;
@@ -193,18 +192,9 @@ fn capacity_is_what_an_instance_serves_in_time() {
     let mut daemon = lab.start_daemon().unwrap();
     daemon.wait_for("an instance", PATIENCE, |s| serving(s).len() == 1).unwrap();
     let measured = |s: &Status| video(s).fitness.capacity.measured;
-    let stop = AtomicBool::new(false);
     let client = lab.client.name().to_owned();
-    let offered = |pattern: Vec<u32>, work: &mut dyn FnMut()| {
-        stop.store(false, Ordering::Relaxed);
-        std::thread::scope(|scope| {
-            scope.spawn(|| load(&Namespace::existing(&client), pattern, &stop));
-            work();
-            stop.store(true, Ordering::Relaxed);
-        });
-    };
 
-    offered(vec![30; 60], &mut || {
+    under_load(Namespace::existing(&client), vec![30; 60], || {
         let more = |s: &Status| measured(s).is_some_and(|capacity| capacity > 20.0);
         let status = daemon.wait_for("more than is configured", PATIENCE, more).unwrap();
         println!("{:?}; {}", video(&status).fitness.capacity, video(&status).decision);
@@ -219,7 +209,7 @@ fn capacity_is_what_an_instance_serves_in_time() {
 
     let slow = video(&status).instances[0].clone();
     let freezer = Freezer::of(&lab);
-    offered(vec![17; 120], &mut || {
+    under_load(Namespace::existing(&client), vec![17; 120], || {
         let status = wait_until("less than is configured", || {
             freezer.starve(&slow);
             let status = daemon.status().unwrap();

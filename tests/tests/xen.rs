@@ -113,8 +113,11 @@ impl Outside for Domains {
 
     fn is_there<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, bool> {
         async {
-            let all = xl(&["list"]).await;
-            all.lines().any(|line| line.split_whitespace().nth(1) == Some(&number(running)))
+            let (all, number) = (xl(&["list"]).await, number(running));
+            // Name, number, memory, processors, state. One that is dying ran once; its memory is being taken back.
+            all.lines()
+                .map(|line| line.split_whitespace().collect::<Vec<_>>())
+                .any(|words| matches!(words[..], [_, id, _, _, state, ..] if id == number && !state.ends_with('d')))
         }
         .boxed()
     }

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use control::api::{ServiceStatus, Status};
 use control::load::LoadReport;
 use control::model::InstanceState;
+use futures_util::FutureExt as _;
 use tests::edge::{EdgeLab, EdgeOptions, downloads};
 use tests::lab::Namespace;
 
@@ -92,19 +92,22 @@ impl Dig {
     }
 }
 
-/// Downloads from a client until all is offered or `stop`.
-pub fn load(from: &Namespace, pattern: Vec<u32>, stop: &AtomicBool) -> LoadReport {
+/// Downloads from a client, a number of requests per second after the other, while `during` does its part; until that is
+/// done, fails, or all is offered.
+pub fn under_load<T>(from: Namespace, pattern: Vec<u32>, during: impl FnOnce() -> T) -> (LoadReport, T) {
     let options = downloads(pattern, Duration::from_secs(1), 1);
-    let offer = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let ended = async {
-            while !stop.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+    std::thread::scope(|scope| {
+        // It ends with its sender, also where that goes by a panic.
+        let (done, ended) = tokio::sync::oneshot::channel::<()>();
+        let offer = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(control::load::run(options, None, ended.map(drop))).unwrap()
         };
-        runtime.block_on(control::load::run(options, None, ended)).unwrap()
-    };
-    from.run_in(offer).unwrap()
+        let running = scope.spawn(move || from.run_in(offer).unwrap());
+        let result = during();
+        drop(done);
+        (running.join().unwrap(), result)
+    })
 }
 
 /// Looks until something is found.
