@@ -94,6 +94,12 @@ fn track(ctx: &TcContext, direction: Direction, packet: &Packet, interface: u32)
         // Once the instance accepts it: a bridge floods what it has no port for yet, so that a SYN alone may be another's.
         // One that the instance opens is none of its clients'.
         if mine == 1 && packet.flags & TCP_ACK != 0 {
+            // A slow instance repeats it, even when its client has given up already; what was known of the connection holds.
+            // After its own FIN it repeats nothing: that is another connection of the same ports.
+            // SAFETY: a live map element, written by classifiers only.
+            if CONNECTIONS.get_ptr(key).is_some_and(|known| unsafe { (*known).closed[1] } == 0) {
+                return;
+            }
             // SAFETY: reads the clock.
             let opened_ns = unsafe { bpf_ktime_get_ns() };
             let _ = CONNECTIONS.insert(key, Connection { opened_ns, closed: [0; 2] }, 0);

@@ -5,12 +5,12 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use hickory_proto::op::Message;
-use support::lab::{CLIENT, SERVER, in_lab, ip};
+use support::lab::{CLIENT, SERVER, in_lab, ip, send};
 use support::{A, AAAA, PinDir, addresses, name, pinned, privileged, table};
 use xdp_balancer::testing::Query;
 use xdp_balancer::{AttachedMode, Dataplane, Error, Mode, Rendered, Verdict, attach_pass, detach, remove_all, show};
@@ -321,6 +321,25 @@ fn instances_are_counted_at_their_interface() {
     });
 }
 
+/// A SYN-ACK between two addresses of a family, in a frame for a station that is not there: only the classifier sees it.
+fn syn_ack(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
+            frame.extend(from.octets().into_iter().chain(to.octets()));
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+            frame.extend(from.octets().into_iter().chain(to.octets()));
+        }
+        _ => panic!("{from} and {to}"),
+    }
+    frame.extend(from.port().to_be_bytes().into_iter().chain(to.port().to_be_bytes()));
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x12, 0xff, 0xff, 0, 0, 0, 0]);
+    frame
+}
+
 /// From the first SYN to the last FIN, or to a reset of either side; over both families.
 #[test]
 fn open_connections_are_known() {
@@ -364,7 +383,24 @@ fn open_connections_are_known() {
             drop(theirs);
             assert_eq!(ours.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
             assert_eq!(dataplane.connections(ifindex).unwrap().len(), 1);
-            drop(pairs);
+
+            // A client that gives up first, and an instance so slow that it repeats its SYN-ACK behind that.
+            let repeat = |ours: &TcpStream| {
+                let before = dataplane.flow(ifindex).unwrap().unwrap().packets_from;
+                lab.at_client();
+                send(CLIENT, &syn_ack(address, ours.local_addr().unwrap()));
+                lab.at_server();
+                while dataplane.flow(ifindex).unwrap().unwrap().packets_from == before {}
+            };
+            let (ours, mut theirs) = pairs.next().unwrap();
+            repeat(&ours);
+            assert_eq!(dataplane.connections(ifindex).unwrap().len(), 1, "known already");
+            ours.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+            repeat(&ours);
+            assert_eq!(dataplane.connections(ifindex).unwrap(), [], "its client has closed it");
+            drop(theirs);
+            drop(ours);
             dataplane.forget_flow(ifindex).unwrap();
             assert_eq!(dataplane.connections(ifindex).unwrap(), [], "forgotten with the interface");
             dataplane.count_flows(SERVER).unwrap();
