@@ -204,9 +204,10 @@ pub async fn run(options: DaemonOptions) -> Result<(), StartError> {
         commands: commands_in.clone(),
         started,
     };
-    serve_socket(&config.control.socket, &config.api, sources.clone(), stopped.clone()).await?;
-    serve_tcp(&config.api, sources.clone(), stopped.clone()).await?;
     serve_metrics(config.control.metrics, sources.clone(), stopped.clone()).await?;
+    serve_tcp(&config.api, sources.clone(), stopped.clone()).await?;
+    // Last: whoever has an answer from the socket finds the others, too.
+    serve_socket(&config.control.socket, &config.api, sources.clone(), stopped.clone()).await?;
     let told = tokio::spawn(feed(sources, stopped.clone()));
     images::serve_images(&config.images, stopped.clone()).await?;
 
