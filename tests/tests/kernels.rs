@@ -8,13 +8,12 @@
 mod support;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use support::dig;
 use tests::lab::machine::{Finished, Kernel, Machine, Shown, has_card};
 use tests::lab::{Namespace, is_root};
-use xdp_balancer::testing::{FrameBuilder, Query, address_record};
+use xdp_balancer::testing::{FrameBuilder, Query, address_record, send_frame};
 
 /// Half of what the kernel's verifier walks at most before it gives up, so that the next change fits too.
 const BUDGET: u64 = 600_000;
@@ -156,25 +155,6 @@ fn reply_in_transit(namespace: &Namespace) {
         }
     };
     namespace.run_in(exchange).unwrap();
-}
-
-/// Puts a frame on the wire as it is.
-fn send_frame(interface: &str, frame: &[u8]) -> std::io::Result<()> {
-    // SAFETY: a plain call.
-    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    // SAFETY: zero is a valid value of this plain struct.
-    let mut place: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    place.sll_family = libc::AF_PACKET as u16;
-    place.sll_ifindex = nix::net::if_::if_nametoindex(interface)?.cast_signed();
-    let (at, len) = ((&raw const place).cast(), size_of_val(&place) as u32);
-    // SAFETY: the frame and the address, with their lengths.
-    let sent = unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, at, len) };
-    if sent < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 struct Attached {

@@ -10,9 +10,9 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use hickory_proto::op::Message;
-use support::lab::{CLIENT, SERVER, in_lab, ip, send};
+use support::lab::{CLIENT, SERVER, in_lab, ip};
 use support::{A, AAAA, PinDir, addresses, name, pinned, privileged, table};
-use xdp_balancer::testing::Query;
+use xdp_balancer::testing::{Query, send_frame};
 use xdp_balancer::{AttachedMode, Dataplane, Error, Mode, Rendered, Verdict, attach_pass, detach, remove_all, show};
 use xdp_balancer_common::ANSWER_BYTES;
 
@@ -388,7 +388,7 @@ fn open_connections_are_known() {
             let repeat = |ours: &TcpStream| {
                 let before = dataplane.flow(ifindex).unwrap().unwrap().packets_from;
                 lab.at_client();
-                send(CLIENT, &syn_ack(address, ours.local_addr().unwrap()));
+                send_frame(CLIENT, &syn_ack(address, ours.local_addr().unwrap())).unwrap();
                 lab.at_server();
                 while dataplane.flow(ifindex).unwrap().unwrap().packets_from == before {}
             };

@@ -1,8 +1,7 @@
 //! Two network namespaces of the test's own, joined by a veth pair.
 
-use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 /// The server's end.
@@ -76,23 +75,6 @@ impl Lab {
     /// Moves the thread to the client's end.
     pub fn at_client(&self) {
         enter(&self.client);
-    }
-}
-
-/// Puts a frame on the wire at an interface of the thread's namespace, as it is.
-pub fn send(interface: &str, frame: &[u8]) {
-    let name = CString::new(interface).unwrap();
-    // SAFETY: plain calls; zero is valid for this plain struct; frame and address have these lengths.
-    unsafe {
-        let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        assert!(socket >= 0, "{}", std::io::Error::last_os_error());
-        let socket = OwnedFd::from_raw_fd(socket);
-        let mut place: libc::sockaddr_ll = std::mem::zeroed();
-        place.sll_family = libc::AF_PACKET as u16;
-        place.sll_ifindex = libc::if_nametoindex(name.as_ptr()).cast_signed();
-        let (at, len) = ((&raw const place).cast(), size_of_val(&place) as u32);
-        let sent = libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, at, len);
-        assert_eq!(usize::try_from(sent), Ok(frame.len()), "{}", std::io::Error::last_os_error());
     }
 }
 
