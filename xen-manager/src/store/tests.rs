@@ -138,7 +138,7 @@ fn a_connection_without_an_answer_is_none() {
         |listener| async move {
             drop(ok(&mut listener.accept().await.unwrap().0).await);
             for _ in 0..3 {
-                drop(listener.accept().await.unwrap());
+                drop(asked(&mut listener.accept().await.unwrap().0).await);
             }
             let mut stream = listener.accept().await.unwrap().0;
             ok(&mut stream).await;
